@@ -1,0 +1,1 @@
+"""One file per annotator family, all behind `annotate.annotators.protocol`."""

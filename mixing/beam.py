@@ -1,0 +1,242 @@
+"""Runs a plan as a Beam job: one element = one shard, pixels never leave the function that made them.
+
+The pipeline is linear with a single leaf (Create -> Reshuffle -> Map), so that it is right on every runner; what is
+finished is read from the rows on disk, so that progress, restarts and dead letters work the same on every runner.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import psutil
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from encoders.sample import Example, InputError, Rejection, Sample
+from mixing.shards import (
+    Plan,
+    ShardWriter,
+    finish_dataset,
+    is_committed,
+    shard_path,
+    start_dataset,
+)
+
+Build = Callable[[int], Iterable[Sample | Example | Rejection]]
+"""Makes the records of one shard from its index. Picklable: a module's function, or `functools.partial` of one."""
+
+REFUSED_RUNNERS = {
+    "DirectRunner": "it is a different engine online and offline; use FnApiRunner",
+    "PrismRunner": "it downloads a binary and runs workers as threads, unsafe for the renderers; use FnApiRunner",
+}
+
+
+class JobFailed(RuntimeError):
+    """A job ended before its plan was complete; the message names the shards that are missing."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where a job runs.
+
+    Args:
+        workers: processes on this machine; 1 runs in this process.
+        runner: a Beam runner; "FnApiRunner" is the embedded one.
+        split: (i, n): do only the shards i, i + n, ... (a job array without an engine).
+        stall_timeout_s: give up when no shard was committed for so long.
+        options: further Beam options, as on its command line.
+    """
+
+    workers: int = 1
+    runner: str = "FnApiRunner"
+    split: tuple[int, int] = (0, 1)
+    stall_timeout_s: float = 1800.0
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What a run did: shards that were there already, shards it made, and the totals when the plan is complete."""
+
+    already: int
+    made: int
+    totals: dict[str, Any] | None
+
+
+Progress = Callable[[int, int], None]
+"""Told (committed, planned) as shards are committed."""
+
+
+def build_shard(directory: Path, plan_digest: str, build: Build, index: int) -> int:
+    """Make and commit shard `index` unless it is committed already; return the number of its records."""
+    if is_committed(directory, index, plan_digest):
+        return 0
+    count = 0
+    with ShardWriter(directory, index, plan_digest) as writer:
+        for record in build(index):
+            if isinstance(record, Rejection):
+                writer.reject(record.key, record.reason)
+                continue
+            try:
+                writer.add(record)
+                count += 1
+            except InputError as error:
+                writer.reject(record.key, str(error))
+    return count
+
+
+def run(
+    plan: Plan,
+    build: Build,
+    directory: Path,
+    engine: Engine = Engine(),
+    progress: Progress | None = None,
+) -> JobResult:
+    """Run the plan until every shard of this split is committed; what is committed already is not done again.
+
+    Raises:
+        InputError: the directory holds another plan, or the runner is one known to lose data.
+        JobFailed: a shard's function raised, a worker process died, or nothing was committed for too long.
+    """
+    if engine.runner in REFUSED_RUNNERS:
+        raise InputError(f"runner {engine.runner}: {REFUSED_RUNNERS[engine.runner]}")
+    start_dataset(directory, plan)
+    mine = range(engine.split[0], plan.shards, engine.split[1])
+    pending = [index for index in mine if not is_committed(directory, index, plan.digest)]
+    for index in pending:
+        _collect_leftovers(directory, index)
+    if pending:
+        run_elements(
+            partial(build_shard, directory, plan.digest, build),
+            pending,
+            engine,
+            is_done=lambda index: is_committed(directory, index, plan.digest),
+            progress=None if progress is None else lambda done, _: progress(len(mine) - len(pending) + done, len(mine)),
+        )
+    elif progress is not None:
+        progress(len(mine), len(mine))
+    return JobResult(len(mine) - len(pending), len(pending), finish_dataset(directory, plan))
+
+
+def run_elements(
+    work: Callable[[int], Any],
+    elements: Sequence[int],
+    engine: Engine,
+    is_done: Callable[[int], bool],
+    progress: Progress | None = None,
+) -> None:
+    """Run `work` on each element on the engine; `is_done` tells from disk which are finished.
+
+    Jobs that make something other than shards (the audit's scan) use this directly; `work` commits its own result.
+
+    Raises:
+        JobFailed: see `run`.
+    """
+    options = [f"--runner={engine.runner}", *engine.options]
+    if engine.runner == "FnApiRunner":
+        mode = "multi_processing" if engine.workers > 1 else "in_memory"
+        options += [f"--direct_num_workers={engine.workers}", f"--direct_running_mode={mode}"]
+    failures: list[BaseException] = []
+
+    def pipeline() -> None:
+        try:
+            with beam.Pipeline(options=PipelineOptions(options)) as root:
+                created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
+                shuffled = created | "Spread" >> beam.Reshuffle()
+                shuffled | "Build" >> beam.Map(work)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=pipeline, name="beam-pipeline", daemon=True)
+    thread.start()
+    _watch(thread, elements, engine, is_done, progress)
+    left = [index for index in elements if not is_done(index)]
+    if failures or left:
+        cause = _first_line(failures[0]) if failures else "the runner reported success"
+        raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}")
+
+
+def _watch(
+    thread: threading.Thread,
+    elements: Sequence[int],
+    engine: Engine,
+    is_done: Callable[[int], bool],
+    progress: Progress | None,
+) -> None:
+    """Wait for the pipeline, reporting progress; end it when a worker died (Beam itself would wait for ever)."""
+    pending = set(elements)
+    workers: dict[int, psutil.Process] = {}
+    last_commit = time.monotonic()
+    while True:
+        thread.join(timeout=0.5)
+        done = {index for index in pending if is_done(index)}
+        pending -= done
+        if done:
+            last_commit = time.monotonic()
+        if progress is not None:
+            progress(len(elements) - len(pending), len(elements))
+        if not thread.is_alive():
+            return
+        fault = None
+        if engine.workers > 1 and engine.runner == "FnApiRunner":
+            workers |= {process.pid: process for process in _sdk_workers()}
+            if pending and any(not _is_alive(process) for process in workers.values()):
+                fault = "a worker process died (killed, out of memory, or crashed)"
+        if time.monotonic() - last_commit > engine.stall_timeout_s:
+            fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
+        if fault is not None:
+            for process in workers.values():
+                _kill(process)
+            raise JobFailed(
+                f"{fault}; {len(pending)} of {len(elements)} elements not done ({_some(sorted(pending))}). "
+                "What is committed is safe: run the same command again to continue"
+            )
+
+
+def _sdk_workers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if any("sdk_worker_main" in word for word in process.cmdline()):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.Error:
+        return
+
+
+def _some(indices: Sequence[int]) -> str:
+    names = [f"{index}" for index in indices[:5]]
+    return ", ".join(names) + (", ..." if len(indices) > 5 else "")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    # Beam appends the stage to the message and, from worker processes, sends a whole traceback: its last line is the cause.
+    cause = next((line for line in reversed(lines) if "Error" in line or "Failed" in line), lines[0] if lines else "")
+    return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
+
+
+def _collect_leftovers(directory: Path, index: int) -> None:
+    """Delete temporary files an earlier, killed run left for a shard that is about to be made."""
+    for path in directory.glob(f"{shard_path(directory, index).stem}.*.tmp-*"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from encoders.sample import InputError, Rejection, Sample
+from mixing.beam import Engine, JobFailed, run
+from mixing.shards import Plan, read_dataset, verify
+from tests.conftest import tiny_sample
+
+PLAN = Plan("test-beam", 6, {"seed": 3})
+
+
+def build(index: int) -> Iterator[Sample | Rejection]:
+    for number in range(3):
+        yield tiny_sample(f"scene-{index}-{number}", seed=index * 3 + number)
+    yield Rejection(f"scene-{index}-3", "too dark")
+
+
+def build_and_die(directory: Path, index: int) -> Iterator[Sample | Rejection]:
+    """Kills its own worker process, the first time it gets shard 3."""
+    marker = directory / "died"
+    if index == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from build(index)
+
+
+def shards_of(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+@pytest.mark.slow
+def test_same_bytes_whatever_the_worker_count_or_split(tmp_path: Path) -> None:
+    result = run(PLAN, build, tmp_path / "one")
+    assert (result.already, result.made) == (0, 6)
+    assert result.totals is not None
+    assert (result.totals["records"], result.totals["rejected"]) == (18, 6)
+    run(PLAN, build, tmp_path / "two", Engine(workers=2))
+    for part in range(2):
+        run(PLAN, build, tmp_path / "split", Engine(split=(part, 2)))
+    reference = shards_of(tmp_path / "one")
+    assert shards_of(tmp_path / "two") == reference
+    assert shards_of(tmp_path / "split") == reference
+    assert verify(tmp_path / "one") == []
+
+
+def test_committed_shards_are_not_made_again(tmp_path: Path) -> None:
+    run(PLAN, build, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
+    (tmp_path / "shard-000002.json").unlink()
+    result = run(PLAN, build, tmp_path)
+    assert (result.already, result.made) == (5, 1)
+    changed = [path.name for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns]
+    assert sorted(changed) == ["shard-000002.json", "shard-000002.tar"]
+
+
+@pytest.mark.slow
+def test_a_killed_worker_ends_the_job_with_names_and_the_next_run_completes(tmp_path: Path) -> None:
+    (tmp_path / "marks").mkdir()
+    killer = partial(build_and_die, tmp_path / "marks")
+    with pytest.raises(JobFailed, match=r"worker process died.*not done .*3"):
+        run(PLAN, killer, tmp_path / "out", Engine(workers=2))
+    run(PLAN, killer, tmp_path / "out", Engine(workers=2))
+    assert len(list(read_dataset(tmp_path / "out"))) == 18
+    assert verify(tmp_path / "out") == []
+
+
+def raises(index: int) -> Iterator[Sample]:
+    raise RuntimeError(f"no disk under shard {index}")
+    yield
+
+
+def test_an_exception_in_a_shard_is_named(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="no disk under shard"):
+        run(PLAN, raises, tmp_path)
+
+
+def test_runners_known_to_lose_data_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="FnApiRunner"):
+        run(PLAN, build, tmp_path, Engine(runner="DirectRunner"))
+
+
+def slow_build(index: int) -> Iterator[Sample | Rejection]:
+    time.sleep(0.3)
+    yield from build(index)
+
+
+@pytest.mark.slow
+def test_sigkill_of_the_driver_loses_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from mixing.beam import run; "
+        "from tests.mixing.test_beam import PLAN, slow_build; run(PLAN, slow_build, Path(sys.argv[1]))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "out").glob("shard-*.json"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    committed = len(list((tmp_path / "out").glob("shard-*.json")))
+    assert 2 <= committed < 6
+    result = run(PLAN, build, tmp_path / "out")
+    assert result.already == committed
+    run(PLAN, build, tmp_path / "reference")
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "reference")

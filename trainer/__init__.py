@@ -1,0 +1,1 @@
+"""Instruction-tunes an image generator on a mixture, and scores what it draws."""

@@ -1,0 +1,1 @@
+"""Metrics with protocol ids and readers of the public benchmarks; no torch."""

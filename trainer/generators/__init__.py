@@ -1,0 +1,1 @@
+"""One file per image generator, all behind `trainer.generators.protocol`."""
