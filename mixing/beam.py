@@ -231,7 +231,7 @@ def _some(indices: Sequence[int]) -> str:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    # Beam appends the stage to the message and, from worker processes, sends a whole traceback: its last line is the cause.
+    # Beam appends the stage to the message and, from worker processes, sends a traceback whose last line is the cause.
     cause = next((line for line in reversed(lines) if "Error" in line or "Failed" in line), lines[0] if lines else "")
     return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
 

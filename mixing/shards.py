@@ -56,7 +56,7 @@ class Plan:
 class Row:
     """The committed facts of one shard.
 
-    `samples` maps a key to {part: (offset, size, crc32)} in the tar, in tar order; `licences` and `tasks` count records.
+    `samples` maps a key to {part: (offset, size, crc32)} in tar order; `licences` and `tasks` count records.
     """
 
     shard: str
