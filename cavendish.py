@@ -1,7 +1,206 @@
-"""The command line: one thin verb per stage; each imports its stage only when it runs."""
+"""The command line: one thin verb per stage; each imports its stage only when it runs.
+
+Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage; `audit` adds 3 (coverage
+incomplete) and 4 (only pairs to review).
+"""
 
 from __future__ import annotations
 
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from encoders.sample import InputError
+from mixing.config import Config, read_config
+
+app = typer.Typer(
+    name="cavendish",
+    help="Data pipeline and trainer that teaches image generators to answer vision tasks in decodable RGB.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="A commented YAML; examples/ has one for each verb.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Out = Annotated[Path, typer.Option(help="The folder to write; an unfinished one is continued.")]
+Data = Annotated[Path, typer.Option(help="Where relative paths in the configuration start.")]
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")]
+Runner = Annotated[str, typer.Option(help="A Beam runner; FnApiRunner is the embedded one.")]
+Split = Annotated[
+    str, typer.Option(metavar="I/N", help="Do only every Nth shard, from I: job arrays without an engine.")
+]
+BeamOptions = Annotated[list[str] | None, typer.Option("--beam-option", help="A further Beam option, as --name=value.")]
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show one line of progress; the function it gives takes (done, planned)."""
+    columns = (
+        TextColumn("{task.description:<22}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def report(done: int, planned: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=planned, note=note)
+
+        yield report
+
+
+def _engine(workers: int, runner: str, split: str, options: list[str] | None):  # type: ignore[no-untyped-def]
+    from mixing.engine import Engine
+
+    try:
+        index, count = (int(part) for part in split.split("/"))
+    except ValueError:
+        raise InputError(f"--split {split}: write it as I/N, for example 0/8") from None
+    if not 0 <= index < count:
+        raise InputError(f"--split {split}: I goes from 0 to N-1")
+    return Engine(workers=workers, runner=runner, split=(index, count), options=tuple(options or ()))
+
+
+def _run_job(  # type: ignore[no-untyped-def]
+    title: str, config: Config, out: Path, job, engine, data: Path | None = None
+) -> None:
+    """Run a shard job with progress and say what it made."""
+    with progress_bar(title) as report:
+        arguments = (config, out, engine, report) if data is None else (config, out, engine, report, data)
+        result = job(*arguments)
+    totals = result.totals
+    made = f"{result.made} shards made, {result.already} were there already"
+    if totals is None:
+        console.print(f"{out}: {made}; other splits are still to be done")
+        return
+    console.print(
+        f"{out}: {made}; {totals['records']} records, {totals['rejected']} rejected, {totals['bytes'] / 1e6:.1f} MB"
+    )
+
+
+@app.command()
+def render(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    workers: Workers = os.cpu_count() or 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
+    from render.job import RenderConfig
+    from render.job import render as job
+
+    settings = read_config(RenderConfig, config, override or ())
+    _run_job("render", settings, out, job, _engine(workers, runner, split, beam_option))
+
+
+@app.command()
+def annotate(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Pseudo-label image collections into raw shards, with provenance and quality scores."""
+    from annotate.job import AnnotateConfig
+    from annotate.job import annotate as job
+
+    settings = read_config(AnnotateConfig, config, override or ())
+    _run_job("annotate", settings, out, job, _engine(workers, runner, split, beam_option), data)
+
+
+@app.command()
+def encode(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Freeze raw shards into instruction shards: source, prompt, decodable target."""
+    from mixing.job import EncodeConfig
+    from mixing.job import encode as job
+
+    settings = read_config(EncodeConfig, config, override or ())
+    _run_job("encode", settings, out, job, _engine(workers, runner, split, beam_option), data)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A shard (.tar) or a directory of shards.")],
+    out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte and record of a directory instead.")
+    ] = False,
+) -> None:
+    """Look into shards: a table here, a contact sheet as PNG or HTML, or a full verification."""
+    from mixing import shards
+    from mixing import show as looking
+
+    if verify:
+        problems = shards.verify(path)
+        for problem in problems:
+            errors.print(problem, style="red", markup=False, highlight=False)
+        console.print(f"{path}: {looking.summary(path)}; {len(problems)} problems")
+        raise typer.Exit(1 if problems else 0)
+    records = looking.read_records(path, count)
+    table = Table("key", "size", "what is there", "words", title=looking.summary(path) if path.is_dir() else path.name)
+    for record in records:
+        table.add_row(*looking.describe(record))
+    console.print(table)
+    if out is not None:
+        looking.write_sheet(records, out, cell)
+        console.print(f"{out}")
+
+
+@app.command()
+def demo(
+    out: Out = Path("demo-output"),
+    workers: Workers = os.cpu_count() or 1,
+) -> None:
+    """Run every stage on the configurations of examples/, in about ten minutes, and write one page that shows it."""
+    from demo.pipeline import run_demo
+
+    run_demo(out, workers, progress_bar, console.print)
+
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; a bad input is one line on stderr and exit code 2."""
+    from mixing.engine import JobFailed
+
+    try:
+        app()
+    except InputError as error:
+        errors.print(f"cavendish: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except JobFailed as error:
+        errors.print(f"cavendish: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        errors.print("cavendish: interrupted; what is committed is kept, run the same command to continue")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

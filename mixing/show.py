@@ -1,0 +1,89 @@
+"""Looks into shards: a contact sheet as PNG or HTML, and a table for the terminal."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader
+
+from encoders.sample import Example, InputError, Sample
+from mixing.images import encode_png
+from mixing.pictures import data_uri, fit, grid, record_panels
+from mixing.shards import committed_rows, read_dataset, read_shard
+from mixing.storage import write_atomic
+
+TableRow = tuple[str, str, str, str]
+"""Key, size, what is there, words."""
+
+
+def read_records(path: Path, count: int) -> list[Sample | Example]:
+    """Read the first `count` records of a shard (.tar) or of a directory of shards.
+
+    Raises:
+        InputError: nothing committed at `path`, or a damaged record.
+    """
+    if path.is_dir():
+        return list(islice(read_dataset(path), count))
+    if not path.exists():
+        raise InputError(f"{path}: no such shard or directory")
+    return list(islice(read_shard(path), count))
+
+
+def describe(record: Sample | Example) -> TableRow:
+    """Say in a table's row what a record is."""
+    if isinstance(record, Example):
+        size = f"{record.target.shape[1]}x{record.target.shape[0]}"
+        return record.key, size, f"{record.task} ({record.spec.get('codec', 'plain picture')})", record.prompt
+    there = [name for name, value in (("depth", record.depth_m), ("normals", record.normals)) if value is not None]
+    things = [instance.category for instance in record.instances if instance.is_thing]
+    if things:
+        there.append(f"{len(things)} instances")
+    if record.edit is not None:
+        there.append(f"{record.edit.kind} edit")
+    words = record.captions[0] if record.captions else ", ".join(things)
+    return record.key, f"{record.image.shape[1]}x{record.image.shape[0]}", ", ".join(there) or "image only", words
+
+
+def summary(path: Path) -> str:
+    """Say in one line what a directory of shards holds."""
+    rows = committed_rows(path)
+    megabytes = sum(row.bytes for row in rows) / 1e6
+    rejected = sum(len(row.rejected) for row in rows)
+    return f"{len(rows)} shards, {sum(row.count for row in rows)} records, {megabytes:.1f} MB, {rejected} rejected"
+
+
+def write_sheet(records: list[Sample | Example], out: Path, cell: int = 160) -> None:
+    """Write a contact sheet: `.png` one picture, `.html` one self-contained page.
+
+    Raises:
+        InputError: another file ending, or no records.
+    """
+    if not records:
+        raise InputError(f"{out}: nothing to show")
+    if out.suffix == ".png":
+        rows = [(" · ".join(part for part in _words(record) if part), record_panels(record)) for record in records]
+        write_atomic(out, encode_png(grid(rows, cell)))
+    elif out.suffix == ".html":
+        write_atomic(out, _page(records, cell).encode())
+    else:
+        raise InputError(f"{out}: a sheet is written as .png or .html")
+
+
+def _words(record: Sample | Example) -> tuple[str, str]:
+    key, _, _, words = describe(record)
+    return key, words
+
+
+def _page(records: list[Sample | Example], cell: int) -> str:
+    template = Environment(loader=PackageLoader("mixing", "."), autoescape=True).get_template("show.html")
+    rows = [
+        {
+            "key": describe(record)[0],
+            "facts": " · ".join(describe(record)[1:3]),
+            "words": describe(record)[3],
+            "panels": [(name, data_uri(fit(picture, cell, cell))) for name, picture in record_panels(record)],
+        }
+        for record in records
+    ]
+    return template.render(rows=rows, cell=cell)
