@@ -1,0 +1,289 @@
+"""Where images come from: folders and WebDataset tars, listed in a fixed order, read without extracting."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from annotate.decode import MAX_BYTES
+from annotate.tars import DamagedTar, list_members
+from encoders.sample import InputError
+from mixing.config import Config
+from mixing.records import check_key
+from mixing.storage import file_sha256
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+MAX_TEXT_BYTES = 64 * 1024
+MAX_META_BYTES = 1024 * 1024
+MAX_CAPTION_CHARS = 2000
+_MAX_KEY_CHARS = 80
+_SIDECARS = {".txt": "text", ".json": "meta"}
+_NOT_KEY = re.compile(r"[^A-Za-z0-9_-]+")
+_JOINERS = "\u200c\u200d"  # invisible, but Persian words and many emoji need them
+_LISTED_META = ("url", "author", "licence")
+
+
+class SourceConfig(Config):
+    """One collection of images.
+
+    Args:
+        name: begins every key and is the `source` of every sample; letters, digits and `_`.
+        kind: "folder" (images anywhere under `path`, each with an optional .txt caption and .json beside it; hidden
+            files and folders behind links are left out) or "tar" (a WebDataset or img2dataset tar, or a folder of
+            them).
+        path: relative to the data folder.
+        licence: of every image whose own .json does not state another.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_]{1,24}$")  # no "-": it ends the name in a key, so no two sources meet
+    kind: Literal["folder", "tar"]
+    path: Path
+    licence: str = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A slice of a file: `path` is relative to the source's path ("" is that path itself)."""
+
+    path: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to be read: where its bytes, its text and its facts are; or, in `problem`, why it cannot be read."""
+
+    key: str
+    name: str
+    image: Part | None = None
+    text: Part | None = None
+    meta: Part | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class FoundImage:
+    """What a source says about one image, before anything is decoded.
+
+    `facts` holds, as far as known: licence, url, author. `flags` says which sidecar could not be used.
+    """
+
+    key: str
+    data: bytes
+    text: str
+    facts: Mapping[str, str]
+    flags: tuple[str, ...]
+
+
+def list_items(source: SourceConfig, root: Path) -> list[Item]:
+    """List the images of a source in a fixed order, each with a key that is unique within it; no image is read.
+
+    Args:
+        source: what to list.
+        root: `source.path`, resolved.
+
+    Raises:
+        InputError: `root` is not there, is of the wrong kind, or holds no image.
+    """
+    if source.kind == "folder":
+        if not root.is_dir():
+            raise InputError(f"source {source.name}: no folder {root}")
+        items = _list_folder(root)
+    else:
+        items = [item for path in _tars(source, root) for item in _list_tar(root, path)]
+    if not items:
+        raise InputError(f"source {source.name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {root}")
+    return list(_with_keys(source.name, items))
+
+
+def fingerprint(root: Path, items: list[Item], check: Literal["sha256", "size"]) -> list[list[Any]]:
+    """Describe the files that `items` read, for the plan: (relative path, size) and, for "sha256", the contents' hash.
+
+    Files that cannot be read are in the list without a hash, so that mending one changes the plan.
+    """
+    paths = {part.path for item in items for part in (item.image, item.text, item.meta) if part is not None}
+    found: list[list[Any]] = []
+    for relative in sorted(paths):
+        path = root / relative
+        entry: list[Any] = [relative, path.stat().st_size]
+        found.append([*entry, file_sha256(path)] if check == "sha256" else entry)
+    return found + [[item.name, item.problem] for item in items if item.problem]
+
+
+def read_item(source: SourceConfig, root: Path, item: Item) -> FoundImage:
+    """Read the bytes, the caption and the facts of one image.
+
+    Raises:
+        InputError: the item has a problem, is too large, or its file has changed since it was listed.
+    """
+    if item.image is None or item.problem:
+        raise InputError(item.problem or "no image under this key")
+    flags: list[str] = []
+    meta = _read_meta(root, item.meta, flags)
+    facts = {"licence": source.licence}
+    for name in _LISTED_META:
+        value = meta.get(name, meta.get("license") if name == "licence" else None)
+        if isinstance(value, str) and value.strip():
+            facts[name] = clean_text(value)
+    text = _read_text(root, item.text, flags)
+    if not text and isinstance(meta.get("caption"), str):
+        text = clean_text(meta["caption"])
+    return FoundImage(item.key, _read_part(root, item.image, MAX_BYTES), text, facts, tuple(flags))
+
+
+def clean_text(text: str) -> str:
+    """Return a caption on one line without control characters, in Unicode NFC, at most `MAX_CAPTION_CHARS` long."""
+    kept = []
+    for char in text:
+        category = unicodedata.category(char)
+        if category in ("Cc", "Zl", "Zp"):
+            kept.append(" ")
+        elif char in _JOINERS or category not in ("Cf", "Cs", "Co"):
+            kept.append(char)
+    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())[:MAX_CAPTION_CHARS].rstrip()
+
+
+def _list_folder(root: Path) -> list[Item]:
+    items = []
+    for folder, _, names in os.walk(root):
+        here = Path(folder)
+        siblings = set(names)
+        for name in names:
+            path = here / name
+            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                sidecars = {
+                    field: here / f"{path.stem}{suffix}"
+                    for suffix, field in _SIDECARS.items()
+                    if f"{path.stem}{suffix}" in siblings
+                }
+                items.append(_folder_item(root, path, sidecars))
+    return sorted(items, key=lambda item: item.name)
+
+
+def _folder_item(root: Path, image: Path, sidecars: Mapping[str, Path]) -> Item:
+    relative = image.relative_to(root).as_posix()
+    name = relative.encode("utf-8", "backslashreplace").decode()
+    if name != relative:
+        return Item("", name, problem="its file name is not UTF-8")
+    parts: dict[str, Any] = {}
+    for field, path in {"image": image, **sidecars}.items():
+        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
+            return Item("", name, problem=f"{path.name} is a link that leaves the folder")
+        if not path.is_file():
+            return Item("", name, problem=f"{path.name} is not a file")
+        parts[field] = Part(path.relative_to(root).as_posix(), 0, path.stat().st_size)
+    return Item("", name, **parts)
+
+
+def _tars(source: SourceConfig, root: Path) -> list[Path]:
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        raise InputError(f"source {source.name}: no tar and no folder of tars at {root}")
+    return sorted(root.glob("*.tar"))
+
+
+def _list_tar(root: Path, path: Path) -> Iterator[Item]:
+    """Group the members of a tar as WebDataset does: neighbours that share the name up to the first dot."""
+    relative = "" if path == root else path.relative_to(root).as_posix()
+    group: Item | None = None
+    with path.open("rb") as file:
+        try:
+            for member in list_members(file):
+                folder, _, base = member.name.rpartition("/")
+                stem, _, extension = base.partition(".")
+                if not stem:
+                    continue
+                name = f"{path.stem}/{f'{folder}/' if folder else ''}{stem}"
+                if group is None or group.name != name:
+                    if group is not None:
+                        yield _finished(group)
+                    group = Item("", name)
+                group = _with_member(group, f".{extension.lower()}", Part(relative, member.offset, member.size))
+        except DamagedTar as error:
+            if group is not None:
+                yield _finished(group)
+            yield Item("", f"{path.stem}/damaged", problem=f"{path.name}: {error}; nothing after it was read")
+            return
+    if group is not None:
+        yield _finished(group)
+
+
+def _with_member(group: Item, suffix: str, part: Part) -> Item:
+    if suffix in IMAGE_SUFFIXES:
+        if group.image is not None:
+            return replace(group, problem="two images under one key")
+        return replace(group, image=part)
+    if suffix in _SIDECARS:
+        return replace(group, text=part) if suffix == ".txt" else replace(group, meta=part)
+    return group
+
+
+def _finished(group: Item) -> Item:
+    if group.image is None and not group.problem:
+        return replace(group, problem="no image under this key")
+    return group
+
+
+def _with_keys(source: str, items: list[Item]) -> Iterator[Item]:
+    """Give each item a key that shards accept; what had to be changed to fit carries a hash of its full name."""
+    seen: set[str] = set()
+    for item in items:
+        stem = item.name if item.image is None else os.path.splitext(item.name)[0]
+        plain = _NOT_KEY.sub("_", stem.replace("/", "-"))
+        key = f"{source}-{plain}"
+        if plain != stem.replace("/", "-") or len(key) > _MAX_KEY_CHARS or key in seen:
+            for attempt in range(1000):
+                tag = hashlib.sha256(f"{attempt or ''}{item.name}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
+                key = f"{source}-{plain}"[: _MAX_KEY_CHARS - 11] + f"-{tag}"
+                if key not in seen:
+                    break
+        seen.add(check_key(key))
+        yield replace(item, key=key)
+
+
+def _read_part(root: Path, part: Part, limit: int) -> bytes:
+    if part.size > limit:
+        raise InputError(f"{part.size} bytes is over the limit of {limit}")
+    try:
+        with (root / part.path).open("rb") as file:
+            data = os.pread(file.fileno(), part.size, part.offset)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}") from None
+    if len(data) != part.size:
+        raise InputError(f"{part.path or root.name} has changed since it was listed")
+    return data
+
+
+def _read_text(root: Path, part: Part | None, flags: list[str]) -> str:
+    if part is None:
+        return ""
+    try:
+        return clean_text(_read_part(root, part, MAX_TEXT_BYTES).decode())
+    except (InputError, UnicodeDecodeError):
+        flags.append("text_unusable")
+        return ""
+
+
+def _read_meta(root: Path, part: Part | None, flags: list[str]) -> dict[str, Any]:
+    if part is None:
+        return {}
+    try:
+        meta = json.loads(_read_part(root, part, MAX_META_BYTES))
+    except (InputError, ValueError, RecursionError):
+        flags.append("meta_unusable")
+        return {}
+    if not isinstance(meta, dict):
+        flags.append("meta_unusable")
+        return {}
+    return meta
