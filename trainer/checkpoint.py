@@ -1,0 +1,91 @@
+"""Checkpoints: one file with the whole state of a run, written atomically, read without running pickled code."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from encoders.sample import InputError
+from mixing.storage import write_atomic
+
+SCHEMA = "cavendish-checkpoint/1"
+_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything a run is at a step.
+
+    Args:
+        step: optimiser steps done; with the configuration it gives the position in the data.
+        identity: what the run is (configuration, lock, base), by name; json-able.
+        counts: examples seen so far by source, then task.
+        model, ema, optimizer: the three state dicts.
+    """
+
+    step: int
+    identity: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+    model: dict[str, Any]
+    ema: dict[str, Any]
+    optimizer: dict[str, Any]
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Name the checkpoint of a step."""
+    return folder / f"checkpoint-{step:06d}.pt"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """List the checkpoints of a run, oldest first."""
+    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def write_checkpoint(folder: Path, state: State, keep: int) -> Path:
+    """Write a checkpoint, then delete all but the newest `keep`."""
+    data = io.BytesIO()
+    torch.save({"schema": SCHEMA, **vars(state)}, data)
+    path = checkpoint_path(folder, state.step)
+    write_atomic(path, data.getvalue())
+    for old in checkpoints(folder)[:-keep]:
+        old.unlink()
+    return path
+
+
+def read_checkpoint(path: Path) -> State:
+    """Read a checkpoint.
+
+    Raises:
+        InputError: not a checkpoint of this schema, or damaged; no pickled code is ever run.
+    """
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+    schema = values.pop("schema", None) if isinstance(values, dict) else None
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}")
+    try:
+        return State(**values)
+    except TypeError as error:
+        raise InputError(f"{path}: a field is missing or unknown: {error}") from None
+
+
+def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another run.
+
+    Raises:
+        InputError: names every key that differs, with both values.
+    """
+    missing = object()
+    differing = [name for name in sorted({*found, *wanted}) if found.get(name, missing) != wanted.get(name, missing)]
+    if differing:
+        told = "; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
+        raise InputError(f"{path}: belongs to another run ({told}). Choose another --out, or delete that folder")

@@ -1,0 +1,63 @@
+"""Configuration of a training run: one commented YAML, see examples/train_base.yaml and examples/train_tune.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from mixing.config import Config
+from trainer.generators.tiny import TinyConfig
+
+Kind = Literal["generation", "editing", "vision"]
+
+
+class SigmaConfig(Config):
+    """Noise levels: the logit of sigma is normal with a mean per kind of example."""
+
+    generation: float = 0.0
+    editing: float = 0.0
+    vision: float = Field(default=1.2, description="dense answers are decided at high noise")
+    std: float = Field(default=1.0, gt=0)
+
+    def mean_of(self, kind: Kind) -> float:
+        """Return the mean for a kind."""
+        return {"generation": self.generation, "editing": self.editing, "vision": self.vision}[kind]
+
+
+class TrainConfig(Config):
+    """One training run: what it starts from, what it reads, and how it steps. Paths are relative to the data."""
+
+    lock: Path = Field(description="lock file of the mixture to train on")
+    base: Path | None = Field(default=None, description="folder of the generator to start from")
+    generator: TinyConfig | None = Field(default=None, description="or the shape of a fresh one")
+    seed: int = Field(default=0, ge=0)
+    size: int = Field(default=64, ge=16, description="side of the pictures in pixels")
+    steps: int = Field(ge=1)
+    batch: int = Field(default=32, ge=1)
+    repeats: int = Field(default=1, ge=1, description="steps on one batch, each with new noise")
+    learning_rate: float = Field(default=4e-3, gt=0)
+    warmup_steps: int = Field(default=50, ge=0)
+    final_learning_rate: float = Field(default=0.05, ge=0, le=1, description="end of the cosine, share of the peak")
+    weight_decay: float = Field(default=0.01, ge=0)
+    clip_norm: float = Field(default=1.0, gt=0)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    sigma: SigmaConfig = SigmaConfig()
+    log_every: int = Field(default=10, ge=1, description="steps per row group of loss.csv")
+    checkpoint_every: int = Field(default=200, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    threads: int = Field(default=2, ge=1)
+    workers: int = Field(default=1, ge=0, description="processes that read examples; 0 reads them between the steps")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> TrainConfig:
+        if (self.base is None) == (self.generator is None):
+            raise ValueError("give either base (a folder to start from) or generator (the shape of a fresh one)")
+        if self.checkpoint_every % self.log_every:
+            raise ValueError("checkpoint_every must be a multiple of log_every, so that a resumed loss.csv is the same")
+        return self
+
+
+HOW_NOT_WHAT = frozenset({"threads", "workers", "checkpoint_every", "keep_checkpoints"})
+"""Keys that may change between interruption and resumption: they do not decide what is learned (beyond rounding)."""

@@ -1,0 +1,86 @@
+"""What the trainer, the sampler and the measurements need of an image generator; nothing else may be assumed.
+
+Shape suffixes: B batch, C channels, H and W latent size; images outside the generator are (B, H, W, 3) uint8 RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from numpy.typing import NDArray
+
+from encoders.sample import UInt8Image
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Fixed properties of a generator.
+
+    Args:
+        name: what a saved folder says it holds, for example "tiny/1".
+        prediction: what `predict` returns: the clean latent "x", or the velocity "v" = noise - clean.
+        pixel_multiple: height and width of every image must be a multiple of this.
+        latent_channels: C of the latents.
+        downsampling: pixels per latent position along one side (1 for a pixel-space model).
+        shift: how sampling spaces its noise levels, sigma' = shift sigma / (1 + (shift - 1) sigma); 1 is even spacing.
+    """
+
+    name: str
+    prediction: Literal["x", "v"]
+    pixel_multiple: int
+    latent_channels: int
+    downsampling: int
+    shift: float
+
+
+class Generator(Protocol):
+    """An image generator that answers a prompt and an optional reference image by flow matching.
+
+    The noise level sigma runs from 0 (clean) to 1 (pure noise): noisy = (1 - sigma) clean + sigma noise.
+    """
+
+    @property
+    def spec(self) -> Spec:
+        """The fixed properties."""
+        ...
+
+    def encode_text(self, prompts: Sequence[str]) -> Any:
+        """Turn prompts into the condition that `predict` takes, batched in the same order.
+
+        Holds no trainable step, so it may be cached by the text.
+        """
+        ...
+
+    def encode_image(self, images_u8: NDArray[Any]) -> torch.Tensor:
+        """Turn (B, H, W, 3) uint8 into (B, C, h, w) float32 latents of about unit scale."""
+        ...
+
+    def decode(self, latents_BCHW: torch.Tensor) -> list[UInt8Image]:
+        """Turn latents into images; values beyond the range of a pixel become its nearest end."""
+        ...
+
+    def predict(
+        self,
+        noisy_BCHW: torch.Tensor,
+        sigma_B: torch.Tensor,
+        reference_BCHW: torch.Tensor,
+        has_reference_B: torch.Tensor,
+        condition: Any,
+    ) -> torch.Tensor:
+        """Predict x or v (see `Spec.prediction`) for each element; rows never influence one another.
+
+        `reference_BCHW` is zero where `has_reference_B` (bool) is False.
+        """
+        ...
+
+    def module(self) -> torch.nn.Module:
+        """Return the module that holds every trainable parameter, each of them reachable from `predict`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the generator to a folder from which `trainer.generators.load` brings the same one back."""
+        ...

@@ -1,0 +1,77 @@
+"""The one loss: flow matching, measured where the generator predicts, with noise drawn per global index.
+
+Shape suffixes: B batch, C channels, H and W latent size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.sample import Example, InputError
+from trainer.generators.protocol import Generator
+
+_NOISE = 0x4E01  # keeps these random streams apart from those that draw the data
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples as tensors: clean targets, references (zero where there is none), and the encoded prompts."""
+
+    clean_BCHW: Tensor
+    reference_BCHW: Tensor
+    has_reference_B: Tensor
+    condition: Any
+
+
+def make_batch(generator: Generator, examples: Sequence[Example]) -> Batch:
+    """Encode examples of one size.
+
+    Raises:
+        InputError: the examples differ in size.
+    """
+    shapes = {picture.shape for e in examples for picture in (e.target, e.source) if picture is not None}
+    if len(shapes) != 1:
+        raise InputError(f"one batch holds pictures of sizes {sorted(shapes)}; resize them to one size first")
+    blank = np.zeros_like(examples[0].target)
+    has_reference_B = torch.tensor([e.source is not None for e in examples])
+    reference = generator.encode_image(np.stack([blank if e.source is None else e.source for e in examples]))
+    return Batch(
+        clean_BCHW=generator.encode_image(np.stack([e.target for e in examples])),
+        reference_BCHW=reference * has_reference_B[:, None, None, None],
+        has_reference_B=has_reference_B,
+        condition=generator.encode_text([e.prompt for e in examples]),
+    )
+
+
+def draw_noise(seed: int, indices: Sequence[int], shape_CHW: Sequence[int]) -> Tensor:
+    """Draw standard normal noise (B, C, H, W), each row a function of (seed, its global index) alone."""
+    rows = [
+        np.random.default_rng([_NOISE, seed, index]).standard_normal(tuple(shape_CHW), np.float32) for index in indices
+    ]
+    return torch.from_numpy(np.stack(rows))
+
+
+def draw_sigma(seed: int, indices: Sequence[int], means: Sequence[float], std: float) -> Tensor:
+    """Draw noise levels (B,) in (0, 1): logit-normal, each a function of (seed, its global index) alone.
+
+    Source: logit-normal levels of SD3, arXiv 2403.03206; a mean per kind of task is ours: dense answers are decided at
+    high noise (with mean 0 the same model stayed at AbsRel 1.3 where mean +1.2 reached 0.2).
+    """
+    normal = [np.random.default_rng([_NOISE + 1, seed, index]).standard_normal() for index in indices]
+    logits = np.asarray(means) + std * np.asarray(normal)
+    return torch.from_numpy((1 / (1 + np.exp(-logits))).astype(np.float32))
+
+
+def flow_matching_loss(generator: Generator, batch: Batch, sigma_B: Tensor, noise_BCHW: Tensor) -> Tensor:
+    """Return the mean squared error (B,) of each example, in x for x-models and in v for v-models."""
+    sigma = sigma_B[:, None, None, None]
+    noisy = (1 - sigma) * batch.clean_BCHW + sigma * noise_BCHW
+    predicted = generator.predict(noisy, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+    truth = batch.clean_BCHW if generator.spec.prediction == "x" else noise_BCHW - batch.clean_BCHW
+    return (predicted - truth).square().mean(dim=(1, 2, 3))
