@@ -92,8 +92,8 @@ _QUANTIFIER = re.compile(r"(?:every single|each and every|every|each|all of the|
 _LEAD = re.compile(
     r"(?:please|then|now|also|and|next|but|i want|i'd like|you should|you|can|could|would|paint|painting|colou?r|"
     r"colou?rs|colou?ring|mark|marking|draw|drawing|fill|filling|make|making|shade|shading|render|tint|highlight|"
-    r"highlighting|use|using|with|where|so that|map|assign|label|show|segment|put|give|let|set|turn|keep|leave|class|of|"
-    r"[-*•–]|\d+[.)])(?=\s|\ue002|$)\s*",
+    r"highlighting|use|using|with|where|so that|map|assign|label|show|segment|put|give|let|set|turn|keep|leave|class|"
+    r"of|[-*•–]|\d+[.)])(?=\s|\ue002|$)\s*",
     _FLAGS,
 )
 _INTRO = re.compile(

@@ -1,0 +1,290 @@
+"""Referring expressions for a scene: short programs proved by execution, and the English for them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+
+from encoders.palettes import COLOR_WORDS
+from encoders.referring import ATTRIBUTES, RELATIONS, SUPERLATIVES, Program, Thing, execute
+
+_T = TypeVar("_T")
+
+MAX_ANCHORS = 4  # how many things a relation is tried with: more takes longer and changes nothing
+
+KINDS = ("attribute", "superlative", "relation", "multi")
+"""Sorts of expression with a target; "none" is the fifth, made from one of these so that nothing fits."""
+
+ABSENT_CATEGORIES = (
+    *("umbrella", "giraffe", "bicycle", "laptop", "pineapple", "teddy bear", "violin", "surfboard", "fire hydrant"),
+    *("traffic light", "elephant", "guitar", "clock", "scissors", "toothbrush", "kite", "skateboard", "ladder"),
+    *("wheelchair", "lighthouse"),
+)
+"""What a no-target expression may ask for."""
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A text, the ids it names (none for "none"), the program that proves it, and its sort."""
+
+    text: str
+    ids: tuple[int, ...]
+    program: Program
+    kind: str
+
+
+def programs_for(
+    target: Thing, table: tuple[Thing, ...], kind: str, anchors: Sequence[Thing] | None = None
+) -> list[Program]:
+    """List the short programs of one kind that single out `target`; for "multi", that name it among others.
+
+    `anchors` limits what a relation may refer to (None: any clear thing).
+
+    A word that is not needed is left out: redundant words let a model take shortcuts (Ref-Adv, arXiv 2602.23898).
+    """
+    if kind == "attribute":
+        return _attribute_programs(target, table)
+    if kind == "superlative":
+        return [p for p in _superlative_programs(target, table) if execute(p, table) == frozenset({target.id})]
+    if kind == "relation":
+        return [
+            p
+            for p in _relation_programs(target, table, table if anchors is None else anchors)
+            if execute(p, table) == frozenset({target.id})
+        ]
+    return _multi_programs(target, table)
+
+
+def _filters(target: Thing) -> Iterator[Program]:
+    """Yield every filter that fits the target, shortest first: with its category, then for "object"."""
+    known = [name for name in ATTRIBUTES if getattr(target, name) is not None]
+    for count in range(len(known) + 1):
+        for category in (target.category, None):
+            for names in itertools.combinations(known, count):
+                yield replace(Program(category=category), **{name: getattr(target, name) for name in names})
+
+
+def _is_part(small: Program, large: Program) -> bool:
+    """Say whether every word of `small` is in `large`; a category includes "object"."""
+    return all(getattr(small, name) in (None, getattr(large, name)) for name in ("category", *ATTRIBUTES))
+
+
+def _attribute_programs(target: Thing, table: tuple[Thing, ...]) -> list[Program]:
+    found: list[Program] = []
+    for program in _filters(target):
+        if not any(_is_part(shorter, program) for shorter in found) and execute(program, table) == frozenset(
+            {target.id}
+        ):
+            found.append(program)
+    return [program for program in found if program != Program()]
+
+
+def _shared_filters(target: Thing, table: tuple[Thing, ...]) -> list[Program]:
+    """Filters of at most one attribute that do not single out the target by themselves, so that more must be said."""
+    filters = [p for p in _filters(target) if sum(getattr(p, name) is not None for name in ATTRIBUTES) <= 1]
+    return [p for p in filters if execute(p, table) != frozenset({target.id})]
+
+
+def _superlative_programs(target: Thing, table: tuple[Thing, ...]) -> Iterator[Program]:
+    for program in _shared_filters(target, table):
+        for name in SUPERLATIVES:
+            yield replace(program, superlative=name)
+        for name, rank in itertools.product(("leftmost", "rightmost"), (2, 3)):
+            yield replace(program, superlative=name, rank=rank)
+
+
+def _relation_programs(target: Thing, table: tuple[Thing, ...], anchors: Sequence[Thing]) -> Iterator[Program]:
+    filters = _shared_filters(target, table)
+    for anchor in anchors:
+        if anchor is target or not anchor.clear:
+            continue
+        for description in _attribute_programs(anchor, table)[:2]:
+            for program, relation in itertools.product(filters, RELATIONS):
+                yield replace(program, relation=relation, anchor=description)
+
+
+def _multi_programs(target: Thing, table: tuple[Thing, ...]) -> list[Program]:
+    found: list[Program] = []
+    for program in _filters(target):
+        asked = replace(program, quantity="all")
+        ids = execute(asked, table)
+        if ids is not None and 2 <= len(ids) <= 12 and len(ids) < len(table) and program != Program():
+            found.append(asked)
+    return found
+
+
+def find_expression(table: tuple[Thing, ...], rng: np.random.Generator, exhaustive: bool) -> Expression | None:
+    """Draw an expression with a target: the kind uniformly first, then the object, then one of its shortest programs.
+
+    Args:
+        table: from `scene_table`.
+        rng: all draws.
+        exhaustive: False when things may be in the picture that are not in the table: then only plain "attribute"
+            expressions, since rankings and counts cannot be proved.
+
+    Returns:
+        None when no object that is clear to see can be singled out.
+    """
+    targets = [thing for thing in table if thing.clear]
+    for kind in _shuffled(KINDS if exhaustive else ("attribute",), rng):
+        for target in _shuffled(targets, rng):
+            if programs := programs_for(target, table, kind, _shuffled(targets, rng)[:MAX_ANCHORS]):
+                program = _short(programs, rng)
+                ids = execute(program, table) or frozenset()
+                return Expression(write_expression(program, len(ids), rng), tuple(sorted(ids)), program, kind)
+    return None
+
+
+def _shuffled(items: Sequence[_T], rng: np.random.Generator) -> list[_T]:
+    return [items[int(i)] for i in rng.permutation(len(items))]
+
+
+def _words(program: Program) -> int:
+    own = sum(getattr(program, name) is not None for name in ATTRIBUTES) + (program.rank > 1)
+    return own + (0 if program.anchor is None else _words(program.anchor))
+
+
+def _short(programs: Sequence[Program], rng: np.random.Generator) -> Program:
+    """Draw among the shortest, and now and then among those one word longer."""
+    least = min(_words(program) for program in programs) + (rng.random() < 0.25)
+    return _choice([program for program in programs if _words(program) <= least], rng)
+
+
+def _choice(items: Sequence[_T], rng: np.random.Generator) -> _T:
+    return items[int(rng.integers(len(items)))]
+
+
+def find_absent(table: tuple[Thing, ...], rng: np.random.Generator) -> Expression | None:
+    """Draw an expression that surely nothing fits, for a scene where every object is in the table.
+
+    Mostly a valid expression with one word changed (a red chair when the chairs are blue), which is harder to refuse
+    than something that has nothing to do with the scene.
+    """
+    for _ in range(12):
+        program = (
+            _edited(table, rng) if table and rng.random() < 0.75 else Program(category=_choice(ABSENT_CATEGORIES, rng))
+        )
+        if program is not None and execute(program, table) == frozenset():
+            return Expression(write_expression(program, 1, rng), (), program, "none")
+    return None
+
+
+def _edited(table: tuple[Thing, ...], rng: np.random.Generator) -> Program | None:
+    """Change one word of a program that fits some thing, to a word of another thing or, for colours, to any basic one."""
+    kind = _choice(("attribute", "attribute", "relation"), rng)
+    programs = programs_for(_choice(table, rng), table, kind, _shuffled(table, rng)[:MAX_ANCHORS])
+    if not programs:
+        return None
+    program = _short(programs, rng)
+    name = _choice(("category", *ATTRIBUTES), rng)
+    values = {getattr(thing, name) for thing in table} - {None, getattr(program, name)}
+    if name == "color":
+        values |= set(COLOR_WORDS) - {program.color}
+    if not values:
+        return None
+    edited = replace(program, **{name: _choice(sorted(values), rng)})
+    # "the table in front of the table" is empty too, but nobody would say it
+    return None if edited.anchor is not None and _is_part(edited.anchor, edited) else edited
+
+
+_ADJECTIVES: Mapping[str, str] = {"wood": "wooden", "wool": "woolen", "gold": "golden"}
+_ORDINALS = {2: "second", 3: "third"}
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
+
+_SUPERLATIVE_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "leftmost": ("the leftmost {}", "the {} furthest to the left", "the {} on the far left", "the left-most {}"),
+    "rightmost": ("the rightmost {}", "the {} furthest to the right", "the {} on the far right", "the right-most {}"),
+    "highest": ("the highest {} in the picture", "the {} nearest the top", "the topmost {}", "the uppermost {}"),
+    "lowest": ("the lowest {} in the picture", "the {} nearest the bottom", "the bottommost {}", "the {} lowest down"),
+    "nearest": ("the nearest {}", "the closest {}", "the {} closest to the camera", "the {} nearest to the viewer"),
+    "farthest": ("the farthest {}", "the {} furthest away", "the {} farthest from the camera", "the most distant {}"),
+    "largest": ("the largest {}", "the biggest {}"),
+    "smallest": ("the smallest {}", "the tiniest {}"),
+}
+_RELATION_TEXTS: Mapping[str, tuple[str, ...]] = {
+    "left of": ("{} to the left of {}", "{} left of {}", "{} on the left side of {}"),
+    "right of": ("{} to the right of {}", "{} right of {}", "{} on the right side of {}"),
+    "behind": ("{} behind {}", "{} that is behind {}", "{} standing behind {}"),
+    "in front of": ("{} in front of {}", "{} that is in front of {}"),
+    "above": ("{} above {}", "{} that is above {}"),
+    "below": ("{} below {}", "{} underneath {}"),
+    "next to": ("{} next to {}", "{} beside {}", "{} right beside {}"),
+}
+
+
+def write_expression(program: Program, count: int, rng: np.random.Generator) -> str:
+    """Say a program in English.
+
+    Args:
+        program: what is meant.
+        count: how many things it names, for "both" and "the three".
+        rng: draws the wording.
+    """
+    noun = program.category or _choice(("object", "thing", "item"), rng)
+    words = [program.size, program.color, _ADJECTIVES.get(program.material or "", program.material)]
+    phrase = " ".join([*(word for word in words if word), noun])
+    if program.quantity == "all":
+        return _all_of(" ".join([*(word for word in words if word), plural(noun)]), phrase, count, rng)
+    if program.superlative is not None and program.rank > 1:
+        side = "left" if program.superlative == "leftmost" else "right"
+        return f"the {_ORDINALS[program.rank]} {phrase} from the {side}"
+    if program.superlative is not None:
+        return _choice(_SUPERLATIVE_TEXTS[program.superlative], rng).format(phrase)
+    if program.relation is not None and program.anchor is not None:
+        anchor = write_expression(program.anchor, 1, rng)
+        return _choice(_RELATION_TEXTS[program.relation], rng).format(f"the {phrase}", anchor)
+    return f"the {phrase}"
+
+
+def _all_of(things: str, thing: str, count: int, rng: np.random.Generator) -> str:
+    texts = [f"all the {things}", f"all {things}", f"every {thing}", f"all of the {things}"]
+    if count == 2:
+        texts.append(f"both {things}")
+    if count in _NUMBERS:
+        texts.append(f"the {_NUMBERS[count]} {things}")
+    return _choice(texts, rng)
+
+
+_IRREGULAR: Mapping[str, str] = {
+    "person": "people",
+    "man": "men",
+    "woman": "women",
+    "child": "children",
+    "foot": "feet",
+    "goose": "geese",
+    "mouse": "mice",
+    "knife": "knives",
+    "shelf": "shelves",
+    "leaf": "leaves",
+    "loaf": "loaves",
+    "calf": "calves",
+    "wolf": "wolves",
+    "half": "halves",
+    "tooth": "teeth",
+    "cactus": "cacti",
+    "torus": "tori",
+}
+_UNCHANGED = ("sheep", "deer", "fish", "scissors", "glasses", "skis", "pants", "shorts", "jeans", "aircraft", "people")
+
+
+def plural(noun: str) -> str:
+    """Return the plural of an English noun phrase whose last word is its head."""
+    start, _, head = noun.rpartition(" ")
+    lower = head.lower()
+    if lower in _UNCHANGED:
+        end = head
+    elif lower in _IRREGULAR:
+        end = _IRREGULAR[lower]
+    elif lower.endswith(("s", "x", "z", "ch", "sh")) or lower in ("potato", "tomato", "mango", "buffalo"):
+        end = head + "es"
+    elif lower.endswith("y") and lower[-2:-1] not in "aeiou":
+        end = head[:-1] + "ies"
+    elif lower.endswith(("woman", "man")) and lower not in ("human", "german"):
+        end = head[:-3] + "men"
+    else:
+        end = head + "s"
+    return f"{start} {end}" if start else end
