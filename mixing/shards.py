@@ -11,14 +11,14 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from encoders.sample import Example, InputError, Rejection, Sample
-from mixing.records import Parts, parse_record, record_key, record_parts
+from mixing.records import Parts, example_licence, parse_record, record_key, record_parts
 from mixing.storage import (
     canonical_json,
     commit,
@@ -161,6 +161,9 @@ class ShardWriter:
             self._licences[record.licence] = self._licences.get(record.licence, 0) + 1
         else:
             self._tasks[record.task] = self._tasks.get(record.task, 0) + 1
+            licence = example_licence(record.spec)
+            if licence is not None:
+                self._licences[licence] = self._licences.get(licence, 0) + 1
 
     def reject(self, key: str, reason: str) -> None:
         """Note a sample that was not made, in the dead letters of this shard."""
@@ -235,14 +238,19 @@ def committed_rows(directory: Path) -> list[Row]:
     return [read_row(path) for path in sorted(directory.glob("shard-*.json")) if _ROW_NAME.fullmatch(path.name)]
 
 
-def read_parts(file: BinaryIO, row: Row, key: str) -> Parts:
+def read_parts(file: BinaryIO, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
     """Read the parts of one key from an open tar, checking the hash of each.
+
+    Args:
+        names: only these parts, as far as the key has them; None: all.
 
     Raises:
         InputError: a part's bytes are not those that were written.
     """
     parts: Parts = {}
     for name, (offset, size, crc32) in row.samples[key].items():
+        if names is not None and name not in names:
+            continue
         data = os.pread(file.fileno(), size, offset)
         if len(data) != size or zlib.crc32(data) != crc32:
             raise InputError(f"{row.shard}: {key}.{name} is damaged (its hash differs from the row's)")

@@ -1,0 +1,267 @@
+"""The lock of a mixture: every shard with its hashes, which records may be drawn for what, and the exact shares.
+
+A lock is canonical json. Training reads nothing but a lock, so that what a model saw can be told from one file.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.sample import InputError
+from mixing.schedule import Points, Schedule
+from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
+
+LOCK_SCHEMA = "cavendish-lock/1"
+
+Kind = Literal["generation", "editing", "vision"]
+Form = Literal["raw", "instructions"]
+
+KIND_OF: Mapping[str, Kind] = {
+    "generate": "generation",
+    "edit": "editing",
+    "depth": "vision",
+    "normals": "vision",
+    "semantic": "vision",
+    "instance": "vision",
+    "referring": "vision",
+}
+"""The kind of example each task makes."""
+
+
+@dataclass(frozen=True)
+class LockedShard:
+    """One shard: `row_sha256` is the hash of its json row (the index); bits follow the keys of the row in sorted order.
+
+    Args:
+        usable: for each task the bits of the records that may be drawn for it (see `pack_bits`).
+        held_out: bits of the records kept for evaluation.
+    """
+
+    name: str
+    sha256: str
+    row_sha256: str
+    bytes: int
+    count: int
+    usable: Mapping[str, str]
+    held_out: str
+
+
+@dataclass(frozen=True)
+class LockedSource:
+    """One source: its shards, how many records of each licence may be drawn, and how many may not, by reason."""
+
+    name: str
+    path: str
+    form: Form
+    plan: str
+    records: int
+    licences: Mapping[str, int]
+    left_out: Mapping[str, int]
+    shards: tuple[LockedShard, ...]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What the schedule deals in: one task of one source, its pool of records and its share of all examples.
+
+    `share` are (global index, fraction) points as text, linear between them.
+    """
+
+    source: str
+    task: str
+    kind: Kind
+    pool: int
+    share: tuple[tuple[int, str], ...]
+
+    @property
+    def name(self) -> str:
+        """`source/task`."""
+        return f"{self.source}/{self.task}"
+
+    @property
+    def points(self) -> Points:
+        """The share as exact fractions."""
+        return tuple((index, Fraction(share)) for index, share in self.share)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """A mixture made definite.
+
+    Args:
+        mixture: the resolved mixture file; `mixture_digest` is its digest.
+        exclusions: sha256 of each exclusion list, by path, and under `keys` the digest of all keys together.
+        audit: sha256 of the audit's report and its verdict, or None when the mixture names no audit.
+        max_bad: share of draws that may be replaced because a record is damaged or cannot serve.
+    """
+
+    mixture: Mapping[str, Any]
+    mixture_digest: str
+    seed: int
+    max_bad: str
+    sources: tuple[LockedSource, ...]
+    streams: tuple[Stream, ...]
+    exclusions: Mapping[str, str]
+    audit: Mapping[str, str] | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """The sha256 that names this lock."""
+        return digest(_values(self))
+
+    def schedule(self) -> Schedule:
+        """Return the order in which its streams are drawn."""
+        return Schedule([stream.points for stream in self.streams])
+
+    def source(self, name: str) -> LockedSource:
+        """Return a source by its name."""
+        return next(source for source in self.sources if source.name == name)
+
+
+def pack_bits(flags: NDArray[np.bool_]) -> str:
+    """Write flags as text: "all", "none", or base64 of the deflated bits."""
+    if flags.all():
+        return "all"
+    if not flags.any():
+        return "none"
+    return base64.b64encode(zlib.compress(np.packbits(flags).tobytes(), 9)).decode()
+
+
+def unpack_bits(text: str, count: int) -> NDArray[np.bool_]:
+    """Read `count` flags from the text of `pack_bits`.
+
+    Raises:
+        InputError: the text is not that of `count` flags.
+    """
+    if text in ("all", "none"):
+        return np.full(count, text == "all")
+    size = (count + 7) // 8
+    try:
+        inflate = zlib.decompressobj()
+        data = inflate.decompress(base64.b64decode(text, validate=True), size + 1)
+    except (zlib.error, binascii.Error, ValueError) as error:
+        raise InputError(f"damaged bits in a lock: {error}") from None
+    if len(data) != size:
+        raise InputError(f"bits in a lock are for another number of records than {count}")
+    return np.unpackbits(np.frombuffer(data, np.uint8), count=count).astype(bool)
+
+
+def _values(lock: Lock) -> dict[str, Any]:
+    return {"schema": LOCK_SCHEMA, **asdict(lock)}
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Write a lock as canonical json with its digest."""
+    write_atomic(path, canonical_json({**_values(lock), "digest": lock.digest}))
+
+
+def read_lock(path: Path) -> Lock:
+    """Read a lock.
+
+    Raises:
+        InputError: missing, of another schema, or changed since it was written.
+    """
+    values = read_json(path, "the lock of a mixture")
+    if not isinstance(values, dict) or values.pop("schema", None) != LOCK_SCHEMA:
+        raise InputError(f"{path}: not a {LOCK_SCHEMA} file")
+    written = values.pop("digest", None)
+    try:
+        sources = tuple(
+            LockedSource(**{**source, "shards": tuple(LockedShard(**shard) for shard in source["shards"])})
+            for source in values.pop("sources")
+        )
+        streams = tuple(
+            Stream(**{**stream, "share": tuple((int(index), str(share)) for index, share in stream["share"])})
+            for stream in values.pop("streams")
+        )
+        lock = Lock(sources=sources, streams=streams, **values)
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{path}: damaged lock: {error}") from None
+    if lock.digest != written:
+        raise InputError(f"{path}: edited since it was written (its digest differs): lock the mixture again")
+    return lock
+
+
+def verify_lock(lock: Lock, data: Path, full: bool = False) -> list[str]:
+    """Compare the shards on disk with a lock; return what differs, an empty list when nothing does.
+
+    Args:
+        full: hash every tar too (about 600 MB/s); otherwise only rows are hashed and tars weighed.
+    """
+    problems = []
+    for source in lock.sources:
+        for shard in source.shards:
+            tar = data / source.path / shard.name
+            row = tar.with_suffix(".json")
+            if not tar.exists() or not row.exists():
+                problems.append(f"{tar}: not there")
+            elif file_sha256(row) != shard.row_sha256:
+                problems.append(f"{row}: changed since the mixture was locked")
+            elif tar.stat().st_size != shard.bytes:
+                problems.append(f"{tar}: {tar.stat().st_size} bytes, locked with {shard.bytes}")
+            elif full and file_sha256(tar) != shard.sha256:
+                problems.append(f"{tar}: its sha256 is not the locked one")
+    return problems
+
+
+def diff_locks(one: Lock, other: Lock) -> list[str]:
+    """Say in lines what changed from one lock to another; an empty list when nothing did."""
+    if one.digest == other.digest:
+        return []
+    lines = [*_diff_values("mixture", one.mixture, other.mixture)]
+    before, after = ({stream.name: stream for stream in lock.streams} for lock in (one, other))
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            lines.append(f"stream {name}: gone")
+        elif name not in before:
+            lines.append(f"stream {name}: new, pool {after[name].pool}, share {_share_text(after[name])}")
+        else:
+            if before[name].pool != after[name].pool:
+                lines.append(f"stream {name}: pool {before[name].pool} -> {after[name].pool}")
+            if before[name].share != after[name].share:
+                lines.append(f"stream {name}: share {_share_text(before[name])} -> {_share_text(after[name])}")
+    lines += _diff_shards(one, other)
+    lines += _diff_values("exclusions", one.exclusions, other.exclusions)
+    lines += _diff_values("audit", one.audit or {}, other.audit or {})
+    return lines
+
+
+def _diff_shards(one: Lock, other: Lock) -> Iterator[str]:
+    before, after = (
+        {f"{source.path}/{shard.name}": shard for source in lock.sources for shard in source.shards}
+        for lock in (one, other)
+    )
+    for name in sorted(before.keys() | after.keys()):
+        if name not in after:
+            yield f"shard {name}: gone"
+        elif name not in before:
+            yield f"shard {name}: new, {after[name].count} records"
+        elif before[name].sha256 != after[name].sha256:
+            yield f"shard {name}: other bytes, {before[name].count} -> {after[name].count} records"
+        elif before[name] != after[name]:
+            yield f"shard {name}: other records may be drawn"
+
+
+def _diff_values(name: str, one: Any, other: Any) -> Iterator[str]:
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in sorted(one.keys() | other.keys()):
+            yield from _diff_values(f"{name}.{key}", one.get(key), other.get(key))
+    elif one != other:
+        yield f"{name}: {one} -> {other}"
+
+
+def _share_text(stream: Stream) -> str:
+    if len(stream.share) == 1:
+        return f"{float(Fraction(stream.share[0][1])):.6g}"
+    return ", ".join(f"{float(Fraction(share)):.6g} at {index}" for index, share in stream.share)
