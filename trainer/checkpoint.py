@@ -68,7 +68,8 @@ def read_checkpoint(path: Path) -> State:
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path}: not a readable checkpoint: {str(error).splitlines()[0]}") from None
+        told = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: not a readable checkpoint: {type(error).__name__} {told}") from None
     schema = values.pop("schema", None) if isinstance(values, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}")

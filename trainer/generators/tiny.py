@@ -28,6 +28,7 @@ from trainer.generators.protocol import Spec
 from trainer.generators.words import COLOR_FEATURES, encode_prompts
 
 PATCH = 4
+_DAMAGE = (ValidationError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError, KeyError)
 _SPEC = Spec("tiny/1", prediction="x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1, shift=1.0)
 
 
@@ -148,7 +149,7 @@ class TinyNet(nn.Module):
         self.up = nn.ModuleList([_Block(2 * width, width, condition), _Block(width, width, condition)])
         self.norm = nn.GroupNorm(8, width)
         self.head = nn.Conv2d(width, 4 * PATCH**2, 3, padding=1)
-        nn.init.constant_(self.head.bias.data[3 * PATCH**2 :], -2.0)  # starts by copying little
+        nn.init.constant_(self.head.get_parameter("bias").data[3 * PATCH**2 :], -2.0)  # starts by copying little
 
     def forward(
         self, noisy_BCHW: Tensor, sigma_B: Tensor, reference_BCHW: Tensor, has_reference_B: Tensor, text: TextCondition
@@ -260,14 +261,9 @@ def load_tiny(folder: Path, config: dict[str, Any]) -> TinyGenerator:
         generator.module().load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a saved generator has generator.json and weights.pt") from None
-    except (
-        ValidationError,
-        RuntimeError,
-        pickle.UnpicklingError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        KeyError,
-    ) as error:
-        raise InputError(f"{path}: not the weights of a {_SPEC.name} generator: {str(error).splitlines()[0]}") from None
+    except _DAMAGE as error:
+        told = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{path}: not the weights of a {_SPEC.name} generator: {type(error).__name__} {told}"
+        ) from None
     return generator

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.palettes import COLOR_NAMES, CSS_COLORS
+from encoders.palettes import COLOR_NAMES, CSS_COLORS, parse_color
 from encoders.sample import InputError
 
 MAX_TOKENS = 512
@@ -23,7 +23,7 @@ _COLORS = {**CSS_COLORS, **COLOR_NAMES}
 _COMPONENT = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
 _NAMES = "|".join(sorted((re.escape(name) for name in _COLORS), key=len, reverse=True))
 _TOKEN = re.compile(
-    rf"#(?P<hex>[0-9a-f]{{6}})\b"
+    rf"#(?P<hex>[0-9a-f]{{6}}|[0-9a-f]{{3}})\b"
     rf"|(?<![\w.])(?P<triple>{_COMPONENT}\s*[,;\s/]\s*{_COMPONENT}\s*[,;\s/]\s*{_COMPONENT})(?![\w.]|\s*[,;/]?\s*\d)"
     rf"|\b(?P<name>{_NAMES})\b"
     rf"|(?P<word>[^\W\d_]+|\d+(?:\.\d+)?|[,;:.=])"
@@ -55,8 +55,7 @@ def tokenize(prompt: str) -> list[Token]:
 def _token(match: re.Match[str]) -> Token:
     text = match[0]
     if match["hex"] is not None:
-        value = int(match["hex"], 16)
-        return Token("color", (value >> 16, value >> 8 & 255, value & 255))
+        return Token("color", parse_color(text))
     if match["triple"] is not None:
         red, green, blue = (int(number) for number in re.findall(r"\d+", text))
         return Token("color", (red, green, blue))

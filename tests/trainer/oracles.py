@@ -1,0 +1,55 @@
+"""Generators with a known right answer, behind the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainer.generators.protocol import Spec
+
+
+@dataclass
+class Oracle:
+    """Predicts what `rule(noisy, sigma)` says, in pixel space."""
+
+    spec: Spec
+    rule: Callable[[Tensor, Tensor], Tensor]
+
+    def encode_text(self, prompts: Sequence[str]) -> list[str]:
+        return list(prompts)
+
+    def encode_image(self, images_u8: Any) -> Tensor:
+        return torch.from_numpy(images_u8).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+    def decode(self, latents_BCHW: Tensor) -> list[Any]:
+        return list(((latents_BCHW + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy())
+
+    def predict(self, noisy: Tensor, sigma: Tensor, reference: Tensor, has_reference: Tensor, condition: Any) -> Tensor:
+        return self.rule(noisy, sigma[:, None, None, None])
+
+    def module(self) -> torch.nn.Module:
+        return torch.nn.Module()
+
+    def save(self, folder: Any) -> None:
+        raise NotImplementedError
+
+
+def spec_of(prediction: str, shift: float = 1.0) -> Spec:
+    """A pixel-space spec."""
+    assert prediction in ("x", "v")
+    return Spec("oracle", prediction, 1, 3, 1, shift)  # type: ignore[arg-type]
+
+
+def knows(clean: Tensor, prediction: str) -> Oracle:
+    """The perfect generator of data that is always `clean` (B, C, H, W)."""
+    rules = {"x": lambda noisy, s: clean.expand_as(noisy), "v": lambda noisy, s: (noisy - clean) / s}
+    return Oracle(spec_of(prediction), rules[prediction])
+
+
+def gaussian(std: float, shift: float = 1.0) -> Oracle:
+    """The perfect generator of data N(0, std^2): E[x | noisy] in closed form."""
+    return Oracle(spec_of("x", shift), lambda noisy, s: (1 - s) * std**2 / ((1 - s) ** 2 * std**2 + s**2) * noisy)

@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+
+from encoders.sample import Example
+from tests.trainer.items import FakeItems
+from tests.trainer.oracles import gaussian, knows, spec_of
+from trainer.generators.tiny import TinyConfig, TinyGenerator
+from trainer.loss import make_batch
+from trainer.predict import predict_examples
+from trainer.sampler import noise_levels, sample
+
+BLANK = [Example(f"k{i}.generate", "generate", "a", None, np.zeros((16, 16, 3), np.uint8), {}) for i in range(24)]
+
+
+@pytest.mark.parametrize("prediction", ["x", "v"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_perfect_generator_draws_its_one_picture(prediction: str, steps: int) -> None:
+    clean = torch.rand(1, 3, 16, 16) * 2 - 1
+    oracle = knows(clean, prediction)
+    drawn = sample(oracle, make_batch(oracle, BLANK), range(24), steps, seed=0)
+    torch.testing.assert_close(drawn, clean.expand(24, 3, 16, 16), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_many_steps_draw_the_right_distribution(shift: float) -> None:
+    oracle = gaussian(0.4, shift)
+    drawn = sample(oracle, make_batch(oracle, BLANK), range(24), 200, seed=0).double()
+    assert abs(drawn.mean()) < 0.02
+    assert abs(drawn.std() - 0.4) < 0.02
+
+
+def test_levels_follow_the_shift() -> None:
+    assert noise_levels(4, spec_of("x")) == [1, 0.75, 0.5, 0.25, 0]
+    assert noise_levels(2, spec_of("x", shift=3.0)) == [1, 0.75, 0]
+
+
+def test_answers_do_not_depend_on_the_batch() -> None:
+    items = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=32)
+    examples = [items[i].example for i in range(7)]
+    generator = TinyGenerator(TinyConfig(width=16, text_width=16), seed=0)
+    answers = [predict_examples(generator, examples, 3, seed=1, batch_size=size) for size in (7, 3, 1)]
+    for others in answers[1:]:
+        for one, other in zip(answers[0], others):
+            assert np.abs(one.astype(int) - other).max() <= 1
+    again = predict_examples(generator, examples, 3, seed=1)
+    assert all(np.array_equal(one, other) for one, other in zip(answers[0], again))
+    different = predict_examples(generator, examples, 3, seed=2)
+    assert not np.array_equal(answers[0][0], different[0])
+
+
+def test_the_target_is_not_looked_at() -> None:
+    items = FakeItems(range(3), {"edit": 1}, size=32)
+    example = items[0].example
+    blank = Example(example.key, example.task, example.prompt, example.source, np.zeros_like(example.target), {})
+    generator = TinyGenerator(TinyConfig(width=16, text_width=16), seed=0)
+    one, other = (predict_examples(generator, [e], 2, seed=0)[0] for e in (example, blank))
+    np.testing.assert_array_equal(one, other)

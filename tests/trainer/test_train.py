@@ -1,0 +1,225 @@
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+
+from encoders.sample import InputError
+from tests.trainer.items import FakeItem, FakeItems
+from trainer.checkpoint import checkpoints, read_checkpoint
+from trainer.config import TrainConfig
+from trainer.generators.folder import load_generator
+from trainer.generators.tiny import TinyConfig
+from trainer.train import learning_rate_at, train_on
+
+ROOT = Path(__file__).parents[2]
+ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=16)
+CONFIG = TrainConfig(
+    lock=Path("mixture.lock"),
+    generator=TinyConfig(width=16, text_width=16, word_buckets=64),
+    size=16,
+    steps=30,
+    batch=4,
+    warmup_steps=5,
+    log_every=5,
+    checkpoint_every=10,
+    threads=1,
+    workers=0,
+)
+
+
+class Interrupted(Exception):
+    pass
+
+
+def stop_at(step: int):
+    def progress(done: int, planned: int) -> None:
+        if done == step:
+            raise Interrupted
+
+    return progress
+
+
+def changed(**values: object) -> TrainConfig:
+    return TrainConfig.model_validate({**CONFIG.model_dump(), **values})
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, repeats: int) -> None:
+    config = changed(repeats=repeats)
+    whole = train_on(ITEMS, "lock", config, tmp_path / "whole", tmp_path)
+    for stop in (7, 14, 23):  # before any checkpoint, and between two
+        with pytest.raises(Interrupted):
+            train_on(ITEMS, "lock", config, tmp_path / "parts", tmp_path, stop_at(stop))
+    parts = train_on(ITEMS, "lock", config, tmp_path / "parts", tmp_path)
+    for name in ("generator/weights.pt", "loss.csv", "train.json"):
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert parts.counts == whole.counts
+    one, other = (read_checkpoint(checkpoints(tmp_path / run)[-1]) for run in ("whole", "parts"))
+    assert (one.step, one.identity, one.counts) == (other.step, other.identity, other.counts)
+    for key, moments in one.optimizer["state"].items():
+        assert all(torch.equal(value, other.optimizer["state"][key][name]) for name, value in moments.items())
+
+
+def test_worker_processes_read_the_same(tmp_path: Path) -> None:
+    train_on(ITEMS, "lock", CONFIG, tmp_path / "0", tmp_path)
+    train_on(ITEMS, "lock", changed(workers=2), tmp_path / "2", tmp_path)
+    for name in ("generator/weights.pt", "loss.csv"):
+        assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
+    first = train_on(ITEMS, "lock", CONFIG, tmp_path / "run", tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    second = train_on(ITEMS, "lock", CONFIG, tmp_path / "run", tmp_path, stop_at(1))
+    assert (first.already, second.already) == (False, True)
+    assert (second.steps, second.examples, second.counts) == (first.steps, first.examples, first.counts)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == times
+
+
+@pytest.mark.parametrize("stop", [15, None])
+def test_another_configuration_or_lock_is_refused(tmp_path: Path, stop: int | None) -> None:
+    if stop is None:
+        train_on(ITEMS, "lock", CONFIG, tmp_path, tmp_path)
+    else:
+        with pytest.raises(Interrupted):
+            train_on(ITEMS, "lock", CONFIG, tmp_path, tmp_path, stop_at(stop))
+    with pytest.raises(InputError, match=r"learning_rate was 0\.004, is 0\.001"):
+        train_on(ITEMS, "lock", changed(learning_rate=0.001), tmp_path, tmp_path)
+    with pytest.raises(InputError, match="lock_sha256 was 'lock', is 'other'"):
+        train_on(ITEMS, "other", CONFIG, tmp_path, tmp_path)
+    train_on(ITEMS, "lock", changed(keep_checkpoints=1, workers=1), tmp_path, tmp_path)
+
+
+def test_counts_and_losses_are_those_of_the_items_read(tmp_path: Path) -> None:
+    result = train_on(ITEMS, "lock", changed(steps=12), tmp_path, tmp_path)
+    expected = Counter(ITEMS[i].example.task for i in range(48))
+    assert result.counts == {"scenes": dict(expected)}
+    assert result.examples == 48
+    rows = rows_of(result.loss_csv)
+    assert sorted({int(row["step"]) for row in rows}) == [5, 10, 12]
+    logged = Counter(dict.fromkeys(expected, 0))
+    for row in rows:
+        logged[row["task"]] += int(row["examples"])
+        assert float(row["loss"]) > 0
+    assert logged == expected
+
+
+def test_repeats_read_less_and_step_as_often(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Counting:
+        def __getitem__(self, index: int) -> FakeItem:
+            read.append(index)
+            return ITEMS[index]
+
+    result = train_on(Counting(), "lock", changed(steps=10, repeats=4), tmp_path, tmp_path)
+    assert sorted(read) == list(range(12))  # batches 0, 1 and 2
+    assert result.examples == 12
+    assert sum(int(row["examples"]) for row in rows_of(result.loss_csv)) == 40
+
+
+def test_tuning_starts_from_the_base_and_names_it(tmp_path: Path) -> None:
+    train_on(ITEMS, "lock", changed(steps=10), tmp_path / "base", tmp_path)
+    tune = changed(base="base/generator", generator=None, steps=1, learning_rate=1e-9)
+    result = train_on(ITEMS, "lock2", tune, tmp_path / "tuned", tmp_path)
+    base, tuned = (load_generator(f).module().state_dict() for f in (tmp_path / "base/generator", result.generator))
+    for name in base:
+        torch.testing.assert_close(tuned[name], base[name], atol=1e-6, rtol=0)
+    assert not all(torch.equal(tuned[name], base[name]) for name in base)
+    assert "base_sha256" in json.loads((tmp_path / "tuned" / "train.json").read_text())["identity"]
+    train_on(ITEMS, "lock", changed(steps=10, seed=1), tmp_path / "other", tmp_path)
+    with pytest.raises(InputError, match="base_sha256 was"):
+        (tmp_path / "base/generator/weights.pt").write_bytes((tmp_path / "other/generator/weights.pt").read_bytes())
+        train_on(ITEMS, "lock2", tune, tmp_path / "tuned", tmp_path)
+    with pytest.raises(InputError, match="no trained generator there"):
+        train_on(ITEMS, "lock", changed(base="nowhere", generator=None), tmp_path / "x", tmp_path)
+
+
+def test_old_checkpoints_go(tmp_path: Path) -> None:
+    train_on(ITEMS, "lock", changed(keep_checkpoints=2), tmp_path, tmp_path)
+    assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000020.pt", "checkpoint-000030.pt"]
+
+
+def test_the_learning_rate_warms_up_and_ends_where_it_should() -> None:
+    rates = [learning_rate_at(step, CONFIG) for step in range(30)]
+    assert rates[0] == pytest.approx(4e-3 / 6)
+    assert max(rates) == rates[5] == pytest.approx(4e-3)
+    assert all(a > b for a, b in itertools.pairwise(rates[5:]))
+    assert learning_rate_at(30, CONFIG) == pytest.approx(0.05 * 4e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"base": "x"}, "either base"),
+        ({"generator": None}, "either base"),
+        ({"checkpoint_every": 7}, "multiple of log_every"),
+        ({"typo": 1}, "typo"),
+    ],
+)
+def test_bad_settings_are_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        changed(**values)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        train_on(ITEMS, "lock", changed(learning_rate=1e12, clip_norm=1e12, warmup_steps=0), tmp_path, tmp_path)
+
+
+CHILD = """
+import socket, sys
+def refuse(*_): raise AssertionError("the network was touched")
+socket.socket.connect = socket.getaddrinfo = refuse
+from pathlib import Path
+from tests.trainer.test_train import CONFIG, ITEMS
+from trainer.train import train_on
+from trainer.predict import predict_examples
+from trainer.generators.folder import load_generator
+out = Path(sys.argv[1])
+result = train_on(ITEMS, "lock", CONFIG, out, out, lambda done, planned: print(done, flush=True))
+predict_examples(load_generator(result.generator), [ITEMS[0].example], 2, seed=0)
+found = sorted(name for name in sys.modules if name.split(".")[0] in ("torchvision", "apache_beam", "bpy"))
+assert not found, found
+"""
+
+
+def child(out: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(out)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
+    )
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_ends_the_same_without_network_or_torchvision(tmp_path: Path) -> None:
+    train_on(ITEMS, "lock", CONFIG, tmp_path / "whole", tmp_path)
+    for after in (13, 24):
+        process = child(tmp_path / "killed")
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= after:
+                break
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        time.sleep(0.1)
+        assert not (tmp_path / "killed" / "train.json").exists()
+    last = child(tmp_path / "killed")
+    output, _ = last.communicate(timeout=120)
+    assert last.returncode == 0
+    assert int(output.split()[0]) > 20  # it went on from a checkpoint
+    for name in ("generator/weights.pt", "loss.csv", "train.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
