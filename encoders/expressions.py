@@ -139,6 +139,12 @@ def find_expression(table: tuple[Thing, ...], rng: np.random.Generator, exhausti
     return None
 
 
+def describable(table: tuple[Thing, ...], exhaustive: bool) -> bool:
+    """Say whether `find_expression` is sure to find one, whatever it draws."""
+    kinds = ("attribute", "superlative", "multi") if exhaustive else ("attribute",)
+    return any(programs_for(thing, table, kind) for kind in kinds for thing in table if thing.clear)
+
+
 def _shuffled(items: Sequence[_T], rng: np.random.Generator) -> list[_T]:
     return [items[int(i)] for i in rng.permutation(len(items))]
 

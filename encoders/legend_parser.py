@@ -137,7 +137,7 @@ def is_plain_name(name: str) -> bool:
         and not _TAIL.search(text)
         and not _INTRO.match(text + " ")
         and not re.search(rf"\b{_ELSE}\b", text, _FLAGS)
-        and not re.search(r"\s(?:for|means?|marks?|is|denotes?|shows?|on|to|-)\s", f" {text} ", _FLAGS)
+        and not re.search(r"^(?:for|means?|marks?|is|denotes?|shows?|on|to)\s|\s-\s", text, _FLAGS)
     )
 
 
@@ -302,10 +302,9 @@ def _entries(text: str) -> list[str]:
 
 
 def _is_color_first(entry: str) -> bool:
+    """Say whether the first colour stands before its name: "red for cat", "red = cat", "use red for the blue car"."""
     token = _TOKEN.search(entry)
-    if token is None or not _AFTER.match(entry[token.end() :]):
-        return False
-    return not _TOKEN.search(entry[token.end() :])
+    return token is not None and bool(_AFTER.match(entry[token.end() :])) and not _name_before(entry[: token.start()])
 
 
 def _name_after(text: str) -> str:
@@ -322,7 +321,11 @@ def _name_before(text: str) -> str:
     if (quoted := list(_QUOTED.finditer(text))) and not text[quoted[-1].end() :].strip(_ENDS):
         return quoted[-1][0]
     text = re.split(r":(?=\s|$)", text)[-1]
-    text = _INTRO.sub("", text, count=1).strip()
+    text = _without_lead(_INTRO.sub("", _without_lead(text.strip()), count=1).strip())
+    return text.strip(_ENDS)
+
+
+def _without_lead(text: str) -> str:
     while match := _LEAD.match(text) or _QUANTIFIER.match(text):
         text = text[match.end() :]
-    return text.strip(_ENDS)
+    return text

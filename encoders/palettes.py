@@ -169,6 +169,34 @@ def lattice_colors(n: int, rng: np.random.Generator, background: Color = BLACK) 
         size = len(points) + 1
 
 
+def named_colors(n: int, rng: np.random.Generator, background: Color = BLACK) -> tuple[Color, ...]:
+    """Return n colours of COLOR_NAMES in random order, none nearer than 80 to the background.
+
+    Raises:
+        InputError: more than there are names.
+    """
+    free = [color for color in COLOR_NAMES.values() if color_distance(color, background) >= 80]
+    if n > len(free):
+        raise InputError(f"{n} named colors: there are {len(free)} that differ from {background}")
+    return tuple(free[int(i)] for i in rng.permutation(len(free))[:n])
+
+
+def random_colors(n: int, rng: np.random.Generator, background: Color = BLACK) -> tuple[Color, ...]:
+    """Return n arbitrary colours, each far from those before it and from the background.
+
+    Of 32 candidates the first that is 90 away from all others is taken, else the one farthest away: for n <= 12 the
+    smallest distance is practically always above 60.
+    """
+    taken = np.array([background], np.float64)
+    for _ in range(n):
+        candidates = rng.integers(0, 256, (32, 3)).astype(np.float64)
+        nearest = np.linalg.norm(candidates[:, None] - taken[None], axis=2).min(axis=1)
+        far = np.flatnonzero(nearest >= 90)
+        best = int(far[0]) if len(far) else int(nearest.argmax())
+        taken = np.vstack([taken, candidates[best]])
+    return tuple((int(r), int(g), int(b)) for r, g, b in taken[1:])
+
+
 @lru_cache(maxsize=64)
 def separation_of_lattice(count: int) -> float:
     """Return the smallest distance inside the lattice that serves `count` colours, black included."""

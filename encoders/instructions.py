@@ -1,0 +1,360 @@
+"""Sample + task + rng -> Example: the prompt a person would type, the decodable answer, and how to decode it.
+
+Everything random goes through `rng`, so the same sample, task and seed give the same bytes. `decode_example` needs the
+spec alone; `encoders.legend_parser.parse_legend` recovers the colours from the prompt alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders import wordings
+from encoders.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, absent_categories, spoken
+from encoders.colormaps import COLORMAPS, ColormapCodec, encode_colormap
+from encoders.depth import CUBE_WALK, encode_depth
+from encoders.expressions import Expression, describable, find_absent, find_expression, plural
+from encoders.instances import encode_instances
+from encoders.legend_parser import BACKGROUND, is_plain_name
+from encoders.legends import COLOR_FORMATS, format_color, notations_for, write_legend
+from encoders.normals import CODEC_ID as NORMALS_CODEC
+from encoders.normals import encode_normals
+from encoders.palettes import BLACK, COLOR_NAMES, Color, lattice_colors, name_of, named_colors, random_colors
+from encoders.prompts import draw_wording
+from encoders.referring import NO, Program, category_match, scene_table
+from encoders.sample import TASKS, Example, InputError, Instance, Sample, UInt8Image
+from encoders.semantic import NO_CLASS, encode_semantic
+from encoders.specs import Prediction, Segmentation, decode_example
+
+__all__ = ["Prediction", "Segmentation", "decode_example", "make_example", "tasks_of"]
+
+NEGATIVE_PROBABILITY = 0.1
+"""How often a prompt asks for what is not there, when the sample knows everything that is."""
+
+COLORMAP_PROBABILITY = 0.25
+"""How often depth is drawn with a colour map named in the prompt, rather than with the cube walk."""
+
+BACKGROUND_COLORS: tuple[tuple[str, float], ...] = (("black", 0.7), ("white", 0.15), ("gray", 0.1), ("navy", 0.05))
+
+MAX_CLASSES = 20
+MAX_DISTRACTORS = 3
+MAX_INSTANCES = 60
+MAX_EXPRESSIONS = 4
+MIN_KNOWN_SHARE = 0.5
+"""Depth needs this share of pixels that are not NaN; normals a tenth that are not (0, 0, 0)."""
+
+SALIENT = "salient object"
+
+Drawn = tuple[str, UInt8Image, dict[str, Any]]
+"""Prompt, target, spec."""
+
+
+def tasks_of(sample: Sample) -> tuple[str, ...]:
+    """Return which of TASKS this sample can serve, in the order of TASKS."""
+    found = {task for task, serves in _SERVES.items() if serves(sample)}
+    return tuple(task for task in TASKS if task in found)
+
+
+def make_example(
+    sample: Sample, task: str, rng: np.random.Generator, negative_probability: float = NEGATIVE_PROBABILITY
+) -> Example:
+    """Draw one instruction for a sample.
+
+    Args:
+        sample: what is known of a picture.
+        task: one of `tasks_of(sample)`.
+        rng: every draw; the Example is a function of (sample, task, the state of rng).
+        negative_probability: of asking for a class or an object that is not there, in samples that are exhaustive;
+            the target is then background only.
+
+    Returns:
+        The Example. Its source is the sample's image, None for "generate".
+
+    Raises:
+        InputError: the sample cannot serve the task.
+    """
+    if task not in _MAKERS:
+        raise InputError(f"task {task!r} is not known; known: {', '.join(TASKS)}")
+    serial = int(rng.integers(2**32))
+    if not _SERVES[task](sample):
+        raise InputError(f"{sample.key}: cannot serve task {task!r}; it serves {', '.join(tasks_of(sample)) or 'none'}")
+    prompt, target, spec = _MAKERS[task](sample, rng, negative_probability)
+    source = None if task == "generate" else sample.image
+    return Example(f"{sample.key}.{task}.{serial:08x}", task, prompt, source, target, {"task": task, **spec})
+
+
+def _depth(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    depth_m = _array(sample.depth_m)
+    if rng.random() >= COLORMAP_PROBABILITY:
+        return draw_wording(wordings.DEPTH, {}, rng), encode_depth(depth_m), {"codec": CUBE_WALK.id}
+    near_m, far_m = _depth_range(depth_m, rng)
+    codec = ColormapCodec(_choice(COLORMAPS, rng), near_m, far_m)
+    unit = _choice((" m", " m", " meters", "m", " metres"), rng)
+    slots = {"colormap": codec.name, "near": f"{near_m:g}{unit}", "far": f"{far_m:g}{unit}"}
+    prompt = draw_wording(wordings.DEPTH_COLORMAP, slots, rng)
+    return prompt, encode_colormap(depth_m, codec), {"codec": codec.id}
+
+
+def _depth_range(depth_m: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
+    """Return round limits that hold every finite depth, or all but the farthest 5 %."""
+    finite = depth_m[np.isfinite(depth_m)]
+    low, high = float(finite.min()), float(np.quantile(finite, _choice((0.95, 1.0, 1.0), rng)))
+    step = 10.0 ** np.floor(np.log10(max(high, 0.1)))
+    far_m = float(np.ceil(high / step * 2 + 1e-6) * step / 2)
+    near_m = float(np.floor(low / step * 10) * step / 10) if rng.random() < 0.5 else 0.0
+    return round(near_m, 6), round(max(far_m, near_m + step / 2), 6)
+
+
+def _normals(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    return draw_wording(wordings.NORMALS, {}, rng), encode_normals(_array(sample.normals)), {"codec": NORMALS_CODEC}
+
+
+def _semantic(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    classes = _classes(sample)
+    names = _with_synonyms(
+        _shuffled(list(classes), rng)[: int(rng.integers(1, min(len(classes), MAX_CLASSES) + 1))], classes
+    )
+    present = [instance.category for instance in sample.instances]
+    distractors: tuple[str, ...] = ()
+    if sample.exhaustive:
+        distractors = absent_categories(present, int(rng.integers(MAX_DISTRACTORS + 1)), rng)
+        if rng.random() < negative_probability:
+            absent = absent_categories(present, int(rng.integers(1, MAX_DISTRACTORS + 1)), rng)
+            names, distractors = ([], absent) if absent else (names, distractors)
+    asked = {_said(name, rng): classes.get(name, ()) for name in _shuffled([*names, *distractors], rng)}
+    background = _background(rng)
+    legend = dict(zip(asked, _colors(len(asked), background, rng)))
+    ids = _array(sample.instance_ids)
+    table = np.full(int(ids.max(initial=0)) + 1, NO_CLASS, np.int16)
+    for label, members in enumerate(asked.values()):
+        table[[i for i in members if i < len(table)]] = label
+    target = encode_semantic(table[ids], legend, background)
+    return _legend_prompt(legend, background, rng, expressions=False), target, _legend_spec(legend, background)
+
+
+def _with_synonyms(names: list[str], classes: Mapping[str, Any]) -> list[str]:
+    """Add classes that could be meant by those asked for: it is arguable whether a stool is one of the chairs."""
+    return [name for name in classes if name in names or any(category_match(name, asked) != NO for asked in names)]
+
+
+def _legend_prompt(legend: Mapping[str, Color], background: Color, rng: np.random.Generator, expressions: bool) -> str:
+    """Word a whole legend, as a list in a template or as a sentence; the background is an entry, stated or left out."""
+    where = _choice(("entry", "sentence", "unstated") if background == BLACK else ("entry", "sentence"), rng)
+    written = {**legend, BACKGROUND: background} if where == "entry" else dict(legend)
+    notation = _choice(notations_for(written), rng)
+    every = "" if expressions else _choice(("every ", "the ", "each ", ""), rng)
+    text = write_legend(written, notation, rng, every)
+    templates: tuple[str, ...] = wordings.REFERRING_SEVERAL if expressions else wordings.SEMANTIC
+    if notation.structure == "sentence":
+        templates = wordings.SEMANTIC_SENTENCES
+    elif "\n" in text:
+        text = "\n" + text
+    prompt = draw_wording(templates, {"legend": text}, rng).strip("\n")
+    if where != "sentence":
+        return prompt
+    color = {"background": _spoken_color(background, rng)}
+    end = "" if prompt.endswith((".", "\n", "?", "!")) else "\n" if "\n" in text else "."
+    return f"{prompt}{end} {draw_wording(wordings.BACKGROUND_SENTENCES, color, rng)}"
+
+
+def _instance(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    classes = _countable(sample)
+    name, members = _choice(list(classes.items()), rng)
+    if sample.exhaustive and rng.random() < negative_probability:
+        absent = absent_categories([instance.category for instance in sample.instances], 1, rng)
+        name, members = (absent[0], ()) if absent else (name, members)
+    background = _background(rng)
+    colors = dict(zip(members, lattice_colors(len(members), rng, background)))
+    target = encode_instances(_array(sample.instance_ids), colors, background)
+    thing = _said(name, rng)
+    slots = {
+        "thing": thing,
+        "things": plural(thing),
+        "quoted": f'"{thing}"',
+        "background": _spoken_color(background, rng),
+    }
+    prompt = draw_wording(wordings.INSTANCE, slots, rng)
+    return prompt, target, {"codec": "instances/1", "category": thing, "background": list(background)}
+
+
+def _referring(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    negative = sample.exhaustive and rng.random() < negative_probability
+    count = 1 if rng.random() < 0.6 else int(rng.integers(2, MAX_EXPRESSIONS + 1))
+    expressions = _expressions(sample, count, negative, rng)
+    background = _background(rng)
+    legend = dict(zip((e.text for e in expressions), _colors(len(expressions), background, rng)))
+    ids = _array(sample.instance_ids)
+    colors = [(expression.ids, legend[expression.text]) for expression in expressions]
+    target = np.empty((*ids.shape, 3), np.uint8)
+    target[...] = background
+    for members, color in colors:
+        target[np.isin(ids, members)] = color
+    spec = {**_legend_spec(legend, background), "kinds": [expression.kind for expression in expressions]}
+    if len(expressions) > 1:
+        return _legend_prompt(legend, background, rng, expressions=True), target, spec
+    ((text, color),) = legend.items()
+    numbers = [f for f in COLOR_FORMATS if f not in ("r, g, b", "r g b", "name") or (f == "name" and name_of(color))]
+    slots = {
+        "expression": text if is_plain_name(text) else f'"{text}"',
+        "quoted": f'"{text}"',
+        "color": format_color(color, _choice(numbers, rng)),
+        "background": _spoken_color(background, rng),
+    }
+    return draw_wording(wordings.REFERRING, slots, rng), target, spec
+
+
+def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Generator) -> list[Expression]:
+    """Draw up to `count` expressions with targets that do not overlap; one that fits nothing first if `negative`."""
+    if salient := _salient(sample):
+        return [Expression(_choice(SALIENT_EXPRESSIONS, rng), (salient.id,), Program(category=SALIENT), "salient")]
+    table = scene_table(sample)
+    absent = find_absent(table, rng) if negative else None
+    found = [] if absent is None else [absent]
+    if absent is not None and count == 1:
+        return found
+    for _ in range(3 * count):
+        if len(found) == count:
+            break
+        expression = find_expression(table, rng, sample.exhaustive)
+        if expression is None:
+            break
+        texts, taken = {e.text for e in found}, {i for e in found for i in e.ids}
+        if expression.text not in texts and not taken & set(expression.ids):
+            found.append(expression)
+    return _shuffled(found, rng)
+
+
+def _generate(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    caption = _choice(sample.captions, rng).strip()
+    prompt = caption
+    if rng.random() < 0.5:
+        prompt = draw_wording(wordings.GENERATE, {"caption": caption, "sentence": _sentence(caption)}, rng)
+    return prompt, sample.image, {"codec": "image/1"}
+
+
+def _edit(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+    if sample.edit is None:
+        raise AssertionError("checked by make_example")
+    instruction = sample.edit.instruction.strip()
+    prompt = instruction
+    if rng.random() < 0.5:
+        request = instruction[:1].lower() + instruction[1:].rstrip(".") if instruction[1:2].islower() else instruction
+        prompt = draw_wording(wordings.EDIT, {"request": request, "sentence": _sentence(instruction)}, rng)
+    return prompt, sample.edit.image, {"codec": "image/1"}
+
+
+def _array(array: NDArray[Any] | None) -> NDArray[Any]:
+    if array is None:
+        raise AssertionError("checked by make_example")
+    return array
+
+
+def _choice(items: Sequence[Any], rng: np.random.Generator) -> Any:
+    return items[int(rng.integers(len(items)))]
+
+
+def _shuffled(items: Sequence[Any], rng: np.random.Generator) -> list[Any]:
+    return [items[int(i)] for i in rng.permutation(len(items))]
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def _said(name: str, rng: np.random.Generator) -> str:
+    return _choice(SALIENT_WORDS, rng) if name == SALIENT else name
+
+
+def _background(rng: np.random.Generator) -> Color:
+    names, shares = zip(*BACKGROUND_COLORS)
+    return COLOR_NAMES[names[int(rng.choice(len(names), p=shares))]]
+
+
+def _spoken_color(color: Color, rng: np.random.Generator) -> str:
+    return format_color(color, _choice(("name", "name", "name", "hex", "(r, g, b)"), rng))
+
+
+def _colors(count: int, background: Color, rng: np.random.Generator) -> tuple[Color, ...]:
+    """Draw legend colours: of a lattice, of those with a name, or any that are far apart."""
+    scheme = _choice(("lattice", "names", "random"), rng)
+    if scheme == "names" and count <= 16:
+        return named_colors(count, rng, background)
+    if scheme == "random" and count <= 12:
+        return random_colors(count, rng, background)
+    return lattice_colors(count, rng, background)
+
+
+def _legend_spec(legend: Mapping[str, Color], background: Color) -> dict[str, Any]:
+    rows = [[name, list(color)] for name, color in legend.items()]
+    return {"codec": "legend/1", "legend": rows, "background": list(background)}
+
+
+def _present(sample: Sample) -> list[Instance]:
+    """Return the instances with at least one pixel."""
+    if sample.instance_ids is None:
+        return []
+    pixels = np.bincount(sample.instance_ids.reshape(-1), minlength=65536)
+    return [instance for instance in sample.instances if pixels[instance.id]]
+
+
+def _classes(sample: Sample) -> dict[str, tuple[int, ...]]:
+    """Return class name to the ids of its visible instances."""
+    classes: dict[str, tuple[int, ...]] = {}
+    for instance in _present(sample):
+        name = spoken(instance.category)
+        classes[name] = (*classes.get(name, ()), instance.id)
+    return classes
+
+
+def _countable(sample: Sample) -> dict[str, tuple[int, ...]]:
+    """Return the classes of things, without those another class of the picture could be meant by, to their ids."""
+    things = {spoken(instance.category) for instance in sample.instances if instance.is_thing}
+    everything = {spoken(instance.category) for instance in sample.instances}
+    return {
+        name: ids
+        for name, ids in _classes(sample).items()
+        if name in things
+        and len(ids) <= MAX_INSTANCES
+        and all(category_match(name, other) == NO for other in everything - {name})
+    }
+
+
+def _salient(sample: Sample) -> Instance | None:
+    """Return the one instance of a photo whose main subject is all that is known of it."""
+    present = _present(sample)
+    return present[0] if len(present) == 1 and present[0].category == SALIENT else None
+
+
+def _known_depth(sample: Sample) -> bool:
+    depth_m = sample.depth_m
+    return depth_m is not None and bool(
+        (~np.isnan(depth_m)).mean() >= MIN_KNOWN_SHARE and np.isfinite(depth_m).mean() >= 0.01
+    )
+
+
+def _known_normals(sample: Sample) -> bool:
+    return sample.normals is not None and bool(sample.normals.any(axis=-1).mean() >= 0.1)
+
+
+_SERVES: Mapping[str, Callable[[Sample], bool]] = {
+    "depth": _known_depth,
+    "normals": _known_normals,
+    "semantic": lambda sample: bool(_present(sample)),
+    "instance": lambda sample: bool(_countable(sample)),
+    "referring": lambda sample: bool(_salient(sample)) or describable(scene_table(sample), sample.exhaustive),
+    "generate": lambda sample: any(caption.strip() for caption in sample.captions),
+    "edit": lambda sample: sample.edit is not None and bool(sample.edit.instruction.strip()),
+}
+
+_MAKERS: Mapping[str, Callable[[Sample, np.random.Generator, float], Drawn]] = {
+    "depth": _depth,
+    "normals": _normals,
+    "semantic": _semantic,
+    "instance": _instance,
+    "referring": _referring,
+    "generate": _generate,
+    "edit": _edit,
+}

@@ -1,0 +1,47 @@
+"""Draw a wording: expand one template of `wordings`, seeded."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+_CHOICE = re.compile(r"\[([^\[\]{}]*\|[^\[\]{}]*)\]")
+_SLOT = re.compile(r"\{(\w+)\}")
+
+
+def draw_wording(templates: Sequence[str], slots: Mapping[str, str], rng: np.random.Generator) -> str:
+    """Draw a template, settle its choices, fill its slots.
+
+    Args:
+        templates: from `wordings`: `[a|b|]` is a choice, `{name}` a slot.
+        slots: text for every slot that any of the templates has. It is not expanded again.
+        rng: draws the template, then each choice from left to right.
+    """
+    template = templates[int(rng.integers(len(templates)))]
+    while match := _CHOICE.search(template):
+        options = match[1].split("|")
+        template = template[: match.start()] + options[int(rng.integers(len(options)))] + template[match.end() :]
+    return fill_slots(template, slots)
+
+
+def fill_slots(template: str, slots: Mapping[str, str]) -> str:
+    """Fill `{name}` slots in one pass.
+
+    Raises:
+        KeyError: a slot without text.
+    """
+    return _SLOT.sub(lambda match: slots[match[1]], template)
+
+
+def all_wordings(templates: Sequence[str]) -> list[str]:
+    """List every template with every combination of its choices; slots stay as they are."""
+    return [wording for template in templates for wording in _expand(template)]
+
+
+def _expand(template: str) -> list[str]:
+    pieces = _CHOICE.split(template)
+    options = [piece.split("|") if i % 2 else [piece] for i, piece in enumerate(pieces)]
+    return ["".join(combination) for combination in itertools.product(*options)]
