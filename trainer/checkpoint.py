@@ -26,12 +26,14 @@ class State:
         step: optimiser steps done; with the configuration it gives the position in the data.
         identity: what the run is (configuration, lock, base), by name; json-able.
         counts: examples seen so far by source, then task.
+        replaced: records so far, by source, that another stood in for.
         model, ema, optimizer: the three state dicts.
     """
 
     step: int
     identity: dict[str, Any]
     counts: dict[str, dict[str, int]]
+    replaced: dict[str, int]
     model: dict[str, Any]
     ema: dict[str, Any]
     optimizer: dict[str, Any]

@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +18,10 @@ from typing import Any, Protocol
 import torch
 from torch.utils.data import DataLoader
 
-from encoders.sample import Example, InputError
+from encoders.sample import Example, InputError, Rejection
 from mixing.engine import Progress
+from mixing.loader import MixtureDataset
+from mixing.lock import read_lock
 from mixing.storage import canonical_json, file_sha256, read_json, write_atomic
 from trainer.checkpoint import State, check_identity, checkpoints, read_checkpoint, write_checkpoint
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
@@ -32,7 +34,7 @@ LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
 
 
 class Item(Protocol):
-    """One element of a mixture: an example, the source it is from, and its kind."""
+    """One element of a mixture: an example, the source it is from, its kind, and the records it stands in for."""
 
     @property
     def example(self) -> Example: ...
@@ -40,6 +42,8 @@ class Item(Protocol):
     def source(self) -> str: ...
     @property
     def kind(self) -> Kind: ...
+    @property
+    def replaced(self) -> Sequence[Rejection]: ...
 
 
 class Items(Protocol):
@@ -57,6 +61,7 @@ class TrainResult:
         loss_csv: mean loss by step, source and task.
         steps, examples: optimiser steps done, and examples read for them.
         counts: examples seen by source, then task.
+        replaced: by source, records that were drawn but damaged or of no use, so that the next stood in.
         already: True when the run was finished before and nothing was done.
     """
 
@@ -65,6 +70,7 @@ class TrainResult:
     steps: int
     examples: int
     counts: Mapping[str, Mapping[str, int]]
+    replaced: Mapping[str, int]
     already: bool
 
 
@@ -79,12 +85,8 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
     Raises:
         InputError: the lock or the base cannot be read, or `out` holds another run.
     """
-    from mixing.loader import MixtureDataset
-    from mixing.mixture import read_lock
-
-    lock_path = data / config.lock
-    items = MixtureDataset(read_lock(lock_path), data, config.size)
-    return train_on(items, file_sha256(lock_path), config, out, data, progress)
+    lock = read_lock(data / config.lock)
+    return train_on(MixtureDataset(lock, data, config.size), lock.digest, config, out, data, progress)
 
 
 def train_on(
@@ -95,8 +97,8 @@ def train_on(
     identity = _identity(config, lock_digest, data)
     if (out / "train.json").exists():
         done = read_json(out / "train.json", "the result of a training run")
-        check_identity(out / "train.json", done.pop("identity"), identity)
-        return _result(out, done["steps"], config, done["counts"], already=True)
+        check_identity(out / "train.json", done["identity"], identity)
+        return _result(out, done, already=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -104,7 +106,7 @@ def train_on(
         _loop(run, items, config, out, identity, progress)
     finally:
         torch.set_num_threads(threads)
-    return _finish(run, config, out, identity)
+    return _finish(run, out, identity)
 
 
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, An
         if not weights.exists():
             raise InputError(f"base {data / config.base}: no trained generator there; run its training first")
         values["base_sha256"] = file_sha256(weights)
-    return {**values, "lock_sha256": lock_digest}
+    return {**values, "lock_digest": lock_digest}
 
 
 class _Run:
@@ -135,15 +137,24 @@ class _Run:
         )
         self.step = 0
         self.counts: dict[str, dict[str, int]] = {}
+        self.replaced: dict[str, int] = {}
         self.pending: dict[tuple[str, str], list[float]] = {}
 
     def state(self, identity: dict[str, Any]) -> State:
         """Return everything that a checkpoint holds."""
-        return State(self.step, identity, self.counts, self.module.state_dict(), self.ema, self.optimizer.state_dict())
+        return State(
+            step=self.step,
+            identity=identity,
+            counts=self.counts,
+            replaced=self.replaced,
+            model=self.module.state_dict(),
+            ema=self.ema,
+            optimizer=self.optimizer.state_dict(),
+        )
 
     def restore(self, state: State) -> None:
         """Become what `state` holds."""
-        self.step, self.counts = state.step, state.counts
+        self.step, self.counts, self.replaced = state.step, state.counts, state.replaced
         self.module.load_state_dict(state.model)
         self.optimizer.load_state_dict(state.optimizer)
         self.ema = state.ema
@@ -271,10 +282,13 @@ def _follow(run: _Run, config: TrainConfig) -> None:
 
 def _account(run: _Run, items: list[Item], losses: list[float], config: TrainConfig) -> None:
     for item, loss in zip(items, losses):
-        run.pending.setdefault((item.source, item.example.task), []).append(loss)
+        task = item.example.task
+        run.pending.setdefault((item.source, task), []).append(loss)
         if run.step % config.repeats == 0:
             tasks = run.counts.setdefault(item.source, {})
-            tasks[item.example.task] = tasks.get(item.example.task, 0) + 1
+            tasks[task] = tasks.get(task, 0) + 1
+            if item.replaced:
+                run.replaced[item.source] = run.replaced.get(item.source, 0) + len(item.replaced)
 
 
 def _log(run: _Run, path: Path) -> None:
@@ -284,17 +298,22 @@ def _log(run: _Run, path: Path) -> None:
     run.pending.clear()
 
 
-def _finish(run: _Run, config: TrainConfig, out: Path, identity: dict[str, Any]) -> TrainResult:
+def _finish(run: _Run, out: Path, identity: dict[str, Any]) -> TrainResult:
     run.module.load_state_dict(run.ema)
     run.generator.save(out / "generator")
-    result = _result(out, run.step, config, run.counts, already=False)
-    told = {"steps": run.step, "examples": result.examples, "counts": run.counts, "identity": identity}
+    told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
     write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
-    return result
+    return _result(out, told, already=False)
 
 
-def _result(
-    out: Path, steps: int, config: TrainConfig, counts: dict[str, dict[str, int]], already: bool
-) -> TrainResult:
-    examples = sum(sum(tasks.values()) for tasks in counts.values())
-    return TrainResult(out / "generator", out / "loss.csv", steps, examples, counts, already)
+def _result(out: Path, told: Mapping[str, Any], already: bool) -> TrainResult:
+    examples = sum(sum(tasks.values()) for tasks in told["counts"].values())
+    return TrainResult(
+        generator=out / "generator",
+        loss_csv=out / "loss.csv",
+        steps=told["steps"],
+        examples=examples,
+        counts=told["counts"],
+        replaced=told["replaced"],
+        already=already,
+    )

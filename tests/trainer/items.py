@@ -10,7 +10,7 @@ import numpy as np
 from encoders.depth import encode_depth
 from encoders.normals import encode_normals
 from encoders.palettes import COLOR_NAMES
-from encoders.sample import Example, Sample
+from encoders.sample import Example, Rejection, Sample
 from encoders.semantic import encode_semantic
 from tests.trainer.scenes import analytic_sample
 from trainer.config import Kind
@@ -24,6 +24,7 @@ class FakeItem:
     source: str
     kind: Kind
     index: int
+    replaced: tuple[Rejection, ...] = ()
 
 
 def semantic_labels(sample: Sample, categories: list[str]) -> np.ndarray:

@@ -14,9 +14,9 @@ def state_at(step: int) -> State:
     optimizer = torch.optim.AdamW(model.parameters())
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    identity = {"seed": 1, "lock_sha256": "ab"}
+    identity = {"seed": 1, "lock_digest": "ab"}
     return State(
-        step, identity, {"renders": {"depth": 7}}, model.state_dict(), model.state_dict(), optimizer.state_dict()
+        step, identity, {"renders": {"depth": 7}}, {}, model.state_dict(), model.state_dict(), optimizer.state_dict()
     )
 
 

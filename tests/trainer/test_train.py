@@ -99,7 +99,7 @@ def test_another_configuration_or_lock_is_refused(tmp_path: Path, stop: int | No
             train_on(ITEMS, "lock", CONFIG, tmp_path, tmp_path, stop_at(stop))
     with pytest.raises(InputError, match=r"learning_rate was 0\.004, is 0\.001"):
         train_on(ITEMS, "lock", changed(learning_rate=0.001), tmp_path, tmp_path)
-    with pytest.raises(InputError, match="lock_sha256 was 'lock', is 'other'"):
+    with pytest.raises(InputError, match="lock_digest was 'lock', is 'other'"):
         train_on(ITEMS, "other", CONFIG, tmp_path, tmp_path)
     train_on(ITEMS, "lock", changed(keep_checkpoints=1, workers=1), tmp_path, tmp_path)
 
