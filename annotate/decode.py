@@ -17,6 +17,10 @@ from encoders.sample import InputError, UInt8Image
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
+# What these decoders hold at once is 15, 9 and 8 bytes a pixel, not 4: with these limits no picture takes over 300 MB.
+MAX_PIXELS_WEBP = 18_000_000
+MAX_PIXELS_AVIF = 30_000_000
+MAX_PIXELS_CMYK = 36_000_000
 MIN_SIDE_PX = 64
 MAX_ASPECT = 8.0
 MAX_PROFILE_BYTES = 4 * 2**20
@@ -85,7 +89,7 @@ def decode_image(data: bytes, max_side_px: int) -> DecodedImage:
         picture.draft(None, (max_side_px, max_side_px))
         with _refusals("damaged or truncated"):
             picture.load()
-        _check_size(*picture.size, limit_shape=False)
+        _check_pixels(picture)  # a GIF's first frame may be larger than its screen
         rgb_u8 = _reduce(picture, max_side_px, profile_bytes, flags)
     if max(width, height) > max_side_px:
         flags.add("reduced")
@@ -106,13 +110,20 @@ def _refusals(stage: str) -> Iterator[None]:
         raise
     except UnidentifiedImageError:
         raise InputError(f"not one of {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"the header claims far over the limit of {MAX_PIXELS} pixels") from None
     except Exception as error:
         detail = " ".join(str(error).split())[:120]
         raise InputError(f"{stage}: {type(error).__name__}{': ' if detail else ''}{detail}") from None
 
 
 def _check_header(picture: Image.Image) -> None:
-    _check_size(*picture.size, limit_shape=True)
+    width, height = picture.size
+    _check_pixels(picture)
+    if min(width, height) < MIN_SIDE_PX:
+        raise InputError(f"{width}x{height} has a side under {MIN_SIDE_PX} pixels")
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise InputError(f"{width}x{height} is more than {MAX_ASPECT:g} times as long as wide")
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
         tile_width, tile_height = (int(tags.get(tag, 0)) for tag in _TIFF_TILE_TAGS)
@@ -120,15 +131,13 @@ def _check_header(picture: Image.Image) -> None:
             raise InputError(f"TIFF tiles of {tile_width}x{tile_height} are over the limit of {MAX_PIXELS} pixels")
 
 
-def _check_size(width: int, height: int, limit_shape: bool) -> None:
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{width}x{height} is over the limit of {MAX_PIXELS} pixels")
-    if not limit_shape:
-        return
-    if min(width, height) < MIN_SIDE_PX:
-        raise InputError(f"{width}x{height} has a side under {MIN_SIDE_PX} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"{width}x{height} is more than {MAX_ASPECT:g} times as long as wide")
+def _check_pixels(picture: Image.Image) -> None:
+    limit = {"WEBP": MAX_PIXELS_WEBP, "AVIF": MAX_PIXELS_AVIF}.get(str(picture.format), MAX_PIXELS)
+    if picture.mode == "CMYK":
+        limit = min(limit, MAX_PIXELS_CMYK)
+    width, height = picture.size
+    if width * height > limit:
+        raise InputError(f"{width}x{height} is over the limit of {limit} pixels")
 
 
 def _orientation(picture: Image.Image, flags: set[str]) -> int:

@@ -43,7 +43,7 @@ class AnnotateConfig(Config):
             too large to read twice, by its "size".
         mask: thresholds of the label-free checks.
         dropped_masks: what becomes of a picture whose mask fails them: "reject" leaves it out; "keep_picture" keeps it
-            with its caption and without the mask, so that it can still serve generation.
+            with its caption and without the mask, for generation; a picture without a caption is left out still.
     """
 
     sources: tuple[SourceConfig, ...] = Field(min_length=1)
@@ -182,7 +182,7 @@ def _judged(
         "uncertain": uncertain_share(saliency.probability, mask),
     }
     dropped = verdict(scores, config.mask)
-    if dropped and config.dropped_masks == "reject":
+    if dropped and (config.dropped_masks == "reject" or not picture.found.text):
         return Rejection(picture.found.key, f"{picture.name}: mask dropped: {dropped}")
     return Sample(
         key=picture.found.key,
