@@ -154,38 +154,56 @@ def flip_sample(sample: Sample) -> Sample:
 def resize_image(image: UInt8Image, height: int, width: int) -> UInt8Image:
     """Resize (H, W, C) uint8: area averages going down, linear interpolation between pixel centres going up.
 
-    Every intermediate value is an integer below 2^53 held in float64, so the result is the exact rational number
-    rounded once, on any machine.
+    Sums are of integers and exact; the quotient is rounded once, half up. So the result is the same on any machine.
 
     Raises:
-        InputError: the picture is so large that this would not hold.
+        InputError: the picture is so large that the sums would not be exact.
     """
-    old_height, old_width = image.shape[:2]
-    if 4 * 255 * old_height * old_width * height * width >= 2**53:
-        raise InputError(f"cannot resize {old_width} x {old_height} to {width} x {height}: too large to do exactly")
-    down, row_scale = _resize_rows(image.astype(np.float64), height)
-    across, column_scale = _resize_rows(down.swapaxes(0, 1), width)
-    exact = across.swapaxes(0, 1) / (row_scale * column_scale)
-    return np.floor(exact + 0.5).astype(np.uint8)
+    (down, row_scale), (across, column_scale) = (
+        _resize_weights(old, new) for old, new in zip(image.shape[:2], (height, width), strict=True)
+    )
+    largest = 255 * row_scale * column_scale
+    if largest >= 2**53:
+        raise InputError(f"cannot resize {image.shape[1]} x {image.shape[0]} to {width} x {height} exactly: too large")
+    total = _weighted(_weighted(image, down, 0, largest), across, 1, largest)
+    return np.floor(total / (row_scale * column_scale) + 0.5).astype(np.uint8)
 
 
-def _resize_rows(values: NDArray[np.float64], size: int) -> tuple[NDArray[np.float64], int]:
-    """Return rows resized to `size`, times an integer that keeps them whole, and that integer."""
-    old = len(values)
-    if size == old:
-        return values, 1
-    target = np.arange(size)
-    if size > old:  # linear: centre (j + 1/2) old / size - 1/2, in units of 1 / (2 size)
-        position = np.clip((2 * target + 1) * old - size, 0, 2 * size * (old - 1))
-        above, rest = np.divmod(position, 2 * size)
-        below = np.minimum(above + 1, old - 1)
-        weight = rest.reshape(-1, *[1] * (values.ndim - 1))
-        return values[above] * (2 * size - weight) + values[below] * weight, 2 * size
-    # The integral of the picture up to a cell edge, in units of 1 / size of a row; differences are the cells' sums.
-    whole, rest = np.divmod(np.arange(size + 1) * old, size)
-    cumulative = np.concatenate([np.zeros_like(values[:1]), np.cumsum(values, axis=0)])
-    part = rest.reshape(-1, *[1] * (values.ndim - 1)) * values[np.minimum(whole, old - 1)]
-    return np.diff(cumulative[whole] * size + part, axis=0), old
+Taps = list[tuple[NDArray[np.intp], NDArray[np.int64]]]
+"""For the first, second, ... input of every output: its position and its integer weight."""
+
+
+def _resize_weights(old: int, new: int) -> tuple[Taps, int]:
+    """Return the taps of every output pixel along one axis, and the sum of their weights."""
+    target = np.arange(new)
+    if new == old:
+        return [(target, np.ones(new, np.int64))], 1
+    if new > old:  # linear: centre (j + 1/2) old / new - 1/2, in units of 1 / (2 new)
+        position = np.clip((2 * target + 1) * old - new, 0, 2 * new * (old - 1))
+        first, rest = np.divmod(position, 2 * new)
+        return [(first, 2 * new - rest), (np.minimum(first + 1, old - 1), rest)], 2 * new
+    taps: Taps = []
+    start, stop = target * old, (target + 1) * old  # the pixel's interval, in units of 1 / new of an input pixel
+    for step in range(-(-old // new) + 1):
+        source = start // new + step
+        covered = np.minimum(stop, (source + 1) * new) - np.maximum(start, source * new)
+        taps.append((np.minimum(source, old - 1), np.maximum(covered, 0)))
+    return taps, old
+
+
+def _weighted(values: NDArray[Any], taps: Taps, axis: int, largest: int) -> NDArray[Any]:
+    """Return the weighted sums along an axis, in the narrowest type that holds `largest` exactly."""
+    dtype = np.int32 if largest < 2**31 else np.float64
+    total: NDArray[Any] | None = None
+    for source, weight in taps:
+        term = np.take(values, source, axis=axis).astype(dtype)
+        term *= weight.astype(dtype).reshape([-1 if i == axis else 1 for i in range(values.ndim)])
+        if total is None:
+            total = term
+        else:
+            total += term
+    assert total is not None
+    return total
 
 
 def _nearest_centers(old: int, new: int) -> NDArray[np.intp]:

@@ -127,17 +127,14 @@ def _nearest_by_cell(pixels: NDArray[np.uint8], colors: NDArray[np.uint8]) -> ND
 
 
 def _cell_table(colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """Return per cell the index of the colour nearest to all of its points, `_AMBIGUOUS` where there is none."""
+    """Return per cell the index of the colour nearest to all of its points, `_AMBIGUOUS` where that is not sure.
+
+    A point moves at most `radius` from the cell's centre, so no distance changes by more than that.
+    """
     size = 1 << (8 - _CELL_BITS)
-    low = np.arange(0, 256, size)
-    centers = np.stack(np.meshgrid(low, low, low, indexing="ij"), -1).reshape(-1, 3) + size // 2
-    table = nearest_two(centers.astype(np.uint8), colors)[0]
-    wide = colors.astype(np.int64)
-    own = wide[table]
-    for other in wide:
-        # |p - other|^2 - |p - own|^2 is linear in p: its least value over the cell is at a corner.
-        slope = 2 * (own - other)
-        corner = centers - size // 2 + (size - 1) * (slope < 0)
-        least = (slope * corner).sum(1) + (other**2).sum() - (own**2).sum(1)
-        table[(least <= 0) & (own != other).any(1)] = _AMBIGUOUS
+    center = np.arange(size // 2, 256, size, dtype=np.uint8)
+    centers = np.stack(np.meshgrid(center, center, center, indexing="ij"), -1).reshape(-1, 3)
+    table, nearest, second = nearest_two(centers, colors)
+    radius = np.sqrt(3) * size / 2
+    table[np.sqrt(second) - np.sqrt(nearest) <= 2 * radius] = _AMBIGUOUS
     return table

@@ -133,9 +133,7 @@ def encode_depth(depth_m: NDArray[Any], codec: DepthCodec = CUBE_WALK) -> UInt8I
     Raises:
         InputError: a negative depth, or an array that is not floating point.
     """
-    if not isinstance(depth_m, np.ndarray) or depth_m.dtype.kind != "f":
-        kind = depth_m.dtype if isinstance(depth_m, np.ndarray) else type(depth_m).__name__
-        raise InputError(f"depth is {kind}: give an array of floating point metres")
+    check_depth(depth_m)
     flat = depth_m.reshape(-1)
     # Every pixel is written as 4 bytes at a stride of 3, in ascending order, so that the next pixel overwrites the
     # spare byte: twice as fast as gathering 3 bytes a pixel. A last spare byte keeps the last write inside.
@@ -153,17 +151,21 @@ def encode_depth(depth_m: NDArray[Any], codec: DepthCodec = CUBE_WALK) -> UInt8I
     return buffer[:-1].reshape(*depth_m.shape, 3)
 
 
+def check_depth(depth_m: NDArray[Any]) -> None:
+    """Raise InputError unless `depth_m` is floating point and nowhere negative."""
+    if not isinstance(depth_m, np.ndarray) or depth_m.dtype.kind != "f":
+        kind = depth_m.dtype if isinstance(depth_m, np.ndarray) else type(depth_m).__name__
+        raise InputError(f"depth is {kind}: give an array of floating point metres")
+    lowest = np.fmin.reduce(depth_m, axis=None, initial=np.inf)
+    if lowest < 0:
+        raise InputError(f"depth has negative values (lowest {lowest:.6g} m): mark unknown NaN, no surface +inf")
+
+
 def _depth_codes(
     depth_m: NDArray[Any], codec: DepthCodec, position: NDArray[np.float64], code: NDArray[np.intp]
 ) -> None:
     """Fill `code` with the codes of a block of depths; `position` is scratch."""
     position[...] = depth_m
-    all_known = position.min() >= 0  # False too when there is a NaN
-    if not all_known and (position < 0).any():
-        bad = position[position < 0]
-        raise InputError(
-            f"depth has negative values (lowest {bad.min():.6g} m): mark unknown as NaN, no surface as +inf"
-        )
     position += codec.scale_m
     np.divide(codec.scale_m, position, out=position)  # 0 at +inf, NaN stays NaN
     if codec.power == 2:
@@ -172,8 +174,9 @@ def _depth_codes(
         np.power(position, codec.power, out=position)
     position *= -LAST_CODE
     position += LAST_CODE + 0.5
-    if not all_known:
-        position[np.isnan(position)] = _UNKNOWN_CODE
+    unknown = np.isnan(position)
+    if unknown.any():
+        position[unknown] = _UNKNOWN_CODE
     code[...] = position  # truncates: with the half above this rounds
 
 

@@ -60,6 +60,7 @@ def _flood(rgb_u8: UInt8Image, background: NDArray[np.uint8], tau: float) -> NDA
     taken = bytearray(taken_map.tobytes())
     labels = np.zeros((height + 2) * stride, np.int32)
     around = (-stride - 1, -stride, -stride + 1, -1, 1, stride - 1, stride, stride + 1)
+    square = [n * n for n in range(256)] + [n * n for n in range(255, 0, -1)]  # a negative index counts from the end
     label = 0
     seed = taken.find(0)
     while seed >= 0:
@@ -71,7 +72,7 @@ def _flood(rgb_u8: UInt8Image, background: NDArray[np.uint8], tau: float) -> NDA
             for step in around:
                 other = pixel + step
                 if not taken[other] and (
-                    (red[other] - r) ** 2 + (green[other] - g) ** 2 + (blue[other] - b) ** 2 <= limit
+                    square[red[other] - r] + square[green[other] - g] + square[blue[other] - b] <= limit
                 ):
                     taken[other] = 1
                     component.append(other)
@@ -112,24 +113,24 @@ def _merge(
     total = np.stack([np.bincount(index, rgb_u8[y, x, c], minlength=len(kept)) for c in range(3)], 1)
     area = area.astype(np.int64)
     group = np.arange(len(kept))
-    first = 0
-    while first < len(kept):
-        others = np.flatnonzero((group == np.arange(len(kept))) & (np.arange(len(kept)) != first))
-        if group[first] == first and len(others):
-            mean = total / area[:, None]
-            near = np.linalg.norm(mean[others] - mean[first], axis=1) <= tau
-            low, high = np.minimum(box[others, :2], box[first, :2]), np.maximum(box[others, 2:], box[first, 2:])
-            fills = (high - low).prod(axis=1) <= MAX_SPREAD * (area[others] + area[first])
-            match = others[near & fills]
-            if len(match):
-                other = int(match[0])
-                low_id, high_id = min(first, other), max(first, other)
-                group[group == high_id] = low_id
-                total[low_id] += total[high_id]
-                area[low_id] += area[high_id]
-                box[low_id, :2] = np.minimum(box[low_id, :2], box[high_id, :2])
-                box[low_id, 2:] = np.maximum(box[low_id, 2:], box[high_id, 2:])
-                first = 0  # what has grown may now reach others
-                continue
-        first += 1
+    everyone = np.arange(len(kept))
+    grew = True
+    while grew:  # a group that has grown may now reach others
+        grew = False
+        for first in everyone:
+            while group[first] == first:
+                others = np.flatnonzero((group == everyone) & (everyone != first))
+                mean = total[others] / area[others, None] - total[first] / area[first]
+                low, high = np.minimum(box[others, :2], box[first, :2]), np.maximum(box[others, 2:], box[first, 2:])
+                fills = (high - low).prod(axis=1) <= MAX_SPREAD * (area[others] + area[first])
+                match = others[fills & ((mean**2).sum(axis=1) <= tau * tau)]
+                if not len(match):
+                    break
+                into, gone = sorted((int(first), int(match[0])))
+                group[group == gone] = into
+                total[into] += total[gone]
+                area[into] += area[gone]
+                box[into, :2] = np.minimum(box[into, :2], box[gone, :2])
+                box[into, 2:] = np.maximum(box[into, 2:], box[gone, 2:])
+                grew = True
     return (np.unique(group, return_inverse=True)[1] + 1).astype(np.uint16)
