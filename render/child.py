@@ -1,0 +1,104 @@
+"""The child's side: `python -m render.child ENGINE WIDTH HEIGHT SAMPLES` makes views until its stdin closes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from encoders.sample import Camera, Edit, InputError, Instance, Rejection, Sample
+from render.worker import leave_with_parent, receive, send, take_over_pipes
+
+ARRAYS = ("image", "depth_m", "normals", "instance_ids", "edited")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Load the engine, say so, then answer requests."""
+    requests, answers = take_over_pipes()
+    leave_with_parent()
+    engine, width, height, samples = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
+    from render.views import ViewRequest, make_view
+
+    try:
+        paint, versions = load_engine(engine, width, height, samples)
+    except InputError as error:
+        send(answers, {"error": str(error)}, b"")
+        return
+    send(answers, {"versions": versions}, b"")
+    while (message := receive(requests)) is not None:
+        try:
+            made = make_view(ViewRequest(**message[0]), paint)
+        except Exception as error:  # one scene's fault must not cost the others; the shard's row names it
+            made = Rejection(message[0]["key"], f"{type(error).__name__}: {error}")
+        send(answers, *encode_answer(made))
+    os._exit(0)  # bpy can crash while the interpreter tears it down
+
+
+def load_engine(engine: str, width: int, height: int, samples: int) -> tuple[Any, dict[str, str]]:
+    """Return the engine's paint function and the versions of what makes the pictures."""
+    versions = {name: version(name) for name in ("embreex", "numpy")}
+    if engine == "blender":
+        from render.blender import Cycles
+
+        return Cycles(width, height, samples).paint, {**versions, "bpy": version("bpy")}
+    from render.lighting import paint_with
+    from render.raster import Raster
+
+    return paint_with(Raster(width, height)), {**versions, "pyrender": version("pyrender")}
+
+
+def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:
+    """Serialise a sample or a rejection: json for what is small, raw bytes for the arrays."""
+    if isinstance(made, Rejection):
+        return {"rejected": asdict(made)}, b""
+    arrays = {name: getattr(made, name) for name in ARRAYS[:-1]}
+    edit = None
+    if made.edit is not None:
+        arrays["edited"] = made.edit.image
+        edit = {"kind": made.edit.kind, "instruction": made.edit.instruction, "instance_id": made.edit.instance_id}
+    fields = ("key", "source", "licence", "exhaustive", "captions", "facts", "provenance", "quality")
+    header = {
+        **{name: getattr(made, name) for name in fields},
+        "camera": asdict(made.camera) if made.camera else None,
+        "instances": [asdict(instance) for instance in made.instances],
+        "edit": edit,
+        "arrays": [[name, str(array.dtype), array.shape] for name, array in arrays.items()],
+    }
+    return header, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+
+
+def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
+    """Undo `encode_answer`."""
+    if "rejected" in header:
+        return Rejection(**header["rejected"])
+    arrays, offset = {}, 0
+    for name, kind, shape in header.pop("arrays"):
+        dtype = np.dtype(kind)
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(blob, dtype, count, offset).reshape(shape)
+        offset += count * dtype.itemsize
+    edited = arrays.pop("edited", None)
+    edit, camera = header.pop("edit"), header.pop("camera")
+    camera["camera_to_world"] = tuple(camera["camera_to_world"])
+    instances = []
+    for values in header.pop("instances"):
+        for field in ("box", "center_camera_m", "size_m"):
+            values[field] = tuple(values[field])
+        instances.append(Instance(**values))
+    header["captions"] = tuple(header["captions"])
+    return Sample(
+        camera=Camera(**camera),
+        instances=tuple(instances),
+        edit=None if edit is None or edited is None else Edit(image=edited, **edit),
+        **header,
+        **arrays,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,143 @@
+"""The Beam job: one element = one shard of scenes, rendered by the worker child of the process that builds it."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from encoders.sample import InputError, Rejection, Sample
+from mixing.beam import Engine, JobResult, Progress, run
+from mixing.config import Config
+from mixing.shards import Plan
+from render.assets import MAPS, catalogue, map_path
+from render.child import decode_answer
+from render.scenes import KINDS
+from render.worker import Worker, WorkerFault
+
+
+class RenderConfig(Config):
+    """What to render. See examples/render_blender.yaml for every key with a comment."""
+
+    engine: Literal["blender", "pyrender"]
+    seed: Annotated[int, Field(ge=0)]
+    scenes: PositiveInt
+    scenes_per_shard: PositiveInt = 12
+    width: Annotated[int, Field(ge=32, le=4096)] = 256
+    height: Annotated[int, Field(ge=32, le=4096)] = 256
+    samples: Annotated[int, Field(ge=1, le=4096)] = 8
+    kinds: dict[Literal["room", "table top", "outdoor"], PositiveFloat] = Field(
+        default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1
+    )
+    edits: Annotated[float, Field(ge=0, le=1)] = 0.5
+    attempts: PositiveInt = 12
+    start_timeout_s: PositiveFloat = 180.0
+    request_timeout_s: PositiveFloat = 300.0
+    recycle_after: PositiveInt = 300
+
+
+def render(config: RenderConfig, out: Path, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
+    """Render `config.scenes` scenes into shards under `out`; what is committed there is not done again.
+
+    Raises:
+        InputError: a package the scenes need is not installed, or `out` holds shards of another plan.
+        JobFailed: a worker of the engine died, or nothing was committed for too long.
+    """
+    check_installation()
+    shards = -(-config.scenes // config.scenes_per_shard)
+    plan = Plan(f"render-{config.engine}", shards, _plan_values(config))
+    try:
+        return run(plan, partial(build_shard, config), out, engine, progress)
+    finally:
+        close_workers()
+
+
+def check_installation() -> None:
+    """Find models and environment maps before a job starts.
+
+    Raises:
+        InputError: naming the package to install.
+    """
+    catalogue()
+    for name in MAPS:
+        map_path(name)
+
+
+def _plan_values(config: RenderConfig) -> dict[str, object]:
+    """Return the part of the configuration that the pictures depend on: time-outs may change between runs."""
+    values = config.model_dump()
+    for name in ("start_timeout_s", "request_timeout_s", "recycle_after"):
+        del values[name]
+    return values
+
+
+def build_shard(config: RenderConfig, shard: int) -> Iterator[Sample | Rejection]:
+    """Make the samples of one shard; each scene has `attempts` tries, and every failed one is reported."""
+    first = shard * config.scenes_per_shard
+    for index in range(min(config.scenes_per_shard, config.scenes - first)):
+        key = f"{config.engine}-{config.seed}-{first + index:06d}"
+        for attempt in range(config.attempts):
+            made = ask_for_view(config, key, shard, index, attempt)
+            yield made
+            if isinstance(made, Sample):
+                break
+
+
+def ask_for_view(config: RenderConfig, key: str, shard: int, index: int, attempt: int) -> Sample | Rejection:
+    """Ask this process's worker child for one view; a fault that repeats becomes a Rejection that names it."""
+    worker = _worker(config)
+    try:
+        hello = worker.start()
+        if "error" in hello:
+            raise InputError(hello["error"])
+        request = {
+            "key": key,
+            "engine": config.engine,
+            "seed": config.seed,
+            "shard": shard,
+            "index": index,
+            "attempt": attempt,
+            "width": config.width,
+            "height": config.height,
+            "kinds": dict(config.kinds),
+            "edits": config.edits,
+            "samples": config.samples,
+            "versions": hello["versions"],
+        }
+        return decode_answer(*worker.ask(request))
+    except WorkerFault as fault:
+        return Rejection(key, f"attempt {attempt}: {fault}, twice")
+
+
+_workers: dict[RenderConfig, Worker] = {}
+
+
+def _worker(config: RenderConfig) -> Worker:
+    identity = config.model_copy(update={"kinds": ()})  # hashable; a child does not depend on the kinds
+    if identity not in _workers:
+        words = (config.engine, config.width, config.height, config.samples)
+        _workers[identity] = Worker(
+            [sys.executable, "-m", "render.child", *map(str, words)],
+            config.start_timeout_s,
+            config.request_timeout_s,
+            config.recycle_after,
+            # one thread each: the engine gives a core to every worker, and pictures do not depend on the machine
+            dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+        )
+    return _workers[identity]
+
+
+def close_workers() -> None:
+    """End the worker children of this process."""
+    while _workers:
+        _workers.popitem()[1].close()
+
+
+atexit.register(close_workers)
+
+assert set(KINDS) == {"room", "table top", "outdoor"}

@@ -1,0 +1,256 @@
+"""Recipe -> triangle meshes with normals, texture coordinates and surfaces: the one geometry all engines and labels use."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.sample import UInt8Image
+from render.assets import RawModel, load_model
+from render.recipe import Material, Recipe, Rgb, Thing, thing_matrix
+from render.shapes import SHAPES, Solid
+from render.textures import texture_image
+from render.wavefront import Phong
+
+CREASE_COS = math.cos(math.radians(40))
+
+
+@dataclass(frozen=True)
+class Surface:
+    """How a part of a mesh looks: sRGB colour or texture (H, W, 3), roughness and metallic 0..1, emission W/m2/sr."""
+
+    color: Rgb
+    roughness: float
+    metallic: float
+    texture: UInt8Image | None = None
+    emission: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class Mesh:
+    """Triangles in a thing's own space, metres, sorted by slot.
+
+    Args:
+        vertices: (V, 3) float64; normals: (V, 3) float32 unit; uv: (V, 2) float32, v up.
+        faces: (F, 3) int32; slot_of: (F,) int32 index into the thing's surfaces.
+    """
+
+    vertices: NDArray[np.float64]
+    normals: NDArray[np.float32]
+    uv: NDArray[np.float32]
+    faces: NDArray[np.int32]
+    slot_of: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A thing in the scene: its mesh, the surfaces of the mesh's slots, and the 4x4 matrix to the world."""
+
+    thing: Thing
+    mesh: Mesh
+    surfaces: tuple[Surface, ...]
+    matrix: NDArray[np.float64]
+
+
+def build_scene(recipe: Recipe) -> tuple[Placed, ...]:
+    """Make the meshes of a recipe, in the order of its things."""
+    return tuple(place(thing) for thing in recipe.things)
+
+
+def place(thing: Thing) -> Placed:
+    """Make one thing's mesh and surfaces."""
+    if thing.shape == "model":
+        mesh, surfaces = model_mesh(thing.model)
+        if thing.paint is not None:
+            slot = largest_slot(mesh)
+            surfaces = tuple(
+                replace(surface, color=thing.paint, texture=None) if number == slot else surface
+                for number, surface in enumerate(surfaces)
+            )
+    else:
+        mesh = _shape_mesh(thing.shape, thing.size_m, thing.numbers, thing.seed, _texture_sizes(thing))
+        surfaces = tuple(_surface(material) for material in thing.materials)
+        if thing.paint is not None:
+            surfaces = (replace(surfaces[0], color=thing.paint, texture=None), *surfaces[1:])
+    return Placed(thing, mesh, surfaces, thing_matrix(thing))
+
+
+def _texture_sizes(thing: Thing) -> tuple[float, ...]:
+    return tuple(1.0 if m.texture is None else m.texture.size_m for m in thing.materials)
+
+
+def _surface(material: Material) -> Surface:
+    image = None if material.texture is None else texture_image(material.texture)
+    return Surface(material.color, material.roughness, material.metallic, image, material.emission)
+
+
+def largest_slot(mesh: Mesh) -> int:
+    """Return the slot with the largest area."""
+    return int(np.argmax(np.bincount(mesh.slot_of, weights=triangle_areas(mesh.vertices, mesh.faces))))
+
+
+def triangle_areas(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Return (F,) areas."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+@lru_cache(maxsize=256)
+def _shape_mesh(
+    shape: str, size_m: tuple[float, ...], numbers: tuple[float, ...], seed: int, texture_sizes: tuple[float, ...]
+) -> Mesh:
+    """Make a procedural mesh; its texture coordinates are metres along the dominant plane, over the texture's size."""
+    solid: Solid = SHAPES[shape](size_m, numbers, seed)
+    corners = solid.vertices[solid.faces]
+    flat = _face_normals(corners)
+    keep = np.linalg.norm(flat, axis=1) > 0.5
+    corners, flat, faces, slots = corners[keep], flat[keep], solid.faces[keep], solid.slots[keep]
+    normals = _crease_normals(corners, flat, faces, len(solid.vertices), solid.crease_cos)
+    axis = np.abs(flat).argmax(axis=1)
+    first = np.where(axis == 0, 1, 0)
+    second = np.where(axis == 2, 1, 2)
+    rows = np.arange(len(corners))[:, None]
+    uv = np.stack([corners[rows, [0, 1, 2], first[:, None]], corners[rows, [0, 1, 2], second[:, None]]], axis=-1)
+    uv = uv / np.array(texture_sizes)[slots][:, None, None]
+    if solid.uv is not None:
+        uv = solid.uv[keep]
+    return _merge(corners, normals, uv, slots)
+
+
+@lru_cache(maxsize=96)
+def model_mesh(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
+    """Return a furniture model at its catalogue size, origin at the centre of its bottom, front along -y, and its surfaces."""
+    raw = load_model(name)
+    obj = raw.geometry
+    rotation = np.array(raw.info.rotation).reshape(3, 3)
+    points = obj.positions @ rotation.T
+    used = np.unique(obj.corners[..., 0])
+    low, high = points[used].min(axis=0), points[used].max(axis=0)
+    width, depth, height = raw.info.size_m
+    scale = np.array([width, height, depth]) / np.maximum(high - low, 1e-9)
+    points = (points - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) * scale
+    points = points[:, [0, 2, 1]] * [1, -1, 1]  # catalogue space is y up, front +z
+    corners = points[obj.corners[..., 0]]
+    flat = _face_normals(corners)
+    keep = np.linalg.norm(flat, axis=1) > 0.5
+    corners, flat, indices = corners[keep], flat[keep], obj.corners[keep]
+    normals = _crease_normals(corners, flat, indices[..., 0], len(points), CREASE_COS)
+    given = indices[..., 2] >= 0
+    if given.any():
+        authored = (obj.normals @ rotation.T / scale)[:, [0, 2, 1]] * [1, -1, 1]
+        length = np.linalg.norm(authored, axis=1, keepdims=True)
+        authored = np.divide(authored, length, out=np.zeros_like(authored), where=length > 1e-9)
+        chosen = authored[indices[..., 2]]
+        usable = given & (np.linalg.norm(chosen, axis=-1) > 0.5)
+        normals = np.where(usable[..., None], chosen, normals)
+    uv = np.zeros((*corners.shape[:2], 2))
+    if len(obj.uv):
+        uv = np.where(indices[..., 1:2] >= 0, obj.uv[indices[..., 1]], 0.0)
+    surfaces, slot_of_material = _model_surfaces(raw)
+    return _merge(corners, normals, uv, slot_of_material[obj.material_of[keep]]), surfaces
+
+
+def _model_surfaces(raw: RawModel) -> tuple[tuple[Surface, ...], NDArray[np.int64]]:
+    """Return the distinct surfaces, and the slot of each OBJ material."""
+    surfaces: list[Surface] = []
+    known: dict[tuple[Phong, bool], int] = {}
+    slots = []
+    for name in raw.geometry.materials:
+        phong = raw.materials.get(name, Phong())
+        metal = phong.image == "" and any(word in name.lower() for word in ("chrom", "metal", "steel", "alu", "inox"))
+        if (phong, metal) not in known:
+            known[phong, metal] = len(surfaces)
+            surfaces.append(_from_phong(phong, metal, raw))
+        slots.append(known[phong, metal])
+    return tuple(surfaces), np.array(slots, np.int64)
+
+
+def _from_phong(phong: Phong, metal: bool, raw: RawModel) -> Surface:
+    # Phong exponent to roughness as in Walter et al. 2007 (alpha = sqrt(2 / (n + 2))); dull ones are kept off a mirror
+    roughness = min(0.9, max(0.15, math.sqrt(2 / (max(phong.shininess, 0.0) + 2)) ** 0.5))
+    color = tuple(0.02 + 0.93 * part for part in phong.diffuse)
+    if phong.opacity < 0.9:
+        # Policy: panes are drawn as dark, glossy, opaque glass, so that their own surface is what depth and normals show.
+        color, roughness = tuple(0.1 + 0.25 * part for part in phong.diffuse), 0.08
+    if metal:
+        return Surface(tuple(max(0.35, part) for part in color), min(roughness, 0.35), 1.0)  # type: ignore[arg-type]
+    return Surface(color, roughness, 0.0, raw.textures.get(phong.image))  # type: ignore[arg-type]
+
+
+def _face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (F, 3) unit normals of (F, 3, 3) triangles; zero for triangles without area."""
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(cross, axis=1, keepdims=True)
+    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 1e-14)
+
+
+def _crease_normals(
+    corners: NDArray[np.float64],
+    flat: NDArray[np.float64],
+    faces: NDArray[np.int64],
+    vertex_count: int,
+    crease_cos: float,
+) -> NDArray[np.float64]:
+    """Return (F, 3, 3) corner normals: the vertex's mean where a face is within the crease angle of it, else the face's."""
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    mean = np.zeros((vertex_count, 3))
+    for corner in range(3):
+        for axis in range(3):
+            mean[:, axis] += np.bincount(faces[:, corner], weights=cross[:, axis], minlength=vertex_count)
+    length = np.linalg.norm(mean, axis=1, keepdims=True)
+    mean = np.divide(mean, length, out=np.zeros_like(mean), where=length > 1e-14)
+    smooth = mean[faces]
+    near = (smooth * flat[:, None]).sum(axis=-1, keepdims=True) > crease_cos
+    return np.where(near, smooth, flat[:, None])
+
+
+def _merge(
+    corners: NDArray[np.float64], normals: NDArray[np.float64], uv: NDArray[np.float64], slots: NDArray[np.int64]
+) -> Mesh:
+    """Sort faces by slot and share equal corners."""
+    order = np.argsort(slots, kind="stable")
+    table = np.concatenate([corners, normals, uv], axis=-1)[order].reshape(-1, 8)
+    rounded = np.ascontiguousarray(np.round(table, 6).astype(np.float32) + 0.0)
+    _, first, inverse = np.unique(rounded.view("V32").ravel(), return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))
+    first = np.sort(first)
+    faces = rank[inverse].reshape(-1, 3).astype(np.int32)
+    kept = table[first]
+    return Mesh(
+        kept[:, :3],
+        kept[:, 3:6].astype(np.float32),
+        kept[:, 6:].astype(np.float32),
+        faces,
+        slots[order].astype(np.int32),
+    )
+
+
+@dataclass(frozen=True)
+class Top:
+    """The flat top of a piece of furniture, in its own space: height and half sizes of the rectangle to put things on."""
+
+    height_m: float
+    half_x_m: float
+    half_y_m: float
+
+
+@lru_cache(maxsize=256)
+def model_top(name: str) -> Top | None:
+    """Find the level surface that closes a model above, if it has one; None when things cannot stand on it."""
+    mesh, _ = model_mesh(name)
+    corners = mesh.vertices[mesh.faces]
+    peak = float(corners[..., 2].max())
+    level = (np.abs(_face_normals(corners)[:, 2]) > 0.99) & (corners[..., 2].min(axis=1) > peak - 0.003)
+    if not level.any():
+        return None
+    size = np.ptp(mesh.vertices[:, :2], axis=0)
+    area = triangle_areas(mesh.vertices, mesh.faces[level]).sum()
+    share = area / (size[0] * size[1])
+    if share < 0.55:
+        return None
+    half = size / 2 * (0.9 if share > 0.85 else 0.66)
+    return Top(peak, float(half[0]), float(half[1]))

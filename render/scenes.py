@@ -1,0 +1,61 @@
+"""Draws recipes: which kind of scene, and which models it may use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from encoders.sample import InputError
+from render.assets import catalogue, roles
+from render.outdoors import draw_outdoor
+from render.recipe import Recipe
+from render.rooms import Palette, draw_room
+from render.tabletops import draw_tabletop
+
+KINDS: Mapping[str, Callable[[np.random.Generator, Palette, int, int], Recipe]] = {
+    "room": draw_room,
+    "table top": draw_tabletop,
+    "outdoor": draw_outdoor,
+}
+PALETTE_SIZE = {
+    "table_item": 16,
+    "floor_item": 8,
+    "street_item": 9,
+    "chair": 4,
+    "vehicle": 5,
+    "person": 3,
+    "wall_hung": 1,
+}
+
+
+def draw_palette(rng: np.random.Generator) -> Palette:
+    """Draw the models that the scenes of one shard share (three of most roles), so that few have to be read."""
+    catalogue()
+    palette = {}
+    for role, models in roles().items():
+        names = sorted(models)
+        count = min(len(names), PALETTE_SIZE.get(role, 3))
+        palette[role] = tuple(names[index] for index in sorted(rng.permutation(len(names))[:count]))
+    return palette
+
+
+def draw_recipe(
+    kinds: Mapping[str, float], rng: np.random.Generator, palette: Palette, width: int, height: int
+) -> Recipe:
+    """Draw one scene with its camera.
+
+    Args:
+        kinds: kind of scene -> relative weight; see KINDS.
+        palette: role -> names of the models it may use.
+        width, height: of the picture, pixels.
+
+    Raises:
+        InputError: a kind that is not in KINDS.
+    """
+    unknown = sorted(set(kinds) - set(KINDS))
+    if unknown:
+        raise InputError(f"scene kind {unknown[0]!r}: known are {', '.join(KINDS)}")
+    weights = np.array([kinds[kind] for kind in kinds], np.float64)
+    kind = list(kinds)[rng.choice(len(weights), p=weights / weights.sum())]
+    return KINDS[kind](rng, palette, width, height)
