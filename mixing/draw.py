@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
-from encoders.instructions import make_example
 
 from encoders.augment import resize_sample
+from encoders.instructions import make_example
 from encoders.sample import Example, Sample
+from mixing.records import parse_sample
 
-PARTS_OF = {
-    "generate": ("json", "image.png"),
-    "edit": ("json", "image.png", "edited.png"),
+_PIXELS_OF: Mapping[str, tuple[str, ...]] = {
+    "depth": ("depth.png",),
+    "normals": ("normals.png",),
+    "semantic": ("instances.png",),
+    "instance": ("instances.png",),
+    "referring": ("instances.png", "depth.png"),  # nearer, farther
+    "generate": (),
+    "edit": ("edited.png",),
 }
-"""Tasks that need only some parts of a sample; the others read them all."""
+
+
+def parts_of(task: str) -> tuple[str, ...]:
+    """Name the parts of a raw record that a draw for `task` reads: decoding the others would be most of its time."""
+    return ("json", "image.png", *_PIXELS_OF[task])
+
+
+def parse_sample_for(task: str, key: str, parts: Mapping[str, bytes]) -> Sample:
+    """Rebuild as much of a Sample as `task` needs, from at least `parts_of(task)`."""
+    needed = parts_of(task)
+    sample = parse_sample(key, {name: data for name, data in parts.items() if name in needed})
+    return sample if "instances.png" in needed else dataclasses.replace(sample, instances=())
 
 
 def draw_rng(seed: int, key: str, task: str, epoch: int) -> np.random.Generator:
@@ -24,8 +42,12 @@ def draw_rng(seed: int, key: str, task: str, epoch: int) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(name, np.uint32))
 
 
-def draw_example(sample: Sample, task: str, seed: int, epoch: int, size: int) -> Example:
+def draw_example(sample: Sample, task: str, seed: int, epoch: int, size: int, negatives: float = 0.1) -> Example:
     """Make the example of a sample for a task in an epoch, at size x size pixels; resized before it is encoded.
+
+    Args:
+        size: side of the picture in pixels.
+        negatives: how often a prompt asks for what is not there, where that is known (see `make_example`).
 
     The example's key is `SAMPLE.TASK.EPOCH`, and its spec says under `origin` where the picture is from.
 
@@ -34,6 +56,6 @@ def draw_example(sample: Sample, task: str, seed: int, epoch: int, size: int) ->
     """
     if sample.image.shape[:2] != (size, size):
         sample = resize_sample(sample, size, size)
-    example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch))
+    example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives)
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
     return dataclasses.replace(example, key=f"{sample.key}.{task}.{epoch}", spec={**example.spec, "origin": origin})

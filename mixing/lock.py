@@ -103,13 +103,15 @@ class Lock:
         mixture: the resolved mixture file; `mixture_digest` is its digest.
         exclusions: sha256 of each exclusion list, by path, and under `keys` the digest of all keys together.
         audit: sha256 of the audit's report and its verdict, or None when the mixture names no audit.
-        max_bad: share of draws that may be replaced because a record is damaged or cannot serve.
+        max_bad: share of draws that may meet a damaged record before a run stops.
+        negatives: how often a prompt asks for what is not there.
     """
 
     mixture: Mapping[str, Any]
     mixture_digest: str
     seed: int
     max_bad: str
+    negatives: float
     sources: tuple[LockedSource, ...]
     streams: tuple[Stream, ...]
     exclusions: Mapping[str, str]

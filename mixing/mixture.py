@@ -83,7 +83,8 @@ class Mixture(Config):
     licences: tuple[str, ...] | None = Field(None, description="allow-list; none: any licence")
     exclude: tuple[Path, ...] = Field((), description='lists of keys not to train on, json {"keys": [...]}')
     audit: Path | None = Field(None, description="report.json of the audit whose verdict goes into the lock")
-    max_bad: Share = Field(Fraction(1, 100), description="stop when more of the draws than this had to be replaced")
+    max_bad: Share = Field(Fraction(1, 100), description="stop when more of the draws met a damaged record")
+    negatives: float = Field(default=0.1, ge=0, le=1, description="how often a prompt asks for what is not there")
     sources: dict[str, Source] = Field(min_length=1)
 
     @field_validator("ratios")
@@ -162,7 +163,7 @@ def lock_mixture(mixture: Mixture, data: Path) -> Lock:
     excluded: set[str] = set()
     exclusions = {}
     for path in mixture.exclude:
-        excluded |= _read_exclusions(data / path)
+        excluded |= read_exclusions(data / path)
         exclusions[path.as_posix()] = file_sha256(data / path)
     exclusions["keys"] = digest(sorted(excluded))
     sources = tuple(
@@ -175,6 +176,7 @@ def lock_mixture(mixture: Mixture, data: Path) -> Lock:
         mixture_digest=digest(values),
         seed=mixture.seed,
         max_bad=str(mixture.max_bad),
+        negatives=mixture.negatives,
         sources=sources,
         streams=_streams(mixture, sources),
         exclusions=exclusions,
@@ -196,7 +198,12 @@ def _limits(mixture: Mixture, source: Source, excluded: set[str]) -> Limits:
     )
 
 
-def _read_exclusions(path: Path) -> set[str]:
+def read_exclusions(path: Path) -> set[str]:
+    """Read a list of sample keys not to train on.
+
+    Raises:
+        InputError: not json of the form {"keys": [...]}.
+    """
     values = read_json(path, "a list of keys to exclude")
     keys = values.get("keys") if isinstance(values, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):

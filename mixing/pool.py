@@ -1,24 +1,22 @@
-"""Which records of a source may be drawn, and for which tasks: limits and tasks read from rows and json, not pixels."""
+"""Which records of a source may be drawn, and for which tasks: told from the rows of its shards, not from pixels."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import struct
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
-from encoders.instructions import tasks_of
 
-from encoders.sample import InputError, Sample
+from encoders.sample import InputError
 from mixing.lock import LockedShard, LockedSource, pack_bits
-from mixing.records import parse_origin, parse_outline
-from mixing.shards import Row, committed_rows, read_parts
+from mixing.records import record_facts, record_key
+from mixing.shards import committed_rows, read_shard
 from mixing.storage import file_sha256, read_json
 
 HELD_OUT, EXCLUDED, LICENCE, FILTERED, UNFIT = (
@@ -45,14 +43,6 @@ class Limits:
     max_quality: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class _Record:
-    key: str
-    tasks: tuple[str, ...]
-    licence: str
-    sample: Sample | None
-
-
 def is_held_out(sample_key: str, share: Fraction) -> bool:
     """Tell whether a sample is kept for evaluation: a function of its key alone, nested in the share."""
     value = int.from_bytes(hashlib.sha256(f"hold-out/{sample_key}".encode()).digest()[:8], "big")
@@ -60,10 +50,10 @@ def is_held_out(sample_key: str, share: Fraction) -> bool:
 
 
 def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSource:
-    """Read the rows and the json parts of a directory of shards.
+    """Read the rows of a directory of shards.
 
     Raises:
-        InputError: the directory is not complete, holds both kinds of record, or a json part is damaged.
+        InputError: the directory is not complete, or holds both kinds of record.
     """
     directory = data / path
     dataset = read_json(directory / "dataset.json", f"the shards of source {name}")
@@ -76,15 +66,18 @@ def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSour
     forms: set[bool] = set()
     for index, row in enumerate(rows):
         tar = directory / row.shard
-        with tar.open("rb") as file:
-            records = [_read_record(file, row, key) for key in sorted(row.samples)]
-        forms |= {record.sample is not None for record in records}
-        reasons = [_reason(record, index, limits) for record in records]
+        facts = row.facts or {record_key(record): record_facts(record) for record in read_shard(tar)}
+        records = [facts.get(key, {}) for key in sorted(row.samples)]
+        forms |= {"instruction.json" not in parts for parts in row.samples.values()}
+        try:
+            reasons = [_reason(record, index, limits) for record in records]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{tar.with_suffix('.json')}: damaged facts in the row: {error}") from None
         left_out.update(reason for reason in reasons if reason is not None)
-        licences.update(record.licence for record, reason in zip(records, reasons) if reason is None)
+        licences.update(record["licence"] for record, reason in zip(records, reasons) if reason is None)
         tasks = sorted({task for record in records for task in _wanted(record, limits)})
         usable = {
-            task: pack_bits(np.array([r is None and task in x.tasks for x, r in zip(records, reasons)], bool))
+            task: pack_bits(np.array([r is None and task in x["tasks"] for x, r in zip(records, reasons)], bool))
             for task in tasks
         }
         held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if records else "none"
@@ -106,45 +99,27 @@ def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSour
     )
 
 
-def _read_record(file: BinaryIO, row: Row, key: str) -> _Record:
-    names = row.samples[key]
-    if "instruction.json" in names:
-        task, sample_key, licence = parse_origin(key, read_parts(file, row, key, ("instruction.json",)))
-        return _Record(sample_key, (task,), licence, None)
-    size = _png_size(file, *names["image.png"][:1]) if "image.png" in names else (0, 0)
-    outline = parse_outline(key, read_parts(file, row, key, ("json",)), names, size)
-    return _Record(key, tasks_of(outline), outline.licence, outline)
+def _wanted(record: Mapping[str, Any], limits: Limits) -> set[str]:
+    return set(record["tasks"]) if limits.tasks is None else set(record["tasks"]) & set(limits.tasks)
 
 
-def _png_size(file: BinaryIO, offset: int) -> tuple[int, int]:
-    """Read height and width from the header of a PNG."""
-    width, height = struct.unpack(">II", os.pread(file.fileno(), 8, offset + 16))
-    return height, width
-
-
-def _wanted(record: _Record, limits: Limits) -> set[str]:
-    return set(record.tasks) if limits.tasks is None else set(record.tasks) & set(limits.tasks)
-
-
-def _reason(record: _Record, shard: int, limits: Limits) -> str | None:
+def _reason(record: Mapping[str, Any], shard: int, limits: Limits) -> str | None:
     """Say why a record may not be drawn, or None."""
-    if record.key in limits.excluded:
+    if record["sample"] in limits.excluded:
         return EXCLUDED
-    if shard in limits.held_out_shards or is_held_out(record.key, limits.held_out_share):
+    if shard in limits.held_out_shards or is_held_out(record["sample"], limits.held_out_share):
         return HELD_OUT
-    if limits.licences is not None and record.licence not in limits.licences:
+    if limits.licences is not None and record["licence"] not in limits.licences:
         return LICENCE
-    if record.sample is not None and not _passes(record.sample, limits):
+    if not _passes(record, limits):
         return FILTERED
-    if not _wanted(record, limits):
-        return UNFIT
-    return None
+    return None if _wanted(record, limits) else UNFIT
 
 
-def _passes(sample: Sample, limits: Limits) -> bool:
-    sides = sample.image.shape[:2]
-    if min(sides) < limits.min_side or (limits.max_side is not None and max(sides) > limits.max_side):
+def _passes(record: Mapping[str, Any], limits: Limits) -> bool:
+    if min(record["size"]) < limits.min_side or (limits.max_side is not None and max(record["size"]) > limits.max_side):
         return False
-    if any(sample.quality.get(name, -np.inf) < least for name, least in limits.min_quality.items()):
+    quality = record["quality"]
+    if any(quality.get(name, -math.inf) < least for name, least in limits.min_quality.items()):
         return False
-    return all(sample.quality.get(name, np.inf) <= most for name, most in limits.max_quality.items())
+    return all(quality.get(name, math.inf) <= most for name, most in limits.max_quality.items())

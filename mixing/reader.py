@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import Example, InputError, Rejection, Sample
-from mixing.draw import PARTS_OF, draw_example
+from mixing.draw import draw_example, parse_sample_for, parts_of
 from mixing.lock import Kind, Lock, LockedShard, LockedSource, Stream, unpack_bits
 from mixing.permutation import Permutation
 from mixing.records import parse_example, parse_sample
@@ -27,7 +27,8 @@ from mixing.storage import file_sha256
 BLOCK = 4096  # indices scheduled at a time: 1.5 ms, once per block
 OPEN_SHARDS = 64
 _ATTEMPTS = 16  # records tried for one draw before the run stops
-_MIN_DRAWS = 200  # draws before the share of replaced ones can stop a run
+_MIN_DRAWS = 200  # draws before the share of damaged records can stop a run
+DAMAGED, UNFIT = "damaged: ", "unfit: "  # how the reasons of replacements begin
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,10 @@ class MixtureItem:
 
 @dataclass
 class Ledger:
-    """What a reader did: draws by stream, and the records it had to replace, by stream and key."""
+    """What a reader did: draws by stream, and the records it had to replace, by stream and key, with the reason.
+
+    `bad` counts draws that met a damaged record; one that cannot serve its task at this size is no damage.
+    """
 
     draws: dict[str, int] = field(default_factory=dict)
     replaced: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -59,19 +63,20 @@ class Ledger:
         """Note one draw.
 
         Raises:
-            InputError: more than `max_bad` of the draws had to be replaced.
+            InputError: more than `max_bad` of the draws met a damaged record.
         """
         self.draws[stream] = self.draws.get(stream, 0) + 1
         if not rejections:
             return
-        self.bad += 1
+        damaged = [rejection for rejection in rejections if rejection.reason.startswith(DAMAGED)]
+        self.bad += bool(damaged)
         for rejection in rejections:
             self.replaced.setdefault(stream, {})[rejection.key] = rejection.reason
         total = sum(self.draws.values())
-        if total >= _MIN_DRAWS and self.bad > max_bad * total:
+        if damaged and total >= _MIN_DRAWS and self.bad > max_bad * total:
             raise InputError(
-                f"{self.bad} of {total} draws had to be replaced, max_bad is {float(max_bad):g}; the last: "
-                f"{rejections[-1].key}: {rejections[-1].reason}"
+                f"{self.bad} of {total} draws met a damaged record, max_bad is {float(max_bad):g}; the last: "
+                f"{damaged[-1].key}: {damaged[-1].reason}"
             )
 
 
@@ -187,9 +192,14 @@ class MixtureReader:
         for attempt in range(min(_ATTEMPTS, stream.pool)):
             shard, key = self.record(stream, ordinal, attempt)
             try:
-                example = self._example(stream, shard, key, ordinal // stream.pool)
+                record = self._read(stream, shard, key)
             except InputError as error:
-                replaced.append(Rejection(key, str(error)))
+                replaced.append(Rejection(key, f"{DAMAGED}{error}"))
+                continue
+            try:
+                example = self._encode(record, stream, ordinal // stream.pool)
+            except InputError as error:
+                replaced.append(Rejection(key, f"{UNFIT}{error}"))
                 continue
             self.ledger.count(stream.name, tuple(replaced), self._max_bad)
             return MixtureItem(example, stream.source, stream.kind, index, tuple(replaced))
@@ -198,16 +208,19 @@ class MixtureReader:
             f"the last: {replaced[-1].key}: {replaced[-1].reason}"
         )
 
-    def _example(self, stream: Stream, shard: int, key: str, epoch: int) -> Example:
+    def _read(self, stream: Stream, shard: int, key: str) -> Sample | Example:
         opened = self._shard((stream.source, shard))
         if self.lock.source(stream.source).form == "instructions":
-            example = parse_example(key, read_parts(opened.file, opened.row, key))
-            if example.target.shape[:2] != (self.size, self.size):
-                height, width = example.target.shape[:2]
-                raise InputError(f"{key}: frozen at {width}x{height} pixels, the run is at {self.size}x{self.size}")
-            return example
-        parts = read_parts(opened.file, opened.row, key, PARTS_OF.get(stream.task))
-        return draw_example(parse_sample(key, parts), stream.task, self.lock.seed, epoch, self.size)
+            return parse_example(key, read_parts(opened.file, opened.row, key))
+        return parse_sample_for(stream.task, key, read_parts(opened.file, opened.row, key, parts_of(stream.task)))
+
+    def _encode(self, record: Sample | Example, stream: Stream, epoch: int) -> Example:
+        if isinstance(record, Sample):
+            return draw_example(record, stream.task, self.lock.seed, epoch, self.size, self.lock.negatives)
+        height, width = record.target.shape[:2]
+        if (height, width) != (self.size, self.size):
+            raise InputError(f"frozen at {width}x{height} pixels, the run is at {self.size}x{self.size}")
+        return record
 
     def _make_pool(self, stream: Stream) -> _Pool:
         pool = _Pool(self.lock.source(stream.source), stream.task)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.instructions import tasks_of
 from encoders.sample import (
     EXAMPLE_SCHEMA,
     SAMPLE_SCHEMA,
@@ -230,51 +231,28 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
         raise InputError(f"{key}.instruction.json: missing field {error}") from None
 
 
-def parse_outline(key: str, parts: Mapping[str, bytes], names: Collection[str], size: tuple[int, int]) -> Sample:
-    """Rebuild a Sample from its json alone, with constant arrays in place of its pixels.
+def record_facts(record: Sample | Example) -> dict[str, Any]:
+    """Return what a mixture has to know of a record to choose it, json-able: rows of shards carry it.
 
-    What the facts say (licence, quality, instances, captions, which arrays there are) is real; depth is 1 m, normals
-    face the viewer and ids are 0 everywhere, at no cost in memory.
-
-    Args:
-        parts: at least `json`.
-        names: the parts the record has.
-        size: height and width of its picture in pixels.
+    `sample` is the key of the picture it is of, `size` its height and width in pixels, `tasks` what it can serve.
     """
-    meta = _parse_json(key, parts, "json", SAMPLE_SCHEMA)
-    image = np.broadcast_to(np.uint8(0), (*size, 3))
-    try:
-        return Sample(
-            key=key,
-            image=image,
-            depth_m=np.broadcast_to(np.float32(1), size) if "depth.png" in names else None,
-            normals=np.broadcast_to(np.array([0, 0, 1], np.float32), (*size, 3)) if "normals.png" in names else None,
-            instance_ids=np.broadcast_to(np.uint16(0), size) if "instances.png" in names else None,
-            edit=Edit(image=image, **meta["edit"]) if "edited.png" in names else None,
-            **_parse_facts(meta),
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
-
-
-def example_licence(spec: Mapping[str, Any]) -> str | None:
-    """Return the licence of the sample an example was drawn from, when its spec carries its origin."""
-    origin = spec.get("origin")
-    licence = origin.get("licence") if isinstance(origin, Mapping) else None
-    return licence if isinstance(licence, str) else None
-
-
-def parse_origin(key: str, parts: Mapping[str, bytes]) -> tuple[str, str, str]:
-    """Return of an Example its task, the key of its sample and its licence ("unknown" when it carries none)."""
-    meta = _parse_json(key, parts, "instruction.json", EXAMPLE_SCHEMA)
-    try:
-        licence = example_licence(meta["spec"]) or "unknown"
-        task, sample_key = str(meta["task"]), str(meta["key"]).partition(".")[0]
-    except (KeyError, AttributeError) as error:
-        raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None
-    if task not in TASKS:
-        raise InputError(f"{key}.instruction.json: unknown task {task!r}; known: {', '.join(TASKS)}")
-    return task, sample_key, licence
+    if isinstance(record, Sample):
+        return {
+            "sample": record.key,
+            "licence": record.licence,
+            "tasks": list(tasks_of(record)),
+            "size": list(record.image.shape[:2]),
+            "quality": dict(record.quality),
+        }
+    origin = record.spec.get("origin")
+    origin = origin if isinstance(origin, Mapping) else {}
+    return {
+        "sample": str(origin.get("key", record.key.partition(".")[0])),
+        "licence": str(origin.get("licence", "unknown")),
+        "tasks": [record.task],
+        "size": list(record.target.shape[:2]),
+        "quality": {},
+    }
 
 
 def record_key(record: Sample | Example) -> str:

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from encoders.sample import Example, InputError, Rejection, Sample
-from mixing.records import Parts, example_licence, parse_record, record_key, record_parts
+from mixing.records import Parts, parse_record, record_facts, record_key, record_parts
 from mixing.storage import (
     canonical_json,
     commit,
@@ -56,7 +56,8 @@ class Plan:
 class Row:
     """The committed facts of one shard.
 
-    `samples` maps a key to {part: (offset, size, crc32)} in tar order; `licences` and `tasks` count records.
+    `samples` maps a key to {part: (offset, size, crc32)}; `licences` and `tasks` count records; `facts`
+    has what a mixture chooses by (see `mixing.records.record_facts`), for each key.
     """
 
     shard: str
@@ -68,6 +69,7 @@ class Row:
     rejected: tuple[Rejection, ...] = ()
     licences: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def shard_path(directory: Path, index: int) -> Path:
@@ -141,6 +143,7 @@ class ShardWriter:
         self._rejected: list[Rejection] = []
         self._licences: dict[str, int] = {}
         self._tasks: dict[str, int] = {}
+        self._facts: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> ShardWriter:
         self._file = self._temporary.open("wb")
@@ -157,13 +160,10 @@ class ShardWriter:
             raise InputError(f"{self._path.name}: key {key} twice in one shard")
         parts = record_parts(record)
         self._samples[key] = {name: self._append(f"{key}.{name}", data) for name, data in parts.items()}
-        if isinstance(record, Sample):
-            self._licences[record.licence] = self._licences.get(record.licence, 0) + 1
-        else:
+        facts = self._facts[key] = record_facts(record)
+        self._licences[facts["licence"]] = self._licences.get(facts["licence"], 0) + 1
+        if isinstance(record, Example):
             self._tasks[record.task] = self._tasks.get(record.task, 0) + 1
-            licence = example_licence(record.spec)
-            if licence is not None:
-                self._licences[licence] = self._licences.get(licence, 0) + 1
 
     def reject(self, key: str, reason: str) -> None:
         """Note a sample that was not made, in the dead letters of this shard."""
@@ -202,6 +202,7 @@ class ShardWriter:
             rejected=tuple(self._rejected),
             licences=dict(sorted(self._licences.items())),
             tasks=dict(sorted(self._tasks.items())),
+            facts=self._facts,
         )
         commit(self._temporary, self._path)
         write_atomic(self._path.with_suffix(".json"), canonical_json({"schema": SHARD_SCHEMA, **asdict(row)}))

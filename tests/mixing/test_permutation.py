@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixing.permutation import Permutation
+
+
+@given(st.integers(1, 3000), st.integers(0, 2**32))
+def test_every_element_comes_exactly_once(size: int, seed: int) -> None:
+    order = Permutation(size, (seed, "photos/depth", 0))
+    assert sorted(order[index] for index in range(size)) == list(range(size))
+
+
+def test_another_key_is_another_order() -> None:
+    orders = [tuple(Permutation(50, (1, "a", epoch))[index] for index in range(50)) for epoch in range(3)]
+    assert len(set(orders)) == 3
+
+
+def test_it_shuffles() -> None:
+    """Neighbours end up as far apart as in a random order, and no position prefers an element."""
+    size = 1000
+    order = np.array([[Permutation(size, (seed,))[index] for index in range(size)] for seed in range(40)])
+    assert abs(np.abs(np.diff(order, axis=1)).mean() - size / 3) < 10
+    assert np.abs(order.mean(axis=0) - size / 2).max() < 5 * size / np.sqrt(12 * 40)
+
+
+def test_huge_sizes_cost_nothing() -> None:
+    size = 10**15 + 7
+    order = Permutation(size, (0,))
+    assert len({order[index] for index in range(1000)}) == 1000
+    assert all(0 <= order[index] < size for index in range(1000))
+
+
+def test_it_has_ends() -> None:
+    with pytest.raises(IndexError):
+        Permutation(5, (0,))[5]
+    with pytest.raises(ValueError, match="0 elements"):
+        Permutation(0, (0,))
