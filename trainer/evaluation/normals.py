@@ -64,42 +64,59 @@ def normals_metrics(
     return {"protocol": PROTOCOL, **_summary(angular_errors_deg(prediction, truth, valid))}
 
 
-def normals_set_metrics(errors_deg: Iterable[NDArray[np.float64]]) -> dict[str, Any]:
-    """Measure a set from the `angular_errors_deg` of its images.
+class NormalsPool:
+    """Gathers the `angular_errors_deg` of a set, picture by picture, in memory that does not grow with the pixels."""
 
-    Returns:
-        protocol, images, empty, and two maps of the same metrics: `pooled` (DSINE, Lotus: all pixels together; the
-        median to 5e-5 degrees) and `per_image` (Marigold: the mean over images of each image's value).
-    """
-    images, empty, count = 0, 0, 0
-    total, total_square = 0.0, 0.0
-    below = np.zeros(len(THRESHOLDS_DEG), np.int64)
-    histogram = np.zeros(180 * _BINS_PER_DEG + 1, np.int64)
-    per_image: list[dict[str, Any]] = []
+    def __init__(self) -> None:
+        self._histogram = np.zeros(180 * _BINS_PER_DEG + 1, np.int64)
+        self._below = np.zeros(len(THRESHOLDS_DEG), np.int64)
+        self._sum = self._sum_of_squares = 0.0
+        self._per_image: list[dict[str, Any]] = []
+        self._empty = 0
+
+    def add(self, errors_deg: NDArray[np.float64]) -> dict[str, Any]:
+        """Add one picture and return its own metrics."""
+        summary = _summary(errors_deg)
+        if not errors_deg.size:
+            self._empty += 1
+            return summary
+        self._sum += float(errors_deg.sum())
+        self._sum_of_squares += float((errors_deg**2).sum())
+        self._below += [(errors_deg < threshold).sum() for threshold in THRESHOLDS_DEG]
+        self._histogram += np.bincount((errors_deg * _BINS_PER_DEG).astype(np.int64), minlength=self._histogram.size)
+        self._per_image.append(summary)
+        return summary
+
+    def metrics(self) -> dict[str, Any]:
+        """Return protocol, images, empty, and two maps of the same metrics.
+
+        `pooled` takes all pixels together (DSINE, Lotus; its median to 5e-5 degrees), `per_image` is the mean over
+        pictures of each picture's value (Marigold).
+        """
+        names = _summary(np.zeros(0)).keys()
+        pooled: dict[str, Any] = dict.fromkeys(names)
+        averaged: dict[str, Any] = dict.fromkeys(names)
+        count = sum(image["pixels"] for image in self._per_image)
+        if count:
+            pooled = {
+                "pixels": count,
+                "mean_deg": self._sum / count,
+                "median_deg": _histogram_median(self._histogram, count),
+                "rmse_deg": float(np.sqrt(self._sum_of_squares / count)),
+                **_shares(self._below / count),
+            }
+            averaged = {name: float(np.mean([image[name] for image in self._per_image])) for name in names}
+        pooled["pixels"] = averaged["pixels"] = count
+        counts = {"protocol": PROTOCOL, "images": len(self._per_image), "empty": self._empty}
+        return {**counts, "pooled": pooled, "per_image": averaged}
+
+
+def normals_set_metrics(errors_deg: Iterable[NDArray[np.float64]]) -> dict[str, Any]:
+    """Measure a set from the `angular_errors_deg` of its pictures; returns what `NormalsPool.metrics` does."""
+    pool = NormalsPool()
     for errors in errors_deg:
-        if not errors.size:
-            empty += 1
-            continue
-        images += 1
-        count += errors.size
-        total += float(errors.sum())
-        total_square += float((errors**2).sum())
-        below += [(errors < threshold).sum() for threshold in THRESHOLDS_DEG]
-        histogram += np.bincount((errors * _BINS_PER_DEG).astype(np.int64), minlength=histogram.size)
-        per_image.append(_summary(errors))
-    names = _summary(np.zeros(0)).keys()
-    pooled: dict[str, Any] = dict.fromkeys(names)
-    if count:
-        pooled = {
-            "pixels": count,
-            "mean_deg": total / count,
-            "median_deg": _histogram_median(histogram, count),
-            "rmse_deg": float(np.sqrt(total_square / count)),
-            **_shares(below / count),
-        }
-    averaged = {name: float(np.mean([i[name] for i in per_image])) if per_image else None for name in names}
-    averaged["pixels"] = count
-    return {"protocol": PROTOCOL, "images": images, "empty": empty, "pooled": pooled, "per_image": averaged}
+        pool.add(errors)
+    return pool.metrics()
 
 
 def _summary(errors: NDArray[np.float64]) -> dict[str, Any]:

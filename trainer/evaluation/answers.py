@@ -1,0 +1,123 @@
+"""Generated pictures to predictions in the truth's size, and the blind guesses that stand beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.instances import DecodedInstances
+from encoders.sample import InputError, UInt8Image
+from encoders.specs import Segmentation, decode_example
+from trainer.evaluation import baselines
+from trainer.evaluation.benchmarks.items import (
+    Benchmark,
+    DepthTruth,
+    InstancesTruth,
+    Item,
+    MaskTruth,
+    NormalsTruth,
+    SemanticTruth,
+    Truth,
+)
+from trainer.evaluation.depth import valid_pixels
+from trainer.evaluation.tally import Instances
+
+VOID = -1
+
+
+def truth_size(truth: Truth) -> tuple[int, int]:
+    """Return (height, width) of a truth."""
+    match truth:
+        case DepthTruth():
+            shape = truth.depth_m.shape
+        case NormalsTruth():
+            shape = truth.normals.shape
+        case SemanticTruth():
+            shape = truth.labels.shape
+        case MaskTruth():
+            shape = truth.mask.shape
+        case InstancesTruth():
+            shape = truth.annotators[0].shape[1:]
+    return shape[0], shape[1]
+
+
+def resize_nearest(array: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """Resize (H, W, ...) to `size` by the nearest pixel centre.
+
+    Decoded depth resized this way has fewer wrong pixels than a resized picture: interpolated colours decode to depths
+    that are nowhere near (measured: 0.89 % delta1 failures against 0.97 % bilinear RGB and 1.28 % bilinear depth).
+    """
+    if array.shape[:2] == size:
+        return array
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+        for new, old in zip(size, array.shape[:2])
+    )
+    return array[rows[:, None], columns[None, :]]
+
+
+def decode_answer(item: Item, spec: Mapping[str, Any], rgb_u8: UInt8Image, size: tuple[int, int]) -> Any:
+    """Decode a generated picture, then bring the prediction to the truth's size (never the other way round).
+
+    Returns:
+        depth: (H, W) metres; normals: (H, W, 3); semantic: (H, W) class ids, -1 void; referring: (H, W) bool;
+        instance: `Instances`.
+    """
+    decoded = decode_example(spec, rgb_u8)
+    match spec["task"]:
+        case "depth":
+            return resize_nearest(decoded.depth_m, size)  # type: ignore[union-attr]
+        case "normals":
+            assert isinstance(decoded, np.ndarray)
+            return resize_nearest(decoded, size)
+        case "semantic":
+            assert isinstance(decoded, Segmentation)
+            table = np.array([item.classes.get(name, VOID) for name in decoded.names] + [VOID], np.int64)
+            return resize_nearest(table[decoded.labels], size)  # -1 takes the last entry, void
+        case "referring":
+            assert isinstance(decoded, Segmentation)
+            return resize_nearest(decoded.labels == 0, size)
+        case "instance":
+            assert isinstance(decoded, DecodedInstances)
+            return Instances(resize_nearest(decoded.ids, size), decoded.confidence)
+    raise InputError(f"{item.name}: no decoder for task {spec['task']!r}")
+
+
+def fit_guesses(benchmark: Benchmark, truths: Iterable[Truth]) -> dict[str, NDArray[Any]]:
+    """Fit the blind guesses of `baselines` on the truth of a whole set: name to (64, ...) vertical profile.
+
+    Referring and instance guesses need no fit; their map is empty.
+    """
+    if benchmark.task == "depth":
+        return baselines.depth_profiles(
+            baselines.depth_row_medians(truth.depth_m, valid_pixels(truth.depth_m, benchmark.depth, truth.valid))
+            for truth in truths
+            if isinstance(truth, DepthTruth)
+        )
+    if benchmark.task == "normals":
+        return baselines.normals_profiles(
+            baselines.normals_row_sums(
+                truth.normals, np.ones(truth.normals.shape[:2], bool) if truth.valid is None else truth.valid
+            )
+            for truth in truths
+            if isinstance(truth, NormalsTruth)
+        )
+    if benchmark.task == "semantic":
+        classes = tuple(benchmark.classes)
+        counts = (baselines.class_row_counts(t.labels, classes) for t in truths if isinstance(t, SemanticTruth))
+        return baselines.class_profiles(counts, classes)
+    return {}
+
+
+def guesses(benchmark: Benchmark, fitted: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> dict[str, Any]:
+    """Return every blind guess as a prediction of `size`, by name."""
+    if benchmark.task in ("referring", "instance"):
+        masks = baselines.mask_guesses(size)
+        if benchmark.task == "referring":
+            return dict(masks)
+        one = np.ones(1)
+        return {name: Instances(mask.astype(np.uint8), one if mask.any() else one[:0]) for name, mask in masks.items()}
+    return {name: baselines.spread_rows(profile, size) for name, profile in fitted.items()}

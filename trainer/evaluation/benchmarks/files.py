@@ -1,0 +1,162 @@
+"""Files of public data sets: size checked before decoding, one clear line when something is missing or odd."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import h5py
+import numpy as np
+import OpenEXR
+import scipy.io
+from numpy.typing import NDArray
+
+from encoders.sample import InputError, UInt8Image
+from mixing.images import MAX_PIXELS, decode_png16, decode_rgb
+
+MAX_FILE_BYTES = 1 << 30
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file of at most 1 GiB.
+
+    Raises:
+        InputError: not there, not readable, or larger.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise InputError(f"{path}: {path.stat().st_size} bytes is over the limit of {MAX_FILE_BYTES}")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+
+
+def read_rgb(path: Path) -> UInt8Image:
+    """Read a PNG, JPEG or WebP as (H, W, 3) uint8 RGB."""
+    return decode_rgb(read_bytes(path), str(path))
+
+
+def read_png16(path: Path, channels: int = 1) -> NDArray[np.uint16]:
+    """Read a 16-bit PNG as (H, W) or (H, W, 3) uint16."""
+    return decode_png16(read_bytes(path), str(path), channels)
+
+
+def read_gray(path: Path) -> NDArray[np.uint8]:
+    """Read an 8-bit, palette-free or 1-bit one-channel PNG as (H, W) uint8.
+
+    Raises:
+        InputError: not a one-channel image.
+    """
+    data = read_bytes(path)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _small_png(data, path) else None
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise InputError(f"{path}: expected an 8-bit one-channel PNG")
+    return np.asarray(pixels)
+
+
+def _small_png(data: bytes, path: Path) -> bool:
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
+        return False
+    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{path}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
+    return True
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """Read a .npy array without pickles."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a plain .npy array: {error}") from None
+    if array.size > 3 * MAX_PIXELS:
+        raise InputError(f"{path}: {array.shape} is over the limit of {3 * MAX_PIXELS} values")
+    return np.asarray(array)
+
+
+def read_float32(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
+    """Read a headerless file of little-endian float32 values, row by row (ETH3D's depth format)."""
+    data = read_bytes(path)
+    if len(data) != 4 * math.prod(shape):
+        raise InputError(f"{path}: {len(data)} bytes, expected {4 * math.prod(shape)} (float32, {shape[1]}x{shape[0]})")
+    return np.frombuffer(data, "<f4").reshape(shape)
+
+
+def read_exr(path: Path) -> NDArray[np.float32]:
+    """Read the R, G, B channels of an OpenEXR file as (H, W, 3) float32."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        low, high = OpenEXR.File(str(path), header_only=True).header()["dataWindow"]
+        if math.prod(int(v) for v in high - low + 1) > MAX_PIXELS:
+            raise InputError(f"{path}: over the limit of {MAX_PIXELS} pixels")
+        channels = OpenEXR.File(str(path), separate_channels=True).channels()
+        return np.stack([channels[name].pixels for name in "RGB"], axis=-1).astype(np.float32)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not an OpenEXR file with channels R, G and B: {error}") from None
+
+
+def read_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
+    """Read variables of a MATLAB file before v7.3 (structs become objects with attributes)."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        values = scipy.io.loadmat(path, variable_names=list(names), squeeze_me=True, struct_as_record=False)
+    except (ValueError, TypeError, OSError, NotImplementedError) as error:
+        raise InputError(f"{path}: not a MATLAB file this reader knows (v4 to v7): {error}") from None
+    missing = [name for name in names if name not in values]
+    if missing:
+        raise InputError(f"{path}: no variable {missing[0]!r}")
+    return {name: values[name] for name in names}
+
+
+def open_mat73(path: Path, names: Sequence[str]) -> Any:
+    """Open a MATLAB v7.3 (HDF5) file that holds these data sets; the caller slices them. MATLAB's axes are reversed."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path}: not a MATLAB v7.3 (HDF5) file: {error}") from None
+    missing = [name for name in names if not isinstance(file.get(name), h5py.Dataset)]
+    if missing:
+        file.close()
+        raise InputError(f"{path}: no data set {missing[0]!r}")
+    return file
+
+
+def need_folder(folder: Path, *choices: str, what: str) -> Path:
+    """Return the first of `folder / choice` that exists.
+
+    Raises:
+        InputError: none does; the message says what was looked for.
+    """
+    for choice in choices:
+        if (folder / choice).is_dir():
+            return folder / choice
+    places = " or ".join(str(folder / choice) for choice in choices)
+    raise InputError(f"{what}: no folder {places}")
+
+
+def need_files(paths: Sequence[Path], folder: Path, pattern: str, what: str) -> tuple[Path, ...]:
+    """Return `paths` sorted, or raise InputError when there are none."""
+    if not paths:
+        raise InputError(f"{what}: no file {pattern} in {folder}")
+    return tuple(sorted(paths))
+
+
+def safe_name(*parts: str) -> str:
+    """Join parts of a prediction's name, each reduced to letters, digits, '.', '-' and '_'."""
+    cleaned = ["".join(c if c.isalnum() or c in "-_." else "_" for c in part).strip(".") for part in parts]
+    return "/".join(part or "_" for part in cleaned)
+
+
+def same_size(path: Path, image: NDArray[Any], truth: NDArray[Any]) -> None:
+    """Raise InputError when picture and truth are of different sizes."""
+    if image.shape[:2] != truth.shape[:2]:
+        raise InputError(f"{path}: its truth is {truth.shape[:2]}, the picture is {image.shape[:2]} (rows, columns)")
