@@ -180,7 +180,7 @@ def find_absent(table: tuple[Thing, ...], rng: np.random.Generator) -> Expressio
 
 
 def _edited(table: tuple[Thing, ...], rng: np.random.Generator) -> Program | None:
-    """Change one word of a program that fits some thing, to a word of another thing or, for colours, to any basic one."""
+    """Change one word of a program that fits some thing: to that of another thing or, for colours, any basic one."""
     kind = _choice(("attribute", "attribute", "relation"), rng)
     programs = programs_for(_choice(table, rng), table, kind, _shuffled(table, rng)[:MAX_ANCHORS])
     if not programs:

@@ -157,7 +157,8 @@ def _legend_prompt(legend: Mapping[str, Color], background: Color, rng: np.rando
         return prompt
     color = {"background": _spoken_color(background, rng)}
     end = "" if prompt.endswith((".", "\n", "?", "!")) else "\n" if "\n" in text else "."
-    return f"{prompt}{end} {draw_wording(wordings.BACKGROUND_SENTENCES, color, rng)}"
+    gap = "" if end == "\n" else " "
+    return f"{prompt}{end}{gap}{draw_wording(wordings.BACKGROUND_SENTENCES, color, rng)}"
 
 
 def _instance(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:

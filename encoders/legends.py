@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.legend_parser import BACKGROUND, MODIFIERS, Legend, is_plain_name
+from encoders.legend_parser import BACKGROUND, Legend, is_plain_name
+from encoders.legend_patterns import MODIFIERS
 from encoders.palettes import Color, format_hex, format_triple, name_of, parse_color
 from encoders.sample import InputError
 
