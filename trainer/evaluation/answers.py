@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.depth import DecodedDepth
 from encoders.instances import DecodedInstances
 from encoders.sample import InputError, UInt8Image
 from encoders.specs import Segmentation, decode_example
@@ -26,6 +27,7 @@ from trainer.evaluation.depth import valid_pixels
 from trainer.evaluation.tally import Instances
 
 VOID = -1
+BACKGROUND = "background"
 
 
 def truth_size(truth: Truth) -> tuple[int, int]:
@@ -69,17 +71,19 @@ def decode_answer(item: Item, spec: Mapping[str, Any], rgb_u8: UInt8Image, size:
     decoded = decode_example(spec, rgb_u8)
     match spec["task"]:
         case "depth":
-            return resize_nearest(decoded.depth_m, size)  # type: ignore[union-attr]
+            assert isinstance(decoded, DecodedDepth)
+            return resize_nearest(decoded.depth_m, size)
         case "normals":
             assert isinstance(decoded, np.ndarray)
             return resize_nearest(decoded, size)
         case "semantic":
             assert isinstance(decoded, Segmentation)
-            table = np.array([item.classes.get(name, VOID) for name in decoded.names] + [VOID], np.int64)
-            return resize_nearest(table[decoded.labels], size)  # -1 takes the last entry, void
+            names = (*decoded.names, BACKGROUND)  # -1 takes the last entry
+            table = np.array([item.classes.get(name, VOID) for name in names], np.int64)
+            return resize_nearest(table[decoded.labels], size)
         case "referring":
             assert isinstance(decoded, Segmentation)
-            return resize_nearest(decoded.labels == 0, size)
+            return resize_nearest(decoded.labels == item.position, size)
         case "instance":
             assert isinstance(decoded, DecodedInstances)
             return Instances(resize_nearest(decoded.ids, size), decoded.confidence)

@@ -92,7 +92,8 @@ class DepthProtocol:
     def id(self) -> str:
         """Say everything that tells this protocol from another, in one word."""
         low, high = self.clip_range_m
-        parts = [f"depth/1;{self.min_m:g}<d<{self.max_m:g}m", f"clip={low:g}..{high:g}m", f"crop={self.crop}"]
+        upper = f"<{self.max_m:g}m" if np.isfinite(self.max_m) else ""
+        parts = [f"depth/1;{self.min_m:g}m<d{upper}", f"clip={low:g}..{high:g}m", f"crop={self.crop}"]
         parts.append(f"align={self.alignment}")
         if self.fit_max_side:
             parts.append(f"fit_side={self.fit_max_side}")

@@ -68,6 +68,8 @@ class Item:
         classes: for semantic items, the ids of the names in the spec's legend: name to id. Names that are not here
             are void.
         group: subsets of one benchmark are scored separately and averaged (SA-Co/Gold).
+        picture: several expressions may be asked in one picture; then this is its name, else it is `name`.
+        position: which name of the spec's legend a referring item is about.
     """
 
     name: str
@@ -77,6 +79,13 @@ class Item:
     spec: Mapping[str, Any] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
     group: str = ""
+    picture: str = ""
+    position: int = 0
+
+    @property
+    def file(self) -> str:
+        """The prediction's file, relative to the folder of predictions."""
+        return f"{self.picture or self.name}.png"
 
 
 @dataclass(frozen=True)
