@@ -36,8 +36,8 @@ class MaskThresholds(Config):
 
     min_area: float = Field(default=0.01, ge=0, le=1)
     max_area: float = Field(default=0.85, ge=0, le=1)
-    min_edge_align: float = Field(default=0.5, ge=0, le=1)
-    min_colour_sep: float = Field(default=0.15, ge=0)
+    min_edge_align: float = Field(default=0.6, ge=0, le=1)
+    min_colour_sep: float = Field(default=0.25, ge=0)
     min_flip_iou: float = Field(default=0.7, ge=0, le=1)
     min_scale_iou: float = Field(default=0.55, ge=0, le=1)
     max_uncertain: float = Field(default=0.8, ge=0)

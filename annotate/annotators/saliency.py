@@ -61,6 +61,7 @@ class U2NetSaliency:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1  # processes are the unit of parallel work
+        options.enable_mem_pattern = False  # 190 MB less, same speed
         options.log_severity_level = 3  # old exports make it print thousands of warnings
         self._session = onnxruntime.InferenceSession(
             find_weights(U2NETP).read_bytes(), options, providers=["CPUExecutionProvider"]

@@ -96,8 +96,8 @@ def scores(name: str, mask: np.ndarray) -> tuple[float, float]:
     [
         ("area", 0.001, "area 0.001 is under 0.01"),
         ("area", 0.99, "area 0.990 is over 0.85"),
-        ("edge_align", 0.2, "edge_align 0.200 is under 0.5"),
-        ("colour_sep", 0.1, "colour_sep 0.100 is under 0.15"),
+        ("edge_align", 0.2, "edge_align 0.200 is under 0.6"),
+        ("colour_sep", 0.1, "colour_sep 0.100 is under 0.25"),
         ("flip_iou", 0.5, "flip_iou 0.500 is under 0.7"),
         ("scale_iou", 0.5, "scale_iou 0.500 is under 0.55"),
         ("uncertain", 2.0, "uncertain 2.000 is over 0.8"),
