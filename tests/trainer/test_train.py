@@ -13,12 +13,15 @@ import pytest
 import torch
 
 from encoders.sample import InputError
+from mixing.mixture import Mixture, lock_mixture, write_lock
+from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.trainer.items import FakeItem, FakeItems
+from tests.trainer.scenes import analytic_sample
 from trainer.checkpoint import checkpoints, read_checkpoint
 from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
 from trainer.generators.tiny import TinyConfig
-from trainer.train import learning_rate_at, train_on
+from trainer.train import learning_rate_at, train, train_on
 
 ROOT = Path(__file__).parents[2]
 ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=16)
@@ -72,6 +75,33 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, repeats
     assert (one.step, one.identity, one.counts) == (other.step, other.identity, other.counts)
     for key, moments in one.optimizer["state"].items():
         assert all(torch.equal(value, other.optimizer["state"][key][name]) for name, value in moments.items())
+
+
+def locked_scenes(data: Path) -> None:
+    plan = Plan("analytic", 1, {})
+    start_dataset(data / "raw", plan)
+    with ShardWriter(data / "raw", 0, plan.digest) as writer:
+        for k in range(6):
+            writer.add(analytic_sample(f"scene-{k}", k, 32))
+    assert finish_dataset(data / "raw", plan) is not None
+    tasks = {"generate": 1, "edit": 1, "depth": 1, "normals": 1, "semantic": 1}
+    sources = {"scenes": {"path": "raw", "tasks": tasks}}
+    ratios = {"vision": "1/4", "editing": "1/4", "generation": "rest"}
+    mixture = Mixture.model_validate({"ratios": ratios, "sources": sources})
+    write_lock(data / "mixture.lock", lock_mixture(mixture, data))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_it_trains_on_a_locked_mixture_in_its_exact_shares(tmp_path: Path, workers: int) -> None:
+    locked_scenes(tmp_path)
+    result = train(changed(workers=workers), tmp_path / "run", tmp_path)
+    tasks = result.counts["scenes"]
+    assert result.examples == sum(tasks.values()) == 120
+    assert (tasks["edit"], tasks["generate"]) == (30, 60)
+    assert {tasks["depth"], tasks["normals"], tasks["semantic"]} == {10}
+    assert result.replaced == {}
+    again = train(changed(workers=workers), tmp_path / "run", tmp_path)
+    assert again.already
 
 
 def test_worker_processes_read_the_same(tmp_path: Path) -> None:
