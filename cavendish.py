@@ -6,6 +6,7 @@ incomplete) and 4 (only pairs to review).
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -189,6 +190,7 @@ def main() -> None:
     """Run the command line; a bad input is one line on stderr and exit code 2."""
     from mixing.engine import JobFailed
 
+    logging.basicConfig(level=logging.ERROR)  # Beam and its kin log routine matters as warnings
     try:
         app()
     except InputError as error:

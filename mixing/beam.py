@@ -6,6 +6,8 @@ finished is read from the rows on disk, so that progress, restarts and dead lett
 
 from __future__ import annotations
 
+import shlex
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +18,8 @@ from typing import Any
 import apache_beam as beam
 import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from encoders.sample import Example, InputError, Rejection, Sample
 from mixing.engine import Engine, JobFailed, JobResult, Progress
@@ -35,6 +39,14 @@ REFUSED_RUNNERS = {
     "DirectRunner": "it is a different engine online and offline; use FnApiRunner",
     "PrismRunner": "it downloads a binary and runs workers as threads, unsafe for the renderers; use FnApiRunner",
 }
+
+
+_WORKER = """
+import logging, sys
+logging.disable(logging.WARNING)  # its coming and going; an element's exception reaches the job by itself
+from apache_beam.runners.worker.sdk_worker_main import main
+main(sys.argv)
+"""
 
 
 def build_shard(directory: Path, plan_digest: str, build: Build, index: int) -> int:
@@ -102,15 +114,16 @@ def run_elements(
     Raises:
         JobFailed: see `run`.
     """
-    options = [f"--runner={engine.runner}", *engine.options]
-    if engine.runner == "FnApiRunner":
-        mode = "multi_processing" if engine.workers > 1 else "in_memory"
-        options += [f"--direct_num_workers={engine.workers}", f"--direct_running_mode={mode}"]
+    options = list(engine.options)
+    runner: Any = engine.runner
+    if runner == "FnApiRunner":
+        runner = _embedded_runner(engine.workers)
+        options.append(f"--direct_num_workers={engine.workers}")
     failures: list[BaseException] = []
 
     def pipeline() -> None:
         try:
-            with beam.Pipeline(options=PipelineOptions(options)) as root:
+            with beam.Pipeline(runner, options=PipelineOptions(options)) as root:
                 created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
                 shuffled = created | "Spread" >> beam.Reshuffle()
                 shuffled | "Build" >> beam.Map(work)
@@ -124,6 +137,14 @@ def run_elements(
     if failures or left:
         cause = _first_line(failures[0]) if failures else "the runner reported success"
         raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}")
+
+
+def _embedded_runner(workers: int) -> FnApiRunner:
+    """Return the embedded runner: this process for one worker, fresh interpreters for more."""
+    if workers == 1:
+        return FnApiRunner()
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_WORKER)}"
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
 def _watch(
