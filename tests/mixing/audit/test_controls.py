@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mixing.audit.controls import CONTROL_EDITS, ControlSettings, clopper_pearson, run_clean, run_copies
+from mixing.audit.edits import EDITS
+from mixing.audit.index import build_pack
+from mixing.audit.scan import Thresholds
+from tests.mixing.audit.photographs import write_benchmark
+
+
+@pytest.mark.parametrize(
+    ("hits", "trials", "low", "high"),
+    # exact limits as tabulated, e.g. R's binom.test
+    [(0, 10, 0.0, 0.3085), (10, 10, 0.6915, 1.0), (1, 20, 0.0013, 0.2487), (18, 20, 0.6830, 0.9877)],
+)
+def test_clopper_pearson_limits(hits: int, trials: int, low: float, high: float) -> None:
+    interval = clopper_pearson(hits, trials)
+    assert (interval.low, interval.high) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+
+
+def test_controls_plant_every_edit_and_are_the_same_again(tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "images")
+    pack = build_pack("photos", folder, tmp_path / "pack", pixels=True)
+    settings = ControlSettings(copies=18, clean=4)
+    first = run_copies(pack, folder, settings, Thresholds())
+    assert Counter(control["edit"] for control in first) == Counter(CONTROL_EDITS)
+    assert {control["image"] for control in first} == {image["id"] for image in pack.images}
+    assert sum(control["found"] == "leak" for control in first) >= 17
+    assert first == run_copies(pack, folder, settings, Thresholds())
+    assert [control["found"] for control in run_clean((pack,), settings, Thresholds(), tmp_path)] == [None] * 4
+
+
+def test_control_edits_are_edits() -> None:
+    assert set(CONTROL_EDITS) <= set(EDITS)

@@ -1,0 +1,163 @@
+"""Which edits of real photographs the cascade finds, what it calls them, and that it leaves strangers alone."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from encoders.sample import InputError
+from mixing.audit.edits import EDITS, procedural_picture
+from mixing.audit.index import Pack, build_pack, read_pack
+from mixing.audit.scan import Finding, Thresholds, scan_picture
+from mixing.images import encode_png
+from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
+
+# edits that hide or shrink most of a picture, and how many of the four photographs are found under them
+HARD = {
+    "three lines of text": 2,
+    "screenshot": 3,
+    "screenshot, jitter, 400 px": 3,
+    "2 x 2 sheet": 3,
+    "pasted on a picture": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    place = tmp_path_factory.mktemp("index")
+    return build_pack("photos", write_benchmark(place / "images"), place / "pack", pixels=True)
+
+
+@pytest.fixture(scope="module")
+def blind_pack(pack: Pack) -> Pack:
+    return build_pack("photos", pack.folder.parent / "images", pack.folder.parent / "blind")
+
+
+def scan(image: np.ndarray, pack: Pack) -> list[Finding]:
+    return scan_picture(image, b"", (pack,), Thresholds())[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edit", [edit for edit in EDITS if edit not in HARD])
+def test_an_edited_copy_is_a_leak_of_its_original_and_of_no_other(edit: str, pack: Pack) -> None:
+    for number, source in enumerate(BENCHMARK):
+        found = scan(EDITS[edit](photograph(*source), np.random.default_rng([7, number])), pack)
+        assert [(finding.image, finding.level) for finding in found] == [(source[1], "leak")], edit
+
+
+@pytest.mark.parametrize("edit", HARD)
+def test_hard_edits_of_most_photographs_are_found(edit: str, pack: Pack) -> None:
+    found = 0
+    for number, source in enumerate(BENCHMARK):
+        findings = scan(EDITS[edit](photograph(*source), np.random.default_rng([7, number])), pack)
+        assert {finding.image for finding in findings} <= {source[1]}
+        found += any(finding.level == "leak" for finding in findings)
+    assert found >= HARD[edit]
+
+
+def test_other_photographs_synthetic_pictures_and_flat_targets_are_clean(pack: Pack) -> None:
+    pictures = [photograph(*source) for source in OTHERS]
+    pictures += [procedural_picture(np.random.default_rng(seed), 128, 128) for seed in range(20)]
+    masks = np.zeros((64, 64, 3), np.uint8)
+    pictures.append(masks.copy())
+    masks[20:50, 10:40] = (255, 0, 0)
+    pictures.append(masks)
+    pictures.append(np.tile(np.linspace(0, 255, 200).astype(np.uint8)[:, None, None], (1, 300, 3)))
+    assert [finding for image in pictures for finding in scan(image, pack)] == []
+
+
+def test_the_other_view_of_a_stereo_pair_is_the_same_scene_not_a_copy(pack: Pack) -> None:
+    (finding,) = scan(photograph(SKIMAGE, "motorcycle_right.png"), pack)
+    assert (finding.image, finding.kind, finding.level) == ("motorcycle_left.png", "same-scene", "review")
+
+
+def test_equal_bytes_and_equal_pixels_are_told_apart(pack: Pack) -> None:
+    image = photograph(SKIMAGE, "chelsea.png")
+    data = (pack.folder.parent / "images/chelsea.png").read_bytes()
+    print_, (finding,) = scan_picture(image, data, (pack,), Thresholds())
+    assert (finding.stage, finding.kind, print_.file_sha256) == ("file", "copy", hashlib.sha256(data).hexdigest())
+    _, (finding,) = scan_picture(image, encode_png(image), (pack,), Thresholds())
+    assert finding.stage == "pixels"
+
+
+@pytest.mark.parametrize(
+    ("edit", "stage", "kind"),
+    [
+        ("jpeg 30", "pdq", "copy"),
+        ("negative", "pdq-inverted", "copy"),
+        ("crop 50 %", "local", "crop"),
+        ("beside a map", "local", "embedded"),
+    ],
+)
+def test_findings_say_how_and_as_what(edit: str, stage: str, kind: str, pack: Pack) -> None:
+    (finding,) = scan(EDITS[edit](photograph(SKIMAGE, "chelsea.png"), np.random.default_rng(0)), pack)
+    assert (finding.stage, finding.kind) == (stage, kind)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_the_alignment_is_where_the_copy_lies(mirror: bool, pack: Pack) -> None:
+    image = photograph(SKIMAGE, "chelsea.png")  # (300, 451)
+    canvas = procedural_picture(np.random.default_rng(3), 500, 600)
+    shown = image[:, ::-1] if mirror else image
+    canvas[150:450, 100:551] = shown
+    (finding,) = scan(canvas, pack)
+    assert finding.affine is not None
+    affine = np.array(finding.affine).reshape(2, 3)
+    left, top = affine[:, :2] @ (0, 0) + affine[:, 2]
+    right, bottom = affine[:, :2] @ (1, 1) + affine[:, 2]
+    expected = np.array([100 / 600, 0.3, 551 / 600, 0.9])[[2, 1, 0, 3] if mirror else [0, 1, 2, 3]]
+    np.testing.assert_allclose([left, top, right, bottom], expected, atol=0.01)
+    assert finding.mixture_share == pytest.approx(300 * 451 / (500 * 600), abs=0.02)
+
+
+def test_a_panel_reports_every_benchmark_image_in_it(pack: Pack) -> None:
+    pictures = [cv2.resize(photograph(*source), (400, 300), interpolation=cv2.INTER_AREA) for source in BENCHMARK[:2]]
+    found = scan(np.concatenate(pictures, axis=1), pack)
+    assert {finding.image for finding in found if finding.level == "leak"} == {"chelsea.png", "motorcycle_left.png"}
+
+
+def test_without_pixels_local_findings_stay_unverified(blind_pack: Pack) -> None:
+    assert not blind_pack.has_pixels
+    assert not (blind_pack.folder / "pixels.bin").exists()
+    (finding,) = scan(EDITS["crop 70 %"](photograph(SKIMAGE, "chelsea.png"), np.random.default_rng(0)), blind_pack)
+    assert (finding.level, finding.kind, finding.agreeing) == ("review", "unverified", None)
+    (finding,) = scan(EDITS["jpeg 30"](photograph(SKIMAGE, "chelsea.png"), np.random.default_rng(0)), blind_pack)
+    assert finding.level == "leak"  # PDQ needs no pixels
+
+
+def test_a_pack_is_the_same_bytes_again_and_a_changed_one_is_refused(pack: Pack, tmp_path: Path) -> None:
+    again = build_pack("photos", pack.folder.parent / "images", tmp_path / "pack", pixels=True)
+    assert again.digest == pack.digest
+    path = tmp_path / "pack/descriptors.npy"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="sha256 is not the header's"):
+        read_pack(tmp_path / "pack")
+    build_pack("photos", pack.folder.parent / "images", tmp_path / "pack", pixels=True)
+    assert read_pack(tmp_path / "pack").digest == pack.digest
+
+
+def test_a_pack_of_another_version_is_refused(pack: Pack, tmp_path: Path) -> None:
+    text = (pack.folder / "header.json").read_text()
+    (tmp_path / "header.json").write_text(text.replace(cv2.__version__, "3.0.0"))
+    with pytest.raises(InputError, match=r"OpenCV 3\.0\.0"):
+        read_pack(tmp_path)
+
+
+def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
+    folder = write_benchmark(tmp_path / "images", BENCHMARK[:1])
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "scan.tiff").write_bytes(b"II*\0")
+    (folder / "notes.txt").write_text("not an image")
+    pack = build_pack("photos", folder, tmp_path / "pack")
+    assert [image["id"] for image in pack.images] == ["chelsea.png"]
+    assert [item["id"] for item in pack.header["unread"]] == ["broken.png", "scan.tiff"]
+
+
+def test_the_index_stays_under_50_kb_an_image(pack: Pack) -> None:
+    assert sum(array.nbytes for array in pack.arrays.values()) / len(pack.images) < 50e3
