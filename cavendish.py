@@ -1,7 +1,7 @@
 """The command line: one thin verb per stage; each imports its stage only when it runs.
 
-Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage; `audit` adds 3 (coverage
-incomplete) and 4 (only pairs to review).
+Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage; `audit`
+adds 3 (coverage incomplete) and 4 (only pairs to review).
 """
 
 from __future__ import annotations
@@ -143,6 +143,19 @@ def encode(
 
     settings = read_config(EncodeConfig, config, override or ())
     _run_job("encode", settings, out, job, _engine(workers, runner, split, beam_option), data)
+
+
+@app.command()
+def train(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
+    """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
+    from trainer.config import TrainConfig
+    from trainer.train import train as job
+
+    settings = read_config(TrainConfig, config, override or ())
+    with progress_bar("train") as report:
+        result = job(settings, out, data, report)
+    state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
+    console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
 
 
 @app.command()
