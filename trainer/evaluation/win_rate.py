@@ -65,7 +65,7 @@ def win_rate(judgements: Sequence[Judgement], rng: np.random.Generator, draws: i
     Several answers to one prompt are averaged first, so that a prompt weighs the same however often it was judged.
 
     Returns:
-        protocol, prompts, judgements, win_rate in 0..1, low and high (95 % bootstrap interval over prompts), wins, ties,
+        protocol, prompts, judgements, win_rate in 0..1, low and high (its 95 % bootstrap interval), wins, ties,
         losses, and `groups` with the win rate of each kind of prompt.
 
     Raises:

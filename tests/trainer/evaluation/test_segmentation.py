@@ -1,4 +1,4 @@
-"""Semantic scores against figures of cityscapesScripts and torchmetrics, referring scores against the LISA rules by hand."""
+"""Semantic scores against cityscapesScripts' figures and torchmetrics, referring scores against the LISA rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from trainer.evaluation.segmentation import (
     semantic_metrics,
     sum_confusions,
 )
-
 
 
 def _labels(seed: int, shape: tuple[int, int] = (64, 128)) -> np.ndarray:
