@@ -7,6 +7,7 @@ at commas, line ends and "and", each entry must hold one colour, and what remain
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Mapping
@@ -87,12 +88,28 @@ def parse_legend(prompt: str) -> dict[str, Color]:
     if len(prompt) > MAX_PROMPT:
         raise InputError(f"prompt of {len(prompt)} characters: at most {MAX_PROMPT}")
     prompt = re.sub(r"[^\S\n\t]+", " ", prompt)
-    if legend := _parse_braces(prompt):
-        outside = _parse_text(re.sub(r"\{[^{}]*\}", ";", prompt))
-        return (
-            legend if BACKGROUND in legend or BACKGROUND not in outside else {**legend, BACKGROUND: outside[BACKGROUND]}
-        )
-    return _parse_text(prompt)
+    legend, outside = _parse_json(prompt) or _parse_braces(prompt) or ({}, prompt)
+    if not legend:
+        return _parse_text(prompt)
+    if BACKGROUND not in legend and (background := _parse_text(outside).get(BACKGROUND)) is not None:
+        legend[BACKGROUND] = background
+    return legend
+
+
+def _parse_json(prompt: str) -> tuple[dict[str, Color], str] | None:
+    """Read the first JSON object whose values are colours; return it and the prompt without it."""
+    for start in itertools.islice(re.finditer(r"\{", prompt), 20):
+        try:
+            data, end = json.JSONDecoder().raw_decode(prompt, start.start())
+        except (ValueError, RecursionError):
+            continue
+        legend: dict[str, Color] = {}
+        for name, value in data.items():
+            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            _add_either_way(legend, name, text)
+        if legend:
+            return legend, prompt[: start.start()] + ";" + prompt[end:]
+    return None
 
 
 _STRING = rf"\"(?:[^\"\\]|\\.){{0,{MAX_NAME}}}\"|'(?:[^'\\]|\\.){{0,{MAX_NAME}}}'"
@@ -103,24 +120,29 @@ _BRACE_ENTRY = re.compile(
 )
 
 
-def _parse_braces(prompt: str) -> dict[str, Color]:
-    """Read the entries of the first {...} that holds any."""
-    for block in re.finditer(r"\{((?:\"(?:[^\"\\]|\\.)*\"|[^{}\"])*)\}", prompt):
+_BLOCKS = (re.compile(rf"\{{((?:{_STRING}|[^{{}}\"'])*)\}}"), re.compile(r"\{([^{}]*)\}"))
+
+
+def _parse_braces(prompt: str) -> tuple[dict[str, Color], str] | None:
+    """Read the first {...} that is almost JSON: single quotes, no quotes, round brackets."""
+    for block in (match for pattern in _BLOCKS for match in pattern.finditer(prompt)):
         legend: dict[str, Color] = {}
         for entry in _BRACE_ENTRY.finditer(block[1]):
-            key, value = entry["key"], entry["value"]
-            try:
-                _add(legend, _unquote(key), parse_color(_unquote(value)))
-            except InputError as error:
-                if "two colors" in str(error):
-                    raise
-                try:  # {"red": "cat"}
-                    _add(legend, _unquote(value), parse_color(_unquote(key)))
-                except InputError:
-                    continue
+            _add_either_way(legend, _unquote(entry["key"]), _unquote(entry["value"]))
         if legend:
-            return legend
-    return {}
+            return legend, prompt[: block.start()] + ";" + prompt[block.end() :]
+    return None
+
+
+def _add_either_way(legend: dict[str, Color], key: str, value: str) -> None:
+    """Add name to colour, or colour to name: {"red": "cat"}; skip what holds no colour."""
+    for name, text in ((key, value), (value, key)):
+        try:
+            color = parse_color(text)
+        except InputError:
+            continue
+        _add(legend, name, color)
+        return
 
 
 def _unquote(text: str) -> str:

@@ -109,10 +109,12 @@ BACKGROUND_PATTERNS = (
     re.compile(rf"\ban?\s+{_PLAIN}{_COLOR}\s+{_CANVAS}\b", FLAGS),
     re.compile(
         rf"{_COLOR}[\"')\]]*(?: +(?:for|means|marks|on|is|as)| *(?:{_ARROW}))? +[\"']?{ELSE}\b"
-        rf"(?!\s*(?:{_ARROW}|\ue000))",
+        rf"(?![ \t]*(?:{_ARROW}|\ue000))",
         FLAGS,
     ),
-    re.compile(rf"\b{ELSE}\b[\"']?(?:\s+{_BETWEEN_WORDS})*\s*(?:[(\[\"'|]|{_ARROW})*\s*{_COLOR}", FLAGS),
+    re.compile(
+        rf"\b{ELSE}\b[\"']?(?:[ \t]+{_BETWEEN_WORDS})*[ \t]*(?:(?:[(\[\"'|]|{_ARROW}|[-–—] )[ \t]*)*{_COLOR}", FLAGS
+    ),
 )
 """Each finds the colour of the background, as its first group."""
 

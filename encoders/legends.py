@@ -55,7 +55,7 @@ def notations_for(legend: Legend) -> tuple[Notation, ...]:
     Names with commas, quotes, colour words and the like only go into quotes ("json", "python"); colours without a name
     are not written by name; triples without brackets never share their commas with the list.
     """
-    plain = all(is_plain_name(name) for name in legend)
+    plain = all(name == BACKGROUND or is_plain_name(name) for name in legend)
     named = all(name_of(color) is not None for color in legend.values())
     structures = STRUCTURES if plain else ("json", "python")
     formats = tuple(text for text in COLOR_FORMATS if named or text != "name")

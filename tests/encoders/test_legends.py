@@ -1,0 +1,197 @@
+"""Legends read back from prompts: those this project writes, and those people type."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoders.legend_parser import MAX_PROMPT, normal_name, parse_legend
+from encoders.legends import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
+from encoders.palettes import COLOR_NAMES, parse_color
+from encoders.sample import InputError
+
+RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+
+TYPED = [
+    ("Segment the cat in red.", {"cat": RED}),
+    (
+        "Segment the cat in red and the dog in blue, everything else black",
+        {"cat": RED, "dog": BLUE, "background": BLACK},
+    ),
+    (
+        'Please perform semantic segmentation on this image using the following legend: {"cat": "red", "dog": "#0000FF", "background": [0,0,0]}',  # noqa: E501
+        {"cat": RED, "dog": BLUE, "background": BLACK},
+    ),
+    ("semantic segmentation\ncat: (255,0,0)\ndog: (0,0,255)\n", {"cat": RED, "dog": BLUE}),
+    (
+        "Cars should be red, people should be blue, and the road should be green.",
+        {"Cars": RED, "people": BLUE, "road": GREEN},
+    ),
+    (
+        "make the sky blue, the grass green and the house red. leave everything else black",
+        {"sky": BLUE, "grass": GREEN, "house": RED, "background": BLACK},
+    ),
+    ("{cat: red, dog: blue}", {"cat": RED, "dog": BLUE}),
+    ('{"cat":[255,0,0],"dog":[0,0,255]} on a white background', {"cat": RED, "dog": BLUE, "background": WHITE}),
+    ("red = cat, blue = dog, black = background", {"cat": RED, "dog": BLUE, "background": BLACK}),
+    (
+        "Use red for cats, blue for dogs and black for everything else.",
+        {"cats": RED, "dogs": BLUE, "background": BLACK},
+    ),
+    (
+        "Give me a segmentation map where the person is #ff0000 and the horse is #0000ff. The background must be #000000.",  # noqa: E501
+        {"person": RED, "horse": BLUE, "background": BLACK},
+    ),
+    ("mask of the dog on the left in white on a black background", {"dog on the left": WHITE, "background": BLACK}),
+    (
+        "Color the leftmost chair red and the lamp next to the sofa blue.",
+        {"leftmost chair": RED, "lamp next to the sofa": BLUE},
+    ),
+    ("orange: blue, apple: red", {"orange": BLUE, "apple": RED}),
+    (
+        "Legend:\n- traffic light -> #ffff00\n- road -> #0000ff\nAll other pixels -> #000000",
+        {"traffic light": YELLOW, "road": BLUE, "background": BLACK},
+    ),
+    ("| class | color |\n| --- | --- |\n| cat | #ff0000 |\n| dog | #0000ff |", {"cat": RED, "dog": BLUE}),
+    ("cat 255 0 0; dog 0 0 255", {"cat": RED, "dog": BLUE}),
+    ("cat,255,0,0\ndog,0,0,255", {"cat": RED, "dog": BLUE}),
+    ("cat = rgb(255, 0, 0), dog = rgb(0, 0, 255), rest = rgb(0,0,0)", {"cat": RED, "dog": BLUE, "background": BLACK}),
+    ('"hot dog": red; "bun": yellow', {"hot dog": RED, "bun": YELLOW}),
+    (
+        "Could you colour every car in red, every bus in blue and every bike in yellow? Thanks!",
+        {"car": RED, "bus": BLUE, "bike": YELLOW},
+    ),
+    ("Show road as #ff0000, sidewalk as #0000ff.", {"road": RED, "sidewalk": BLUE}),
+    ("Draw a mask: person=red, bicycle=blue, other=black", {"person": RED, "bicycle": BLUE, "background": BLACK}),
+    (
+        "I want the woman with the umbrella painted red, and the man behind her painted blue.",
+        {"woman with the umbrella": RED, "man behind her": BLUE},
+    ),
+    ("paint all cats (255, 0, 0), all dogs (0, 0, 255)", {"cats": RED, "dogs": BLUE}),
+    ("{'cat': (255, 0, 0), 'dog': (0, 0, 255)}", {"cat": RED, "dog": BLUE}),
+    ("Estimate the depth of this image.", {}),
+    ("Give each chair its own colour on a black background.", {"background": BLACK}),
+    ("Instance segmentation of the apples: one distinct solid colour each, background white.", {"background": WHITE}),
+    (
+        "car in red; truck in blue; van in yellow; nothing else, keep the rest black",
+        {"car": RED, "truck": BLUE, "van": YELLOW, "background": BLACK},
+    ),
+    ("Assign red to cat and blue to dog", {"cat": RED, "dog": BLUE}),
+    ("Map cat to red and dog to blue", {"cat": RED, "dog": BLUE}),
+    ("red: cat\nblue: dog", {"cat": RED, "dog": BLUE}),
+    ("cats are red, dogs are blue", {"cats": RED, "dogs": BLUE}),
+    ("the cup is #f00, the plate is #00f", {"cup": RED, "plate": BLUE}),
+    (
+        "Segment with colors road=[255, 0, 0], car=[0, 0, 255], everything else=[0, 0, 0]",
+        {"road": RED, "car": BLUE, "background": BLACK},
+    ),
+    (
+        "Highlight the dog in pure red (255, 0, 0) and leave the rest of the picture black.",
+        {"dog": RED, "background": BLACK},
+    ),
+    ("highlight the dog in red, rest of the image in black", {"dog": RED, "background": BLACK}),
+    ("Paint the traffic light blue and the sky yellow.", {"traffic light": BLUE, "sky": YELLOW}),
+    ("cat→red, dog→blue, background→black", {"cat": RED, "dog": BLUE, "background": BLACK}),
+    ("Road: red. Sidewalk: blue. Car: yellow.", {"Road": RED, "Sidewalk": BLUE, "Car": YELLOW}),
+    ("dark green for trees, light blue for water", {"trees": (0, 100, 0), "water": (173, 216, 230)}),
+    ("paint the red chair green and the blue chair yellow", {"red chair": GREEN, "blue chair": YELLOW}),
+    ('the cat: "#ff0000", the dog: "#0000ff"', {"cat": RED, "dog": BLUE}),
+    ("Use blue for the red car and yellow for the green one", {"red car": BLUE, "green one": YELLOW}),
+    ("paint the orange blue", {"orange": BLUE}),
+    ('{"red": "cat", "blue": "dog"}', {"cat": RED, "dog": BLUE}),
+    ("the man in the red shirt: blue", {"man in the red shirt": BLUE}),
+    (
+        "Find the red mug and fill it with (255, 255, 0). Everything else should be black.",
+        {"red mug": YELLOW, "background": BLACK},
+    ),
+    (
+        "Where is the second chair from the left? Show it in white, everything else black",
+        {"second chair from the left": WHITE, "background": BLACK},
+    ),
+    (
+        "Everything black except for one thing: paint the tallest tree green",
+        {"tallest tree": GREEN, "background": BLACK},
+    ),
+    ("class,color\ncat,#ff0000\ndog,#0000ff", {"cat": RED, "dog": BLUE}),
+    ("“hot dog” in red, “bun” in blue", {"hot dog": RED, "bun": BLUE}),
+    ("Segment:\n  cat    red\n  dog    blue\n", {"cat": RED, "dog": BLUE}),
+]
+
+
+@pytest.mark.parametrize(("prompt", "legend"), TYPED)
+def test_prompts_as_people_type_them(prompt: str, legend: dict) -> None:
+    assert parse_legend(prompt) == legend
+
+
+NAMES = (
+    *("car", "person", "traffic light", "fire hydrant", "potted plant", "tv", "road", "sky", "t-shirt", "hot dog"),
+    *("wooden chair", "salient object", "dining table", "the leftmost lamp", "all the large metal boxes", "background"),
+    *("the chair to the left of the table", "the object closest to the camera", "the vase in front of the sofa"),
+    *("lamp on the left side of the vase", "object that is behind the table"),
+)
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=7, unique=True),
+    named=st.booleans(),
+    every=st.sampled_from(["", "every ", "the ", "each "]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_every_notation_reads_back(names: list[str], named: bool, every: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    pool = list(COLOR_NAMES.values()) if named else [tuple(int(v) for v in c) for c in rng.integers(0, 256, (40, 3))]
+    legend = {name: pool[i] for name, i in zip(names, rng.permutation(len(pool)))}
+    expected = {normal_name(name): color for name, color in legend.items()}
+    notations = notations_for(legend)
+    assert {notation.structure for notation in notations} == set(STRUCTURES)
+    assert {notation.color_format for notation in notations} >= set(COLOR_FORMATS) - {"name"}
+    for notation in notations:
+        assert parse_legend(write_legend(legend, notation, rng, every)) == expected
+
+
+ANY_NAME = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=30).filter(lambda n: bool(n.strip()))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.dictionaries(
+        ANY_NAME.map(normal_name).filter(bool), st.tuples(*[st.integers(0, 255)] * 3), min_size=1, max_size=5
+    )
+)
+def test_any_name_at_all_survives_json(legend: dict) -> None:
+    text = json.dumps({name: format_color(color, "hex") for name, color in legend.items()})
+    background = {"all else", "everything else", "rest", "other", "others", "remaining"}
+    expected = {"background" if name.lower() in background else name: color for name, color in legend.items()}
+    assert parse_legend("Segment this. " + text) == expected
+
+
+def test_a_name_with_two_colors_is_refused() -> None:
+    with pytest.raises(InputError, match="two colors"):
+        parse_legend("cat: red, cat: blue")
+
+
+def test_a_name_without_a_color_name_is_not_written_by_name() -> None:
+    with pytest.raises(InputError, match="no name"):
+        format_color((1, 2, 3), "name")
+    assert "name" not in {notation.color_format for notation in notations_for({"cat": (1, 2, 3)})}
+
+
+@pytest.mark.parametrize("unit", ["red ", '{"', "image ", " ", "is ", "1 ", "#fff ", "'a\\", "{a ", "by painting it "])
+def test_a_hostile_prompt_of_full_length_is_read_or_refused(unit: str) -> None:
+    text = (unit * MAX_PROMPT)[:MAX_PROMPT]
+    with contextlib.suppress(InputError):
+        assert len(parse_legend(text)) <= 2
+    with pytest.raises(InputError, match="at most"):
+        parse_legend(text + "xx")
+
+
+def test_color_formats_all_read_back() -> None:
+    assert {format_color(RED, f) for f in COLOR_FORMATS} >= {"#ff0000", "#FF0000", "red", "255 0 0", "[255, 0, 0]"}
+    assert all(parse_color(format_color(RED, f)) == RED for f in COLOR_FORMATS)
