@@ -109,14 +109,17 @@ def list_items(source: SourceConfig, root: Path) -> list[Item]:
 def fingerprint(root: Path, items: list[Item], check: Literal["sha256", "size"]) -> list[list[Any]]:
     """Describe the files that `items` read, for the plan: (relative path, size) and, for "sha256", the contents' hash.
 
-    Files that cannot be read are in the list without a hash, so that mending one changes the plan.
+    What cannot be read is in the list with the reason, so that mending it changes the plan.
     """
     paths = {part.path for item in items for part in (item.image, item.text, item.meta) if part is not None}
     found: list[list[Any]] = []
     for relative in sorted(paths):
-        path = root / relative
-        entry: list[Any] = [relative, path.stat().st_size]
-        found.append([*entry, file_sha256(path)] if check == "sha256" else entry)
+        try:
+            path = root / relative
+            entry: list[Any] = [relative, path.stat().st_size]
+            found.append([*entry, file_sha256(path)] if check == "sha256" else entry)
+        except OSError as error:  # reading it will fail again, and reject only what needs it
+            found.append([relative, error.strerror])
     return found + [[item.name, item.problem] for item in items if item.problem]
 
 
@@ -196,25 +199,29 @@ def _tars(source: SourceConfig, root: Path) -> list[Path]:
 def _list_tar(root: Path, path: Path) -> Iterator[Item]:
     """Group the members of a tar as WebDataset does: neighbours that share the name up to the first dot."""
     relative = "" if path == root else path.relative_to(root).as_posix()
+    tar_name = path.stem.encode("utf-8", "backslashreplace").decode()
+    if tar_name != path.stem:
+        yield Item("", f"{tar_name}/damaged", problem="the tar's file name is not UTF-8")
+        return
     group: Item | None = None
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             for member in list_members(file):
                 folder, _, base = member.name.rpartition("/")
                 stem, _, extension = base.partition(".")
                 if not stem:
                     continue
-                name = f"{path.stem}/{f'{folder}/' if folder else ''}{stem}"
+                name = f"{tar_name}/{f'{folder}/' if folder else ''}{stem}"
                 if group is None or group.name != name:
                     if group is not None:
                         yield _finished(group)
                     group = Item("", name)
                 group = _with_member(group, f".{extension.lower()}", Part(relative, member.offset, member.size))
-        except DamagedTar as error:
-            if group is not None:
-                yield _finished(group)
-            yield Item("", f"{path.stem}/damaged", problem=f"{path.name}: {error}; nothing after it was read")
-            return
+    except (DamagedTar, OSError) as error:
+        if group is not None:
+            yield _finished(group)
+        yield Item("", f"{tar_name}/damaged", problem=f"{path.name}: {error}; nothing after it was read")
+        return
     if group is not None:
         yield _finished(group)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from annotate.sources import MAX_CAPTION_CHARS, Item, SourceConfig, clean_text, 
 from annotate.tars import DamagedTar, list_members
 from encoders.sample import InputError
 from mixing.records import check_key
+from mixing.storage import canonical_json
 
 FOLDER = SourceConfig(name="web", kind="folder", path=Path("web"), licence="CC0-1.0")
 TAR = SourceConfig(name="crawl", kind="tar", path=Path("crawl"), licence="unknown")
@@ -191,6 +193,29 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
         "gone.png": "gone.png is not a file",
         "ok.png": "ok.txt is a link that leaves the folder",
     }
+
+
+def test_names_that_are_not_text_and_files_that_cannot_be_opened(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    with open(os.fsencode(tmp_path) + b"/web/\xff.png", "wb") as file:
+        file.write(b"x")
+    with open(os.fsencode(tmp_path) + b"/web/\xff.tar", "wb") as file:
+        file.write(b"x")
+    (tmp_path / "web/folder.tar").mkdir()
+    (item,) = list_items(FOLDER, tmp_path / "web")
+    assert item.problem == "its file name is not UTF-8"
+    folder, strange = list_items(TAR, tmp_path / "web")
+    assert "Is a directory" in folder.problem
+    assert strange.problem == "the tar's file name is not UTF-8"
+    for found in ([item], [folder, strange]):
+        canonical_json(fingerprint(tmp_path / "web", found, "sha256"))
+
+
+def test_a_file_that_vanished_costs_only_itself(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.png")
+    items = list_items(FOLDER, tmp_path)
+    path.unlink()
+    assert fingerprint(tmp_path, items, "sha256") == [["a.png", "No such file or directory"]]
 
 
 def test_problems_of_groups(tmp_path: Path) -> None:
