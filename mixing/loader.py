@@ -64,6 +64,13 @@ class MixtureStream(IterableDataset[MixtureItem]):
     `mixing.deal`). A DataLoader takes turns among its workers with whole batches: set `batch` to its batch size (1 when
     it has none), and what comes out does not depend on the number of workers.
 
+        stream = MixtureStream(lock, data, 512, rank, world, batch=16)
+        place = MixtureStream(lock, data, 512, rank, world, batch=16)   # where the training loop is
+        ... load_state_dict of both, when resuming ...
+        for items in DataLoader(stream, batch_size=16, num_workers=4, collate_fn=list):
+            train_step(items)
+            place.advance(16)                                           # its state_dict goes into the checkpoint
+
     Args:
         rank, world: which rank of how many.
         batch: elements that a worker yields before it is another worker's turn.
@@ -76,16 +83,28 @@ class MixtureStream(IterableDataset[MixtureItem]):
         self.reader = MixtureReader(lock, data, size)
         self._batch = batch
         self._taken = 0  # elements of this rank that are behind us, those of other workers included
+        self._origin = 0  # where the workers' turns are counted from
         self._dealer = Dealer(self.reader.schedule, rank, world, start)
 
     def __iter__(self) -> Iterator[MixtureItem]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         for index in self._dealer:
-            mine = self._taken // self._batch % workers == worker
+            mine = (self._taken - self._origin) // self._batch % workers == worker
             self._taken += 1
             if mine:
                 yield self.reader.item(index)
+
+    def advance(self, count: int) -> None:
+        """Move on by `count` elements without reading them.
+
+        A copy of the stream that is advanced by what the training loop has used is the state to put into a checkpoint:
+        it knows nothing of workers and their read-ahead, and can be resumed with another number of them.
+        """
+        for _ in range(count):
+            next(self._dealer)
+        self._taken += count
+        self._origin = self._taken
 
     @property
     def position(self) -> int:
@@ -98,6 +117,7 @@ class MixtureStream(IterableDataset[MixtureItem]):
             "schema": STREAM_STATE_SCHEMA,
             "lock": self.reader.lock.digest,
             "taken": self._taken,
+            "origin": self._origin,
             "dealer": self._dealer.state_dict(),
         }
 
@@ -114,5 +134,5 @@ class MixtureStream(IterableDataset[MixtureItem]):
                 f"this state is of lock {state['lock'][:12]}, the mixture is now {self.reader.lock.digest[:12]}: go on "
                 "with the lock it started with, or start a new stream at the index it had reached"
             )
-        self._taken = state["taken"]
+        self._taken, self._origin = state["taken"], state["origin"]
         self._dealer.load_state_dict(state["dealer"])

@@ -79,6 +79,7 @@ class Schedule:
         self._starts = sorted({0, *(t for points in self.shares for t, _ in points)})
         _check(self.shares, self._starts)
         self._pieces = [_pieces(points, self._starts) for points in self.shares]
+        self._last: tuple[int, list[int]] = (0, [0] * self.size)  # where `draws` ended: going on needs no seek
 
     @property
     def size(self) -> int:
@@ -94,6 +95,8 @@ class Schedule:
         """Return how often each source was drawn in the first `t` indices, at a cost that does not grow with `t`."""
         if t < 0:
             raise InputError(f"index {t} is before the stream's start")
+        if t == self._last[0]:
+            return list(self._last[1])
         floors = [self._floor(source, t) for source in range(self.size)]
         spare = t - sum(floors)  # draws made before they were due
         if spare == 0:
@@ -129,6 +132,7 @@ class Schedule:
                 mine = np.flatnonzero(part == k)
                 ordinals[at + mine] = done[k] + np.arange(len(mine))
                 done[k] += len(mine)
+        self._last = (start + count, done)
         return sources, ordinals
 
     def _serve(self, start: int, length: int, done: list[int]) -> NDArray[np.int64]:

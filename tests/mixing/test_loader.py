@@ -2,7 +2,12 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -14,6 +19,7 @@ from encoders.sample import Example, InputError
 from mixing.draw import draw_example, parse_sample_for
 from mixing.job import EncodeConfig, encode
 from mixing.loader import MixtureDataset, MixtureStream
+from mixing.lock import write_lock
 from mixing.reader import MixtureItem
 from mixing.records import parse_sample, record_parts, sample_parts
 from mixing.shards import read_dataset, read_row
@@ -214,3 +220,46 @@ def test_a_stream_resumes_where_it_was_and_only_on_its_lock(tmp_path: Path) -> N
         MixtureStream(other, tmp_path, 16, rank=1, world=2).load_state_dict(state)
     with pytest.raises(InputError, match="rank 1 of 2"):
         MixtureStream(lock, tmp_path, 16, rank=1, world=4).load_state_dict(state)
+
+
+def start_rank(data: Path, rank: int, batches: int) -> subprocess.Popen[bytes]:
+    script = Path(__file__).with_name("rank_run.py")
+    command = [sys.executable, str(script), str(data), str(rank), "2", str(batches), str(data / f"rank{rank}.jsonl")]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, start_new_session=True)
+
+
+@pytest.mark.slow
+def test_two_ranks_of_two_workers_killed_and_resumed_read_the_undisturbed_stream(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    lock = lock_text(tmp_path)
+    write_lock(tmp_path / "lock.json", lock)
+    logs = [tmp_path / f"rank{rank}.jsonl" for rank in range(2)]
+    ranks = [start_rank(tmp_path, rank, 10_000) for rank in range(2)]
+    deadline = time.monotonic() + 120
+    while any(not log.exists() or log.read_text().count("\n") < 9 + 4 * rank for rank, log in enumerate(logs)):
+        assert time.monotonic() < deadline, "the ranks did not start"
+        time.sleep(0.05)
+    for process in ranks:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    killed = [log.read_text().count("\n") for log in logs]
+    batches = max(killed) + 10
+    for process in [start_rank(tmp_path, rank, batches) for rank in range(2)]:
+        assert process.wait(120) == 0
+    seen = [facts for log in logs for line in log.read_text().splitlines() for facts in json.loads(line)["items"]]
+    alone = take(MixtureDataset(lock, tmp_path, 16, 0, len(seen)), len(seen))
+    assert len(seen) == 2 * 3 * batches
+    assert sorted(map(tuple, seen)) == [facts(item) for item in alone]
+
+
+def test_a_place_in_the_stream_can_be_resumed_with_another_number_of_workers(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    lock = lock_text(tmp_path)
+    stream, place = (MixtureStream(lock, tmp_path, 16, 1, 2, batch=4) for _ in range(2))
+    whole = [facts(item) for item in take(stream, 40)]
+    place.advance(12)
+    resumed = MixtureStream(lock, tmp_path, 16, 1, 2, batch=4)
+    resumed.load_state_dict(json.loads(json.dumps(place.state_dict())))
+    loader = DataLoader(resumed, batch_size=4, num_workers=2, collate_fn=as_is)
+    assert [facts(item) for items in take(loader, 7) for item in items] == whole[12:]

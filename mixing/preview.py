@@ -1,0 +1,253 @@
+"""A page that shows what a locked mixture deals: composition, examples as the trainer gets them, what is in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader
+
+from encoders.sample import Sample
+from mixing.accounting import Account, index_of, simulate
+from mixing.lock import Lock, LockedSource, Stream, unpack_bits
+from mixing.pictures import data_uri, fit
+from mixing.reader import MixtureItem, MixtureReader
+from mixing.records import parse_sample
+from mixing.shards import read_parts, read_row
+from mixing.storage import write_atomic
+
+_COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}
+_DEPTH_EDGES = np.geomspace(0.1, 1000, 41)
+_CELL = 160
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One bar of a histogram: its label, height and what it says."""
+
+    label: str
+    height: float
+    title: str
+
+
+def write_preview(
+    lock: Lock, data: Path, size: int, out: Path, count: int = 100_000, examples: int = 6, looked_at: int = 64
+) -> Account:
+    """Write the page, self-contained.
+
+    Args:
+        size: side of the pictures in pixels, as in training.
+        count: examples to account for.
+        examples: examples shown of each stream, its first draws.
+        looked_at: raw records of each source whose depth and instances go into the histograms, evenly spread.
+
+    Returns:
+        The account that the page shows.
+
+    Raises:
+        InputError: a shard is not the one that was locked.
+    """
+    account = simulate(lock, count)
+    reader = MixtureReader(lock, data, size)
+    first = [reader.item(index) for index in range(min(count, 256))]
+    template = Environment(loader=PackageLoader("mixing", "."), autoescape=True).get_template("preview.html")
+    template.globals.update(share_words=share_words, stream_words=stream_words, left_out_words=left_out_words)
+    page = template.render(
+        lock=lock,
+        account=account,
+        size=size,
+        kinds=_groups(account, lambda stream: stream.kind),
+        tasks=_groups(account, lambda stream: stream.task),
+        sources=_groups(account, lambda stream: stream.source),
+        licences=_licences(lock, account),
+        colors=_COLORS,
+        curve=_curve(lock, count),
+        first=[(item.kind, f"{item.index}: {item.source}, {item.example.task}") for item in first],
+        codecs=Counter(_codec(item) for item in first).most_common(),
+        sheet=[
+            (row, _figures(reader, number, min(examples, row.drawn), count))
+            for number, row in enumerate(account.streams)
+            if row.drawn
+        ],
+        contents=[_contents(data, source, looked_at) for source in lock.sources if source.form == "raw"],
+        replaced=reader.ledger.replaced,
+    )
+    write_atomic(out, page.encode())
+    return account
+
+
+def _groups(account: Account, name: Any) -> list[tuple[str, float, int, float]]:
+    """Return (name, asked share, drawn, drawn share) rows, the largest first."""
+    rows = [
+        (group, float(asked / account.count), drawn, drawn / account.count)
+        for group, (asked, drawn) in account.by(name).items()
+    ]
+    return sorted(rows, key=lambda row: -row[1])
+
+
+def _licences(lock: Lock, account: Account) -> list[tuple[str, float]]:
+    """Return the share of examples by the licence of their records: pools are dealt evenly."""
+    shares: Counter[str] = Counter()
+    drawn = {name: count for name, (_, count) in account.by(lambda stream: stream.source).items()}
+    for source in lock.sources:
+        total = sum(source.licences.values())
+        for licence, records in source.licences.items():
+            shares[licence] += drawn.get(source.name, 0) * records / total / account.count  # type: ignore[assignment]
+    return [(licence, float(share)) for licence, share in shares.most_common()]
+
+
+def _curve(lock: Lock, count: int, windows: int = 60) -> list[tuple[str, str, str]]:
+    """Return for each kind its asked share and its realised one over the stream, as points of SVG lines.
+
+    Empty when no share changes. The chart is 600 x 180; realised shares are counts over a sixtieth of the stream.
+    """
+    if all(len({share for _, share in stream.share}) == 1 for stream in lock.streams) or count < windows:
+        return []
+    schedule = lock.schedule()
+    edges = [count * number // windows for number in range(windows + 1)]
+    counts = np.array([schedule.counts(edge) for edge in edges], float)
+    quotas = np.array([[float(schedule.quota(k, edge)) for k in range(schedule.size)] for edge in edges])
+    lines = []
+    for kind in _COLORS:
+        mine = [number for number, stream in enumerate(lock.streams) if stream.kind == kind]
+        if mine:
+            asked, realised = (np.diff(values[:, mine].sum(axis=1)) / np.diff(edges) for values in (quotas, counts))
+            lines.append((kind, _points(asked), _points(realised)))
+    return lines
+
+
+def _points(shares: Sequence[float]) -> str:
+    return " ".join(
+        f"{600 * (number + 0.5) / len(shares):.1f},{180 * (1 - share):.1f}" for number, share in enumerate(shares)
+    )
+
+
+def _codec(item: MixtureItem) -> tuple[str, str]:
+    codec = str(item.example.spec.get("codec", "plain picture"))
+    return item.example.task, codec.partition(":")[0]
+
+
+def _figures(reader: MixtureReader, stream: int, examples: int, count: int) -> list[dict[str, Any]]:
+    figures = []
+    for ordinal in range(examples):
+        item = reader.item(index_of(reader.schedule, stream, ordinal, count))
+        example = item.example
+        panels = [] if example.source is None else [("source", data_uri(fit(example.source, _CELL, _CELL)))]
+        panels.append(("target", data_uri(fit(example.target, _CELL, _CELL))))
+        figures.append({"index": item.index, "key": example.key, "prompt": example.prompt, "panels": panels})
+    return figures
+
+
+def _contents(data: Path, source: LockedSource, looked_at: int) -> dict[str, Any]:
+    """Look at some raw records of a source: sizes, depths, instances."""
+    samples = _some_samples(data, source, looked_at)
+    depth = np.zeros(len(_DEPTH_EDGES) - 1)
+    special = np.zeros(3)  # known pixels, no surface, unknown
+    things, areas = [], []
+    categories: Counter[str] = Counter()
+    for sample in samples:
+        if sample.depth_m is not None:
+            depth += np.histogram(sample.depth_m[np.isfinite(sample.depth_m)], _DEPTH_EDGES)[0]
+            special += [
+                np.isfinite(sample.depth_m).sum(),
+                np.isinf(sample.depth_m).sum(),
+                np.isnan(sample.depth_m).sum(),
+            ]
+        mine = [instance for instance in sample.instances if instance.is_thing]
+        if sample.instance_ids is not None:
+            things.append(len(mine))
+            areas += [instance.visible_pixels / sample.instance_ids.size for instance in mine]
+        categories.update(instance.category for instance in mine)
+    sizes = Counter(f"{sample.image.shape[1]} x {sample.image.shape[0]}" for sample in samples)
+    return {
+        "name": source.name,
+        "looked_at": len(samples),
+        "sizes": sizes.most_common(6),
+        "depth": _depth_bars(depth) if depth.any() else [],
+        "depth_shares": special / special.sum() if special.any() else special,
+        "things": _count_bars(things) if things else [],
+        "areas": _area_bars(areas) if areas else [],
+        "categories": categories.most_common(24),
+    }
+
+
+def _some_samples(data: Path, source: LockedSource, looked_at: int) -> list[Sample]:
+    usable = []
+    for number, shard in enumerate(source.shards):
+        flags = np.zeros(shard.count, bool)
+        for text in shard.usable.values():
+            flags |= unpack_bits(text, shard.count)
+        usable += [(number, int(place)) for place in np.flatnonzero(flags)]
+    chosen = [usable[len(usable) * number // looked_at] for number in range(min(looked_at, len(usable)))]
+    if len(usable) <= looked_at:
+        chosen = usable
+    samples = []
+    for number, place in chosen:
+        tar = data / source.path / source.shards[number].name
+        row = read_row(tar.with_suffix(".json"))
+        key = sorted(row.samples)[place]
+        with tar.open("rb") as file:
+            samples.append(parse_sample(key, read_parts(file, row, key)))
+    return samples
+
+
+def _depth_bars(counts: np.ndarray[Any, np.dtype[np.float64]]) -> list[Bar]:
+    total = counts.sum()
+    return [
+        Bar(
+            f"{low:g}" if number % 10 == 0 else "",
+            count / counts.max(),
+            f"{low:.3g} to {high:.3g} m: {100 * count / total:.1f} % of known pixels",
+        )
+        for number, (low, high, count) in enumerate(zip(_DEPTH_EDGES, _DEPTH_EDGES[1:], counts))
+    ]
+
+
+def _count_bars(things: Sequence[int]) -> list[Bar]:
+    most = min(max(things), 30)
+    counts = np.bincount(np.minimum(things, most), minlength=most + 1)
+    return [
+        Bar(
+            (f"{number}+" if number == most and max(things) > most else f"{number}") if number % 2 == 0 else "",
+            count / counts.max(),
+            f"{number} objects: {count} pictures",
+        )
+        for number, count in enumerate(counts)
+    ]
+
+
+def _area_bars(areas: Sequence[float]) -> list[Bar]:
+    edges = np.geomspace(1e-4, 1, 17)
+    counts = np.histogram(np.clip(areas, 1e-4, 1), edges)[0]
+    return [
+        Bar(
+            f"{100 * low:g} %" if number % 4 == 0 else "",
+            count / max(1, counts.max()),
+            f"{100 * low:.2g} to {100 * high:.2g} % of the picture: {count} objects",
+        )
+        for number, (low, high, count) in enumerate(zip(edges, edges[1:], counts))
+    ]
+
+
+def share_words(share: Fraction | float) -> str:
+    """Write a share as a percentage with as many digits as it needs."""
+    value = 100 * float(share)
+    return f"{value:.3g} %" if value < 99.95 else "100 %"
+
+
+def stream_words(stream: Stream) -> str:
+    """Say the share of a stream in a few words: one figure, or from where to where."""
+    points = [(index, Fraction(share)) for index, share in stream.share]
+    if len({share for _, share in points}) == 1:
+        return share_words(points[0][1])
+    return f"{share_words(points[0][1])} to {share_words(points[-1][1])}"
+
+
+def left_out_words(left_out: Mapping[str, int]) -> str:
+    """Say how many records of a source are not drawn, and why."""
+    return ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "none"
