@@ -23,7 +23,7 @@ Progress = Callable[[int, int], None]
 SampleTask = Literal["depth", "normals", "semantic", "instance", "referring"]
 
 
-class EvaluateConfig(Config):
+class ScoreConfig(Config):
     """What to score.
 
     Args:
@@ -47,7 +47,7 @@ class EvaluateConfig(Config):
     title: str = "Evaluation"
 
 
-def load_benchmark(config: EvaluateConfig, data: Path) -> Benchmark:
+def load_benchmark(config: ScoreConfig, data: Path) -> Benchmark:
     """Read the benchmark a configuration names; relative folders count from `data`.
 
     Raises:
@@ -74,7 +74,7 @@ def load_benchmark(config: EvaluateConfig, data: Path) -> Benchmark:
 
 
 def evaluate(
-    config: EvaluateConfig, predictions: Path, out: Path, data: Path = Path(), progress: Progress | None = None
+    config: ScoreConfig, predictions: Path, out: Path, data: Path = Path(), progress: Progress | None = None
 ) -> dict[str, Any]:
     """Score a folder of generated pictures and write `result.json` and `report.html` to `out`.
 

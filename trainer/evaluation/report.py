@@ -26,6 +26,7 @@ from trainer.evaluation.benchmarks.items import (
 from trainer.evaluation.score import Case, Result
 
 CELL = 246
+_RIGHT, _WRONG, _UNKNOWN = (46, 160, 67), (207, 34, 46), (208, 215, 222)
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def _case(case: Case) -> dict[str, Any]:
     panels: list[tuple[str, UInt8Image]] = [] if case.image is None else [("input", case.image)]
     panels.append(("truth", _truth_picture(case.truth, case.item, case.spec)))
     panels.append(("generated", case.answer))
-    panels += [_error_panel(case.truth, prediction)]
+    panels.append(_error_panel(case.truth, prediction, case.item))
     words = [form.format(case.metrics[name]) for name, form in _ITEM_METRICS[case.spec["task"]]]
     return {
         "name": case.item.name,
@@ -176,15 +177,20 @@ def _truth_picture(truth: Truth, item: Item, spec: Mapping[str, Any]) -> UInt8Im
             picture = np.full((*truth.labels.shape, 3), spec["background"], np.uint8)
             for name, color in spec["legend"]:
                 picture[truth.labels == item.classes.get(name, -2)] = color
+            picture[~_is_class(truth, item)] = _UNKNOWN
             return picture
         case MaskTruth():
             picture = np.full((*truth.mask.shape, 3), spec["background"], np.uint8)
             picture[truth.mask] = spec["legend"][item.position][1]
             if truth.ignore is not None:
-                picture[truth.ignore] = 128
+                picture[truth.ignore] = _UNKNOWN
             return picture
         case InstancesTruth():
             return ids_picture(_id_map(truth.annotators[0]))
+
+
+def _is_class(truth: SemanticTruth, item: Item) -> NDArray[np.bool_]:
+    return np.isin(truth.labels, list(item.classes.values()))
 
 
 def _id_map(masks: NDArray[np.bool_]) -> NDArray[np.uint16]:
@@ -194,10 +200,7 @@ def _id_map(masks: NDArray[np.bool_]) -> NDArray[np.uint16]:
     return ids
 
 
-_RIGHT, _WRONG, _UNKNOWN = (46, 160, 67), (207, 34, 46), (208, 215, 222)
-
-
-def _error_panel(truth: Truth, prediction: Any) -> tuple[str, UInt8Image]:
+def _error_panel(truth: Truth, prediction: Any, item: Item) -> tuple[str, UInt8Image]:
     match truth:
         case DepthTruth():
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -210,7 +213,7 @@ def _error_panel(truth: Truth, prediction: Any) -> tuple[str, UInt8Image]:
             known = truth.normals.any(axis=-1) & (True if truth.valid is None else truth.valid)
             return "angle, white 0° to red 60°", _heat(error / 60, known)
         case SemanticTruth():
-            return "right (green), wrong (red)", _verdict(prediction == truth.labels, truth.labels >= 0)
+            return "right (green), wrong (red)", _verdict(prediction == truth.labels, _is_class(truth, item))
         case MaskTruth():
             known = (prediction | truth.mask) & ~(np.zeros_like(truth.mask) if truth.ignore is None else truth.ignore)
             return "shared (green), not shared (red)", _verdict(prediction == truth.mask, known)

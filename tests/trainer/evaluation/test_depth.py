@@ -77,6 +77,26 @@ def test_affine_fit_is_numpys_least_squares():
     )
 
 
+def test_figures_of_marigold():
+    """Printed by Marigold's src/util/alignment.py and metric.py (clip to 1e-3 .. 10 m between them) on these arrays."""
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(0.3, 12, (120, 160))
+    truth[:5] = 0
+    prediction = np.abs(truth * rng.uniform(0.6, 1.6, truth.shape)) + 0.1
+    result = depth_metrics(prediction, truth, DepthProtocol(max_m=10.0, alignment="affine_lsq"))
+    exact = {
+        "abs_rel": 0.3535850048350047,
+        "sq_rel": 0.4505718941862924,
+        "rmse_m": 1.3354198029547313,
+        "rmse_log": 0.38852704932510224,
+        "log10": 0.12224177991711337,
+        "silog_marigold": 37.500841102252544,
+    }
+    assert {name: result[name] for name in exact} == pytest.approx(exact, rel=1e-12)
+    shares = {"delta1": 0.52961171, "delta2": 0.81710029, "delta3": 0.92103541}  # single precision there
+    assert {name: result[name] for name in shares} == pytest.approx(shares, abs=5e-8)
+
+
 @pytest.mark.parametrize("alignment", ["none", "scale_median", "affine_lsq", "affine_disparity_lsq", "log_affine"])
 def test_sky_code_is_clipped_and_never_makes_a_mean_infinite(alignment):
     truth = _scene()

@@ -19,7 +19,7 @@ from tests.conftest import tiny_sample
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
 from trainer.evaluation.benchmarks import read_benchmark
 from trainer.evaluation.benchmarks.items import Benchmark, Item
-from trainer.evaluation.evaluate import EvaluateConfig, evaluate, summary_lines, write_requests, write_result
+from trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
 from trainer.evaluation.samples import TASKS, Questions, read_sample_questions, sample_questions
 from trainer.evaluation.score import COPY, score
 
@@ -107,8 +107,8 @@ def _eth3d(folder: Path, count: int = 3) -> list[np.ndarray]:
     return depths
 
 
-def _config(folder: Path, benchmark: str = "eth3d", **values: object) -> EvaluateConfig:
-    return EvaluateConfig(benchmark=benchmark, folder=folder, **values)
+def _config(folder: Path, benchmark: str = "eth3d", **values: object) -> ScoreConfig:
+    return ScoreConfig(benchmark=benchmark, folder=folder, **values)
 
 
 @pytest.fixture

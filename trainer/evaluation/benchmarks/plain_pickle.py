@@ -43,7 +43,7 @@ def read_plain_pickle(path: Path) -> Any:
         for opcode, argument, _ in pickletools.genops(data):
             if opcode.name in _CALLING:
                 raise InputError(f"{path}: the pickle holds more than plain data ({opcode.name} {argument}); {advice}")
-            if opcode.name in _MEMO and int(argument) > len(data):  # the unpickler allocates a table of this size
+            if opcode.name in _MEMO and int(argument or 0) > len(data):  # the unpickler allocates a table of this size
                 raise InputError(f"{path}: damaged pickle (memo {argument} in {len(data)} bytes); {advice}")
         return _PlainUnpickler(io.BytesIO(data), encoding="utf-8", errors="replace").load()
     except (pickle.UnpicklingError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError) as error:
