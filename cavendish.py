@@ -1,7 +1,7 @@
 """The command line: one thin verb per stage; each imports its stage only when it runs.
 
-Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage; `audit`
-adds 3 (coverage incomplete) and 4 (only pairs to review).
+Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage;
+`audit` adds 3 (coverage incomplete) and 4 (only pairs to review).
 """
 
 from __future__ import annotations

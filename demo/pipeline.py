@@ -142,7 +142,9 @@ def _evaluate(data: Path, engine: Engine, progress: Progress) -> str:
 
     _write_real_depth(data / "raw/real_depth")
     settings = read_config(EvaluateConfig, EXAMPLES / "evaluate.yaml")
-    return evaluate_generator(settings, data / "evaluation", data, progress)
+    summary = evaluate_generator(settings, data / "evaluation", data, progress)
+    asked = {task: result["items"] for tasks in summary["sets"].values() for task, result in tasks.items()}
+    return "answers scored: " + ", ".join(f"{count} {task}" for task, count in asked.items())
 
 
 def _write_real_depth(directory: Path) -> None:
@@ -165,7 +167,7 @@ STAGES = (
     Stage("audit", _audit("audit/first", ())),
     Stage("audit without the leak", _audit("audit/final", ("exclude=[audit/first/exclude.json]",))),
     Stage("mix", _mix),
-    Stage("train the base", _train("train_base.yaml", "training/base")),
-    Stage("tune on the mixture", _train("train_tune.yaml", "training/tune")),
+    Stage("train the base", _train("train_base.yaml", "train/base")),
+    Stage("tune on the mixture", _train("train_tune.yaml", "train/tuned")),
     Stage("evaluate", _evaluate),
 )

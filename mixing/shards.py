@@ -260,7 +260,7 @@ def read_parts(file: BinaryIO, row: Row, key: str, names: Collection[str] | None
 
 
 def read_shard(path: Path) -> Iterator[Sample | Example]:
-    """Yield the records of one committed shard, in order, each part's hash checked.
+    """Yield the records of one committed shard, ordered by key, each part's hash checked.
 
     Raises:
         InputError: no row beside the tar, or a damaged part or record.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
 from mixing.images import decode_rgb
@@ -124,6 +125,7 @@ def score(
     read_answer: ReadAnswer,
     specs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    fitted: Mapping[str, NDArray[Any]] | None = None,
 ) -> Result:
     """Score generated pictures on a benchmark.
 
@@ -131,6 +133,7 @@ def score(
         read_answer: returns the generated picture of an item, of any size.
         specs: decode specs by picture name, or for all as "*", that replace those of the items.
         progress: called with (done, total) after each item.
+        fitted: the blind guesses (`fit_guesses`) when they are fitted on other truth than the benchmark's own.
 
     Returns:
         The result: rows "prediction", the blind guesses, the input handed back, and published figures.
@@ -141,7 +144,8 @@ def score(
     if not benchmark.items:
         raise InputError(f"{benchmark.name}: no items to score")
     tallies = {"prediction": new_tally(benchmark)}
-    fitted = fit_guesses(benchmark, (_truth(item) for item in benchmark.items))
+    if fitted is None:
+        fitted = fit_guesses(benchmark, (_truth(item) for item in benchmark.items))
     per_item: list[dict[str, Any]] = []
     worst: list[tuple[float, int, Case]] = []
     resized: dict[str, int] = {}
