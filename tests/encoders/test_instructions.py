@@ -1,0 +1,293 @@
+"""Examples: the target decodes to the truth by the spec alone, the legend reads back from the prompt alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from encoders import instructions, wordings
+from encoders.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, VOCABULARY, absent_categories
+from encoders.colormaps import COLORMAPS
+from encoders.depth import DecodedDepth
+from encoders.instances import DecodedInstances
+from encoders.instructions import Segmentation, decode_example, make_example, tasks_of
+from encoders.legend_parser import normal_name, parse_legend
+from encoders.palettes import COLOR_NAMES, separation
+from encoders.prompts import all_wordings
+from encoders.sample import TASKS, InputError, Instance, Sample
+from tests.conftest import tiny_sample
+
+SEED = st.integers(0, 2**32 - 1)
+CATEGORIES = ("chair", "table", "lamp", "vase", "traffic light", "wooden box", "orange", "person", "odd: {name}, 7")
+
+
+def busy_sample(seed: int) -> Sample:
+    """Up to eight boxes that hide one another, some of one class, on a far wall."""
+    rng = np.random.default_rng(seed)
+    ids = np.zeros((64, 64), np.uint16)
+    depth_m = np.full((64, 64), 9.0, np.float32)
+    words: dict[int, tuple[str, dict[str, str]]] = {}
+    for i in range(1, int(rng.integers(2, 9))):
+        x, y = rng.integers(0, 52, 2)
+        width, height = rng.integers(8, 20, 2)
+        ids[y : y + height, x : x + width] = i
+        depth_m[y : y + height, x : x + width] = rng.uniform(1, 8)
+        words[i] = str(rng.choice(CATEGORIES)), {"color": str(rng.choice(["red", "blue", "green"]))}
+    instances = []
+    for i, (category, attributes) in words.items():
+        rows, columns = np.nonzero(ids == i)
+        if len(rows):
+            box = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+            instances.append(Instance(i, category, len(rows), box, attributes, 1.0))
+    changes = {"depth_m": depth_m, "normals": None, "instance_ids": ids, "instances": tuple(instances)}
+    return dataclasses.replace(tiny_sample(), image=rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), **changes)
+
+
+def photo() -> Sample:
+    """A web photo: the mask of its main subject is all that is known."""
+    sample = tiny_sample()
+    subject = Instance(1, "salient object", 80, (2, 16, 12, 24))
+    ids = np.where(sample.instance_ids == 1, 1, 0).astype(np.uint16)
+    known = {"instance_ids": ids, "instances": (subject,), "exhaustive": False}
+    return Sample("photo", sample.image, "photos", "CC0-1.0", **known)
+
+
+def drawn(sample: Sample, task: str, seed: int, **options: float) -> instructions.Example:
+    return make_example(sample, task, np.random.default_rng([seed, 7]), **options)
+
+
+def stated(prompt: str) -> dict[str, tuple[int, int, int]]:
+    return {"background": (0, 0, 0), **parse_legend(prompt)}
+
+
+def expected(spec: dict) -> dict[str, tuple[int, int, int]]:
+    legend = {normal_name(name): tuple(color) for name, color in spec["legend"]}
+    return {**legend, "background": tuple(spec["background"])}
+
+
+def test_tasks_of() -> None:
+    assert tasks_of(tiny_sample()) == TASKS
+    assert tasks_of(photo()) == ("semantic", "instance", "referring")
+    nothing = dataclasses.replace(photo(), instances=(), instance_ids=None)
+    assert tasks_of(nothing) == ()
+    unknown = dataclasses.replace(tiny_sample(), depth_m=np.full((32, 32), np.nan, np.float32))
+    assert "depth" not in tasks_of(unknown)
+    with pytest.raises(InputError, match=r"photo: cannot serve task 'depth'; it serves semantic, instance, referring"):
+        drawn(photo(), "depth", 0)
+    with pytest.raises(InputError, match="'seg' is not known"):
+        drawn(photo(), "seg", 0)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_prompt(task: str) -> None:
+    first, again = (drawn(tiny_sample(), task, 3) for _ in range(2))
+    assert first.target.tobytes() == again.target.tobytes()
+    assert (first.key, first.prompt, dict(first.spec)) == (again.key, again.prompt, dict(again.spec))
+    others = [drawn(tiny_sample(), task, seed) for seed in range(200)]
+    assert len({example.key for example in others}) == 200
+    assert len({example.prompt for example in others}) >= 30
+    assert all(example.target.dtype == np.uint8 and example.target.flags.c_contiguous for example in others)
+
+
+@pytest.mark.parametrize(
+    ("task", "groups"),
+    [
+        ("depth", ["DEPTH"]),
+        ("depth", ["DEPTH_COLORMAP"]),
+        ("normals", ["NORMALS"]),
+        ("semantic", ["SEMANTIC"]),
+        ("instance", ["INSTANCE"]),
+        ("referring", ["REFERRING"]),
+        ("generate", ["GENERATE"]),
+        ("edit", ["EDIT"]),
+    ],
+)
+def test_at_least_forty_wordings_per_task_that_differ_in_more_than_a_choice(task: str, groups: list[str]) -> None:
+    for group in groups:
+        templates = getattr(wordings, group)
+        skeletons = {
+            re.sub(r"[\W_]+", " ", re.sub(r"\{\w+\}|\[.*?\]", " ", line)).strip().lower() for line in templates
+        }
+        assert len(skeletons) >= 40, (task, group)
+        every = all_wordings(templates)
+        assert len(every) == len(set(every))
+        assert not any("[" in text or "|" in text or "  " in text for text in every)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEED)
+def test_depth_decodes_to_metres_and_the_prompt_names_the_color_map(seed: int) -> None:
+    sample = busy_sample(seed)
+    depth_m = sample.depth_m.copy()
+    depth_m[:8], depth_m[8:12] = np.inf, np.nan
+    sample = dataclasses.replace(sample, depth_m=depth_m)
+    example = drawn(sample, "depth", seed)
+    decoded = decode_example(json.loads(json.dumps(dict(example.spec))), example.target)
+    assert isinstance(decoded, DecodedDepth)
+    finite = np.isfinite(depth_m)
+    assert not decoded.confident[8:12].any(), "unknown must not read as a depth"
+    named = [name for name in COLORMAPS if name in example.prompt]
+    if example.spec["codec"] == "cube-walk/1":
+        assert not named
+        np.testing.assert_allclose(decoded.depth_m[finite], depth_m[finite], rtol=0.002)
+        assert np.isposinf(decoded.depth_m[:8]).all()
+    else:
+        near_m, far_m = (float(x) for x in re.findall(r"\b(\d+(?:\.\d+)?)\s?m(?:eters|etres)?\b", example.prompt)[:2])
+        assert example.spec["codec"] == f"{named[0]}/1:near={near_m!r},far={far_m!r}"
+        inside = finite & (depth_m <= far_m)
+        assert (depth_m[finite] >= near_m).all()
+        assert inside.sum() >= 0.9 * finite.sum()
+        np.testing.assert_allclose(decoded.depth_m[inside], depth_m[inside], atol=1.01 * (far_m - near_m) / 255)
+
+
+def test_normals_generate_and_edit() -> None:
+    sample = tiny_sample()
+    normals = decode_example(drawn(sample, "normals", 0).spec, drawn(sample, "normals", 0).target)
+    assert np.degrees(np.arccos(np.clip((normals * sample.normals).sum(-1)[8:], -1, 1))).max() < 0.5
+    assert not normals[:8].any(), "unknown stays unknown"
+    for seed in range(30):
+        generate, edit = drawn(sample, "generate", seed), drawn(sample, "edit", seed)
+        assert generate.source is None
+        assert np.array_equal(decode_example(generate.spec, generate.target), sample.image)
+        assert "red chair and a blue table" in generate.prompt
+        assert np.array_equal(edit.source, sample.image)
+        assert np.array_equal(edit.target, sample.edit.image)
+        assert "make the chair green" in edit.prompt.lower()
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEED)
+def test_semantic_decodes_and_its_legend_reads_back_from_the_prompt(seed: int) -> None:
+    sample = busy_sample(seed)
+    example = drawn(sample, "semantic", seed)
+    assert stated(example.prompt) == expected(example.spec)
+    assert separation([*expected(example.spec).values()]) >= 50
+    decoded = decode_example(json.loads(json.dumps(dict(example.spec))), example.target)
+    assert isinstance(decoded, Segmentation)
+    present = {instance.category for instance in sample.instances}
+    for name in decoded.names:
+        members = [instance.id for instance in sample.instances if instance.category == name]
+        assert np.array_equal(decoded.mask(name), np.isin(sample.instance_ids, members)), name
+        assert name in present or name in VOCABULARY
+
+
+@settings(max_examples=100, deadline=None)
+@given(SEED)
+def test_instances_of_one_class_decode_one_by_one(seed: int) -> None:
+    sample = busy_sample(seed)
+    example = drawn(sample, "instance", seed)
+    assert stated(example.prompt)["background"] == tuple(example.spec["background"])
+    decoded = decode_example(example.spec, example.target)
+    assert isinstance(decoded, DecodedInstances)
+    members = [instance.id for instance in sample.instances if instance.category == example.spec["category"]]
+    colors = {tuple(color) for color in example.target.reshape(-1, 3).tolist()} - {tuple(example.spec["background"])}
+    assert len(colors) == len(members)
+    for member in members:
+        (drawn_color,) = {tuple(color) for color in example.target[sample.instance_ids == member].tolist()}
+        assert drawn_color in colors
+    large = [member for member in members if (sample.instance_ids == member).sum() >= 64]
+    for member in large:
+        inside = decoded.ids[sample.instance_ids == member]
+        assert np.bincount(inside).argmax() > 0
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEED)
+def test_referring_decodes_and_its_legend_reads_back_from_the_prompt(seed: int) -> None:
+    sample = busy_sample(seed)
+    if "referring" not in tasks_of(sample):
+        return
+    example = drawn(sample, "referring", seed, negative_probability=0.3)
+    assert stated(example.prompt) == expected(example.spec)
+    decoded = decode_example(example.spec, example.target)
+    assert isinstance(decoded, Segmentation)
+    assert len(decoded.names) == len(example.spec["kinds"]) <= instructions.MAX_EXPRESSIONS
+    for name, kind in zip(decoded.names, example.spec["kinds"]):
+        named = set(np.unique(sample.instance_ids[decoded.mask(name)]).tolist())
+        assert 0 not in named
+        assert {"none": len(named) == 0, "multi": len(named) >= 2}.get(kind, len(named) == 1), (name, kind)
+        assert np.array_equal(decoded.mask(name), np.isin(sample.instance_ids, list(named)))
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "referring"])
+def test_negatives_are_empty_and_only_where_all_objects_are_known(task: str) -> None:
+    sample = tiny_sample()
+    for seed in range(40):
+        example = drawn(sample, task, seed, negative_probability=1.0)
+        background = np.array(example.spec["background"], np.uint8)
+        kinds = example.spec.get("kinds", ["none"])
+        if kinds == ["none"]:
+            assert (example.target == background).all()
+        assert "none" in kinds
+        certain = drawn(sample, task, seed, negative_probability=0.0)
+        assert (certain.target != np.array(certain.spec["background"], np.uint8)).any()
+        partial = drawn(dataclasses.replace(sample, exhaustive=False), task, seed, negative_probability=1.0)
+        assert (partial.target != np.array(partial.spec["background"], np.uint8)).any()
+    share = np.mean([not np.ptp(drawn(sample, "instance", seed).target.reshape(-1, 3), 0).any() for seed in range(600)])
+    assert abs(share - instructions.NEGATIVE_PROBABILITY) < 0.04
+
+
+def test_a_photo_of_one_subject_serves_three_tasks() -> None:
+    sample = photo()
+    mask = sample.instance_ids == 1
+    for seed in range(80):
+        for task in tasks_of(sample):
+            example = drawn(sample, task, seed)
+            background = np.array(example.spec["background"], np.uint8)
+            assert np.array_equal((example.target != background).any(-1), mask)
+        assert drawn(sample, "semantic", seed).spec["legend"][0][0] in SALIENT_WORDS
+        assert drawn(sample, "referring", seed).spec["legend"][0][0] in SALIENT_EXPRESSIONS
+
+
+def test_every_notation_is_used() -> None:
+    prompts = [drawn(busy_sample(seed), "semantic", seed).prompt for seed in range(400)]
+    patterns = {
+        "json": r"\{\s*\"",
+        "python": r"\{'",
+        "hex": r"#[0-9a-f]{6}",
+        "HEX": r"#[0-9A-F]{6}",
+        "round brackets": r"\(\d+, \d+, \d+\)",
+        "square brackets": r"\[\d+, \d+, \d+\]",
+        "no brackets": r"\b\d+ \d+ \d+\b",
+        "names": rf"\b({'|'.join(COLOR_NAMES)})\b",
+        "lines": r"\n- ",
+        "table": r"\| class \|",
+        "arrow": r" (->|→) ",
+        "background entry": r"\bbackground\b",
+        "the rest": r"[Ee]verything else|[Tt]he rest",
+    }
+    assert {name for name, pattern in patterns.items() if any(re.search(pattern, p) for p in prompts)} == set(patterns)
+
+
+def test_classes_that_could_be_meant_are_never_called_absent() -> None:
+    rng = np.random.default_rng(0)
+    absent = set(absent_categories(["couch", "kitchen knife", "office chair", "woman"], 500, rng))
+    assert absent.isdisjoint({"sofa", "knife", "chair", "person"})
+    assert len(absent) > 80
+    assert absent_categories(["salient object"], 5, rng) == ()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({}, "'task'"),
+        ({"task": "paint"}, "'paint' is not known"),
+        ({"task": "depth"}, "'codec'"),
+        ({"task": "depth", "codec": "cube-walk/9"}, "cube-walk/9"),
+        ({"task": "normals", "codec": "cube-walk/1"}, "is read with"),
+        ({"task": "semantic", "codec": "legend/1", "legend": [["a", [1, 2, 300]]]}, "color of 'a'"),
+        ({"task": "semantic", "codec": "legend/1", "legend": [["a"]]}, "row"),
+        ({"task": "referring", "codec": "legend/1", "legend": [["a", [1, 2, 3]]]}, "'background'"),
+        ({"task": "instance", "codec": "instances/1", "background": "black"}, "three integers"),
+    ],
+)
+def test_odd_specs_get_one_clear_line(spec: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        decode_example(spec, np.zeros((4, 4, 3), np.uint8))
+    assert "\n" not in str(caught.value)
