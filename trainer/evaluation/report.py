@@ -39,7 +39,7 @@ class Column:
     more_is_better: bool = True
 
 
-_COLUMNS: Mapping[str, tuple[Column, ...]] = {
+COLUMNS: Mapping[str, tuple[Column, ...]] = {
     "depth": (
         Column("delta1", "δ1", ".3f"),
         Column("delta2", "δ2", ".3f"),
@@ -75,7 +75,7 @@ _COLUMNS: Mapping[str, tuple[Column, ...]] = {
         Column("coco.ap", "COCO AP", ".3f"),
     ),
 }
-_TITLES = {
+TITLES = {
     "depth": "Metric depth",
     "normals": "Surface normals",
     "semantic": "Semantic segmentation",
@@ -101,7 +101,7 @@ def render_report(result: Result, title: str) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     return environment.get_template("report.html").render(
         title=title,
-        task=_TITLES[values["task"]],
+        task=TITLES[values["task"]],
         values=values,
         columns=columns,
         rows=[_row(row, columns) for row in values["rows"]],
@@ -114,13 +114,13 @@ def render_report(result: Result, title: str) -> str:
 
 def _columns(values: Mapping[str, Any]) -> tuple[Column, ...]:
     """Return the task's columns that any row has a value for, the headline of a referring set first."""
-    columns = _COLUMNS[values["task"]]
+    columns = COLUMNS[values["task"]]
     if values["task"] == "referring":
         columns = tuple(sorted(columns, key=lambda column: column.metric != values["headline"]))
-    return tuple(c for c in columns if any(_look_up(row, c.metric) is not None for row in values["rows"]))
+    return tuple(c for c in columns if any(look_up(row, c.metric) is not None for row in values["rows"]))
 
 
-def _look_up(row: Mapping[str, Any], metric: str) -> Any:
+def look_up(row: Mapping[str, Any], metric: str) -> Any:
     metrics = row["metrics"]
     if row["kind"] == "published":
         return {_PUBLISHED_PLACES.get(name, name): value for name, value in metrics.items()}.get(metric)
@@ -130,7 +130,7 @@ def _look_up(row: Mapping[str, Any], metric: str) -> Any:
 
 
 def _row(row: Mapping[str, Any], columns: tuple[Column, ...]) -> dict[str, Any]:
-    found = [_look_up(row, column.metric) for column in columns]
+    found = [look_up(row, column.metric) for column in columns]
     cells = ["" if value is None else format(value, column.format) for value, column in zip(found, columns)]
     return {"kind": row["kind"], "name": row["name"], "remark": row.get("remark", ""), "cells": cells}
 
