@@ -204,10 +204,11 @@ def _mixture(data: Path) -> dict[str, Any]:
         rows.append((f"{stream.source} / {stream.task}", stream.kind, f"{stream.pool}", f"{100 * asked:.3f} %",
                      f"{drawn}", f"{100 * drawn / total:.3f} %", f"{drawn - asked * total:+.2f}"))  # fmt: skip
     left_out = {reason: number for source in lock.sources for reason, number in source.left_out.items()}
+    reasons = ", ".join(f"{number} ({reason})" for reason, number in left_out.items()) or "nothing"
     words = (
         f"Lock {lock.digest[:16]} names every shard by its sha256 and carries the audit's verdict "
         f"({'none' if lock.audit is None else lock.audit['verdict']}). At every prefix each stream is within one "
-        f"example of its share. Left out: {', '.join(f'{number} ({reason})' for reason, number in left_out.items()) or 'nothing'}."
+        f"example of its share. Left out: {reasons}."
     )
     head = ("source / task", "kind", "records", "asked", "drawn", "realised", "examples off")
     return {"words": words, "bars": bars, "head": head, "rows": rows}
@@ -218,9 +219,9 @@ def _training(data: Path) -> dict[str, Any]:
     settings = read_json(data / "train/tuned/train.json", "the result of training")["identity"]
     first = read_json(data / "train/base/train.json", "the result of training")
     words = (
-        f"The embedded generator draws {settings['size']}-pixel pictures and predicts the clean picture. It learned generation "
-        f"and editing for {first['steps']} steps, then was tuned for {settings['steps']} steps with vision tasks in the "
-        "mixture. Loss by task, averaged over 50 steps; the levels of two tasks are not comparable."
+        f"The embedded generator draws {settings['size']}-pixel pictures and predicts the clean picture. It learned "
+        f"generation and editing for {first['steps']} steps, then was tuned for {settings['steps']} steps with vision "
+        "tasks in the mixture. Loss by task, averaged over 50 steps; the levels of two tasks are not comparable."
     )
     charts = [
         {"title": "Base", "svg": Markup(line_chart(base, "step", "loss"))},

@@ -12,7 +12,7 @@ _WORDS = {
     "depth": "Planar metres, no alignment to the truth. The blind guesses are fitted on the training scenes.",
     "normals": "Degrees between predicted and true normals. The blind guesses are fitted on the training scenes.",
     "semantic": "Random legends, one for each prompt; one confusion over all pixels.",
-    "instance": "One class per prompt, a quarter of them for a class that is not there; masks by clustering of colours.",
+    "instance": "One class per prompt, a quarter of them for a class that is not there; masks by clustering colours.",
     "referring": "Expressions proved unique on the scene's facts; a tenth of them name what is not there.",
 }
 
