@@ -20,7 +20,7 @@ from trainer.evaluation.benchmarks.items import Benchmark, Item, Truth
 from trainer.evaluation.published import CAVEAT, PUBLISHED
 from trainer.evaluation.tally import new_tally
 
-RESULT_SCHEMA = "cavendish-evaluation/1"
+RESULT_SCHEMA = "cavendish-score/1"
 RESIZE_RULE = "were not of the truth's size: decoded first, then resized with nearest"
 COPY = "the input picture handed back"
 WORST = 8
@@ -146,6 +146,9 @@ def score(
     tallies = {"prediction": new_tally(benchmark)}
     if fitted is None:
         fitted = fit_guesses(benchmark, (_truth(item) for item in benchmark.items))
+        fitted_on = "the truth they are scored on"
+    else:
+        fitted_on = "other truth than they are scored on"
     per_item: list[dict[str, Any]] = []
     worst: list[tuple[float, int, Case]] = []
     resized: dict[str, int] = {}
@@ -170,7 +173,10 @@ def score(
         if progress is not None:
             progress(number + 1, len(benchmark.items))
     rows = [{"kind": _kind(name), "name": name, "metrics": tally.metrics()} for name, tally in tallies.items()]
-    return Result(_values(benchmark, rows, per_item, resized), tuple(case for _, _, case in worst))
+    return Result(
+        {**_values(benchmark, rows, per_item, resized), "guesses_fitted_on": fitted_on},
+        tuple(case for _, _, case in worst),
+    )
 
 
 def _truth(item: Item) -> Truth:

@@ -111,6 +111,19 @@ def test_sky_code_is_clipped_and_never_makes_a_mean_infinite(alignment):
         assert depth_metrics(np.full((1, 1), np.inf), np.ones((1, 1)))["rmse_m"] == pytest.approx(411.5)
 
 
+@pytest.mark.parametrize(
+    "alignment",
+    ["none", "scale_median", "scale_lsq", "affine_lsq", "affine_disparity_lsq", "log_shift", "log_affine"],
+)
+def test_black_decodes_to_0_m_which_no_fit_may_trip_over(alignment):
+    truth = _scene()
+    prediction = truth.copy()
+    prediction[0, :3] = 0
+    result = depth_metrics(prediction, truth, DepthProtocol(max_m=10.0, alignment=alignment))
+    assert np.isfinite([v for k, v in result.items() if k != "protocol"]).all()
+    assert result["delta1"] > 0.99
+
+
 def test_truth_range_is_strict_and_unknown_truth_does_not_count():
     truth = np.array([[np.nan, np.inf, 10.0, 0.0, 5.0, 1e-3, 9.999]])
     mask = valid_pixels(truth, DepthProtocol(max_m=10.0))

@@ -69,6 +69,16 @@ def test_questions_are_a_function_of_samples_and_seed(task: str):
     assert all((a.target == b.target).all() for a, b in zip(first.examples, again.examples))
 
 
+def test_guesses_fitted_elsewhere_are_said_to_be():
+    questions = sample_questions(_samples(), "depth", seed=3)
+    near = np.full(64, 0.1)
+    own = score(questions.benchmark, _targets(questions)).values
+    other = score(questions.benchmark, _targets(questions), fitted={"one depth everywhere": near}).values
+    assert own["guesses_fitted_on"] == "the truth they are scored on"
+    assert other["guesses_fitted_on"] == "other truth than they are scored on"
+    assert other["rows"][1]["metrics"]["delta1"] == 0
+
+
 def test_instances_are_asked_for_in_vain_too():
     result = score(*_pair(sample_questions(_samples(40), "instance", seed=0))).values
     metrics = result["rows"][0]["metrics"]
