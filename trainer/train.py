@@ -10,6 +10,9 @@ import csv
 import io
 import json
 import math
+import os
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -210,6 +213,7 @@ def _read_batches(items: Items, config: TrainConfig, first_step: int) -> Iterato
         num_workers=config.workers,
         collate_fn=_as_is,
         prefetch_factor=8 if config.workers else None,
+        worker_init_fn=_leave_with_parent,
     )
     step = first_step
     for batch in loader:
@@ -221,6 +225,18 @@ def _read_batches(items: Items, config: TrainConfig, first_step: int) -> Iterato
 
 def _as_is(items: list[Item]) -> list[Item]:
     return items
+
+
+def _leave_with_parent(worker: int) -> None:
+    """End this worker when the training process is gone: torch's own check waits forever on a full queue."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _loop(

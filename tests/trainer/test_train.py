@@ -5,10 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -216,12 +216,12 @@ import socket, sys
 def refuse(*_): raise AssertionError("the network was touched")
 socket.socket.connect = socket.getaddrinfo = refuse
 from pathlib import Path
-from tests.trainer.test_train import CONFIG, ITEMS
+from tests.trainer.test_train import CONFIG, ITEMS, changed
 from trainer.train import train_on
 from trainer.predict import predict_examples
 from trainer.generators.folder import load_generator
 out = Path(sys.argv[1])
-result = train_on(ITEMS, "lock", CONFIG, out, out, lambda done, planned: print(done, flush=True))
+result = train_on(ITEMS, "lock", changed(workers=1), out, out, lambda done, planned: print(done, flush=True))
 predict_examples(load_generator(result.generator), [ITEMS[0].example], 2, seed=0)
 found = sorted(name for name in sys.modules if name.split(".")[0] in ("torchvision", "apache_beam", "bpy"))
 assert not found, found
@@ -243,9 +243,11 @@ def test_killed_at_any_moment_it_ends_the_same_without_network_or_torchvision(tm
         for line in process.stdout:
             if int(line) >= after:
                 break
+        workers = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        time.sleep(0.1)
+        assert workers
+        assert psutil.wait_procs(workers, timeout=60)[1] == []  # they end too
         assert not (tmp_path / "killed" / "train.json").exists()
     last = child(tmp_path / "killed")
     output, _ = last.communicate(timeout=120)
