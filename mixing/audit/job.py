@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -10,71 +12,26 @@ from typing import Any
 
 import cv2
 import numpy as np
-from pydantic import model_validator
 
 from encoders.sample import InputError
-from mixing.audit.controls import CONTROL_EDITS, ControlSettings, run_clean, run_copies
+from mixing.audit.config import AuditConfig, Benchmark
+from mixing.audit.controls import CONTROL_EDITS, run_clean, run_copies
 from mixing.audit.fingerprints import ALGORITHM, MIN_QUALITY
 from mixing.audit.index import IMAGE_SUFFIXES, Pack, build_pack, read_pack
-from mixing.audit.report import Evidence, Verdict, read_decisions, write_report
+from mixing.audit.report import Evidence, Verdict, exclusion, judge, read_decisions, write_report
 from mixing.audit.scan import Thresholds, scan_picture
+from mixing.audit.words import WordIndex, build_word_index, find_ids, find_texts, place_of, read_lines, record_texts
 from mixing.beam import run_elements
-from mixing.config import Config
 from mixing.engine import Engine, Progress
 from mixing.images import decode_rgb
+from mixing.records import Parts
 from mixing.shards import Row, committed_rows, read_parts, read_row
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 
+__all__ = ["AuditConfig", "audit", "index_benchmarks", "report", "scan", "verify_report"]
+
 SCAN_SCHEMA = "cavendish-audit-scan/1"
 _NOT_PICTURES = ("depth.png", "normals.png", "instances.png")
-
-
-class Benchmark(Config):
-    """A benchmark's images: a folder, or a fingerprint pack that someone made of it."""
-
-    name: str
-    folder: str | None = None
-    pack: str | None = None
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Benchmark:
-        if (self.folder is None) == (self.pack is None):
-            raise ValueError(f"benchmark {self.name}: give either folder or pack")
-        if not self.name or any(letter in self.name for letter in "/\\\0") or self.name.startswith("."):
-            raise ValueError(f"benchmark name {self.name!r}: use letters, digits, '-' and '_'")
-        return self
-
-
-class AuditConfig(Config):
-    """What is compared with what. Paths are relative to the data folder.
-
-    Args:
-        benchmarks: what must not be in the mixture.
-        shards: directories of shards; every picture of every record is scanned.
-        exclude: exclusion lists already applied to the mixture; findings under their keys count as removed.
-        decisions: a reviewer's decisions, as saved from the report.
-        pixels: keep small pictures of benchmark images beside their fingerprints (for pixel checks and the report).
-        work: folder of the fingerprint packs and the scan's results, for several reports to share; else the report's.
-        controls, thresholds: see there.
-    """
-
-    benchmarks: tuple[Benchmark, ...]
-    shards: tuple[str, ...]
-    exclude: tuple[str, ...] = ()
-    decisions: str | None = None
-    pixels: bool = True
-    work: str | None = None
-    controls: ControlSettings = ControlSettings()
-    thresholds: Thresholds = Thresholds()
-
-    @model_validator(mode="after")
-    def _distinct(self) -> AuditConfig:
-        names = [benchmark.name for benchmark in self.benchmarks]
-        if len(set(names)) < len(names):
-            raise ValueError("two benchmarks have the same name")
-        if not names or not self.shards:
-            raise ValueError("give at least one benchmark and one directory of shards")
-        return self
 
 
 @dataclass(frozen=True)
@@ -103,6 +60,7 @@ class ScanPlan:
     packs: tuple[tuple[Path, str], ...]
     folders: tuple[Path | None, ...]
     missing: tuple[tuple[str, str], ...]
+    words: WordIndex
     config: AuditConfig
     data: Path
     work: Path
@@ -157,6 +115,46 @@ def report(config: AuditConfig, out: Path, data: Path = Path()) -> Verdict:
     return _report(_plan(config, out, data), out)
 
 
+def verify_report(config: AuditConfig, out: Path, data: Path = Path()) -> list[str]:
+    """Check a report again from its inputs; return the problems (none: it stands).
+
+    Every shard's hash, every pack's hashes, every finding by comparing its picture anew, and the bytes of report.json
+    and exclude.json.
+    """
+    problems = []
+    plan = _plan(config, out, data)
+    packs = {name.name: name for name in (_open(str(folder), pack_digest) for folder, pack_digest in plan.packs)}
+    for element in plan.elements:
+        if element.kind == "shard":
+            path = data / element.facts["directory"] / element.name
+            if file_sha256(path) != element.facts["sha256"]:
+                problems.append(f"{element.facts['directory']}/{element.name}: changed after it was committed")
+        if not element.result_path(plan.work).exists():
+            problems.append(f"{element.kind} {element.name} is not scanned as it is now")
+    if problems:
+        return problems
+    evidence = _evidence(plan)
+    expected = judge(evidence)
+    for name, values in (("report.json", expected), ("exclude.json", exclusion(expected))):
+        if not (out / name).exists() or (out / name).read_bytes() != canonical_json(values):
+            problems.append(f"{name} is not what these inputs give")
+    for finding in expected["findings"]:
+        pack = packs.get(finding["benchmark"])
+        if pack is not None and finding["stage"] not in ("text", "id"):
+            problems += _recheck(finding, pack, data, config.thresholds)
+    return problems
+
+
+def _recheck(finding: Mapping[str, Any], pack: Pack, data: Path, thresholds: Thresholds) -> list[str]:
+    path = data / finding["directory"] / finding["shard"]
+    row = read_row(path.with_suffix(".json"))
+    with path.open("rb") as file:
+        member = read_parts(file, row, finding["key"])[finding["member"]]
+    _, found = scan_picture(decode_rgb(member, finding["key"]), member, (pack,), thresholds)
+    again = [one for one in found if (one.image, one.stage) == (finding["image"], finding["stage"])]
+    return [] if again else [f"{finding['key']}.{finding['member']}: not found again as {finding['image']}"]
+
+
 def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
     indices = range(engine.split[0], len(plan.elements), engine.split[1])
@@ -170,6 +168,11 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
 
 
 def _report(plan: ScanPlan, out: Path) -> Verdict:
+    return write_report(_evidence(plan), out, plan.data)
+
+
+def _evidence(plan: ScanPlan) -> Evidence:
+    """Collect everything a report is a function of."""
     results = []
     for element in plan.elements:
         path = element.result_path(plan.work)
@@ -177,7 +180,7 @@ def _report(plan: ScanPlan, out: Path) -> Verdict:
             raise InputError(f"{plan.work}: {element.kind} {element.name} is not scanned yet; run the scan first")
         results.append(read_json(path, "a result of the scan"))
     uncommitted = {name: _uncommitted(plan.data / name) for name in plan.config.shards}
-    evidence = Evidence(
+    return Evidence(
         packs=tuple(_open(str(folder), digest) for folder, digest in plan.packs),
         results=tuple(results),
         missing=dict(plan.missing),
@@ -186,9 +189,13 @@ def _report(plan: ScanPlan, out: Path) -> Verdict:
         decisions=read_decisions(plan.config.decisions, plan.data),
         thresholds=plan.config.thresholds,
         target_recall=plan.config.controls.target_recall,
+        benchmarks=tuple(
+            {"name": one.name, "registry": one.registry, "prompts": one.prompts is not None, "ids": one.ids is not None}
+            for one in plan.config.benchmarks
+        ),
+        declared=plan.config.sources,
         synthetic_clean=plan.config.controls.clean_folder is None,
     )
-    return write_report(evidence, out, plan.data)
 
 
 def scan_element(plan: ScanPlan, index: int) -> None:
@@ -201,7 +208,7 @@ def scan_element(plan: ScanPlan, index: int) -> None:
     thresholds, controls = plan.config.thresholds, plan.config.controls
     if element.kind == "shard":
         directory = plan.data / element.facts["directory"]
-        result = scan_shard(directory / element.name, packs, thresholds)
+        result = scan_shard(directory / element.name, packs, thresholds, plan.words)
     elif element.kind == "copies":
         number = [pack.name for pack in packs].index(element.name)
         result = {"planted": run_copies(packs[number], plan.folders[number], controls, thresholds)}
@@ -212,15 +219,16 @@ def scan_element(plan: ScanPlan, index: int) -> None:
     write_atomic(element.result_path(plan.work), canonical_json({**facts, "directory": directory_name, **result}))
 
 
-def scan_shard(path: Path, packs: tuple[Pack, ...], thresholds: Thresholds) -> dict[str, Any]:
-    """Scan every picture of one committed shard.
+def scan_shard(path: Path, packs: tuple[Pack, ...], thresholds: Thresholds, words: WordIndex) -> dict[str, Any]:
+    """Scan every picture and text of one committed shard.
 
     Returns:
-        counts (records, pictures, failed, weak: too little structure), failures [{member, reason}], and findings:
-        each a `Finding` as json with its key, member and pixel_sha256.
+        counts (records, pictures, texts, failed, weak: too little structure), sources {name: records}, failures
+        [{member, reason}], and findings: each a `Finding` as json with its key, member and pixel_sha256.
     """
     row = read_row(path.with_suffix(".json"))
-    counts = {"records": len(row.samples), "pictures": 0, "failed": 0, "weak": 0}
+    counts = {"records": len(row.samples), "pictures": 0, "texts": 0, "failed": 0, "weak": 0}
+    sources = Counter[str]()
     failures: list[dict[str, str]] = []
     findings: list[dict[str, Any]] = []
     if file_sha256(path) != row.sha256:
@@ -232,6 +240,9 @@ def scan_shard(path: Path, packs: tuple[Pack, ...], thresholds: Thresholds) -> d
             except InputError as error:
                 failures.append({"member": key, "reason": str(error)})
                 continue
+            said, source = _scan_words(key, parts, words, counts)
+            findings += said
+            sources.update([source] if source else [])
             for member, data in parts.items():
                 if not is_picture(member):
                     continue
@@ -246,7 +257,27 @@ def scan_shard(path: Path, packs: tuple[Pack, ...], thresholds: Thresholds) -> d
                 place = {"key": key, "member": member, "pixel_sha256": print_.pixel_sha256}
                 findings += [{**place, **finding.as_json()} for finding in found]
     counts["failed"] = len(failures)
-    return {"sha256": row.sha256, "counts": counts, "failures": failures, "findings": findings}
+    return {
+        "sha256": row.sha256,
+        "counts": counts,
+        "sources": dict(sorted(sources.items())),
+        "failures": failures,
+        "findings": findings,
+    }
+
+
+def _scan_words(
+    key: str, parts: Parts, words: WordIndex, counts: dict[str, int]
+) -> tuple[list[dict[str, Any]], str | None]:
+    """Compare what a record says and is named with the benchmarks' texts and ids; return also its source."""
+    found = []
+    for member, text in record_texts(parts):
+        counts["texts"] += 1
+        found += [{"key": key, **place_of(member, text), **one.as_json()} for one in find_texts(words, text)]
+    for finding in find_ids(words, key, parts):
+        found.append({"key": key, **place_of("json", finding.image), **finding.as_json()})
+    source = json.loads(parts["json"]).get("source") if "json" in parts else None
+    return found, source if isinstance(source, str) else None
 
 
 def is_picture(member: str) -> bool:
@@ -259,6 +290,10 @@ def _packs(config: AuditConfig, out: Path, data: Path) -> tuple[list[tuple[Pack,
     packs: list[tuple[Pack, Path | None]] = []
     missing = []
     for benchmark in config.benchmarks:
+        if benchmark.folder is None and benchmark.pack is None:
+            if benchmark.prompts is None and benchmark.ids is None:
+                missing.append((benchmark.name, "neither images nor prompts nor ids of it are named"))
+            continue
         try:
             pack = _open_pack(benchmark, config, out, data)
             packs.append((pack, None if benchmark.folder is None else data / benchmark.folder))
@@ -267,8 +302,24 @@ def _packs(config: AuditConfig, out: Path, data: Path) -> tuple[list[tuple[Pack,
     return packs, missing
 
 
+def _words(config: AuditConfig, data: Path) -> tuple[WordIndex, list[tuple[str, str]]]:
+    """Read the benchmarks' prompts and ids; return also (name, reason) of those that could not be read."""
+    lines: dict[str, dict[str, list[str]]] = {"prompts": {}, "ids": {}}
+    missing = []
+    for benchmark in config.benchmarks:
+        for kind, name in (("prompts", benchmark.prompts), ("ids", benchmark.ids)):
+            try:
+                if name is not None:
+                    lines[kind][benchmark.name] = read_lines(data / name, kind)
+            except InputError as error:
+                missing.append((benchmark.name, str(error).replace(f"{data}/", "")))
+    return build_word_index(lines["prompts"], lines["ids"]), missing
+
+
 def _plan(config: AuditConfig, out: Path, data: Path) -> ScanPlan:
     packs, missing = _packs(config, out, data)
+    words, unread = _words(config, data)
+    missing += unread
     compared = {
         "algorithm": ALGORITHM,
         "versions": {"opencv": cv2.__version__, "numpy": np.__version__},
@@ -277,7 +328,7 @@ def _plan(config: AuditConfig, out: Path, data: Path) -> ScanPlan:
     }
     controls = {"settings": config.controls.model_dump(exclude={"target_recall"}), "edits": CONTROL_EDITS}
     elements = [
-        Element("shard", row.shard, {**compared, "directory": name, "sha256": row.sha256})
+        Element("shard", row.shard, {**compared, "words": words.digest, "directory": name, "sha256": row.sha256})
         for name in config.shards
         for row in _rows(data / name)
     ]
@@ -293,6 +344,7 @@ def _plan(config: AuditConfig, out: Path, data: Path) -> ScanPlan:
         packs=tuple((pack.folder, pack.digest) for pack, _ in packs),
         folders=tuple(folder for _, folder in packs),
         missing=tuple(missing),
+        words=words,
         config=config,
         data=data,
         work=_work(config, out, data),

@@ -55,14 +55,14 @@ class Pair:
 def render_page(report: Mapping[str, Any], packs: tuple[Pack, ...], data: Path) -> str:
     """Render the report; the first 300 findings are shown with their pictures, the rest stand in report.json."""
     by_name = {pack.name: pack for pack in packs}
-    pairs = [draw_pair(finding, by_name[finding["benchmark"]], data) for finding in report["findings"][:MAX_PAIRS]]
+    pairs = [draw_pair(finding, by_name.get(finding["benchmark"]), data) for finding in report["findings"][:MAX_PAIRS]]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("report.html").render(report=report, pairs=pairs, max_pairs=MAX_PAIRS)
 
 
-def draw_pair(finding: Mapping[str, Any], pack: Pack, data: Path) -> Pair:
+def draw_pair(finding: Mapping[str, Any], pack: Pack | None, data: Path) -> Pair:
     """Lay out a finding's two pictures side by side with what joins them."""
     left = _pane(_mixture_picture(finding, data), 0)
     right = _pane(_benchmark_picture(finding, pack), _PANE_PX + _GAP_PX)
@@ -108,11 +108,11 @@ def _mixture_picture(finding: Mapping[str, Any], data: Path) -> UInt8Image | Non
         return None  # the shard changed since: the finding stands, its picture cannot be shown
 
 
-def _benchmark_picture(finding: Mapping[str, Any], pack: Pack) -> UInt8Image | None:
-    if not pack.has_pixels:
+def _benchmark_picture(finding: Mapping[str, Any], pack: Pack | None) -> UInt8Image | None:
+    if pack is None or not pack.has_pixels:
         return None
-    number = next(i for i, image in enumerate(pack.images) if image["id"] == finding["image"])
-    return pack.thumbnail(number)
+    number = next((i for i, image in enumerate(pack.images) if image["id"] == finding["image"]), None)
+    return None if number is None else pack.thumbnail(number)
 
 
 def _pane(image: UInt8Image | None, x: float) -> Pane:

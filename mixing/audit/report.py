@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from encoders.sample import InputError
 from mixing.audit.controls import clopper_pearson
 from mixing.audit.fingerprints import ALGORITHM
 from mixing.audit.index import Pack
+from mixing.audit.lineage import registry, shared_datasets
 from mixing.audit.page import render_page
 from mixing.audit.scan import Thresholds
 from mixing.storage import canonical_json, digest, read_json, write_atomic
@@ -33,7 +34,7 @@ NEVER_CHECKED = (
     "no pixels are shared.",
     "Crops under about 40 % of a benchmark image, or copies shown very small.",
     "Depth, normals and instance maps of raw shards, as maps; pictures made of them (targets) are checked.",
-    "Texts and annotations.",
+    "Masks, depth and other annotations compared with one another without their pictures.",
 )
 
 
@@ -83,6 +84,8 @@ class Evidence:
         uncommitted: planned shards that are not there, by directory.
         excluded: keys that the mixture leaves out.
         decisions: finding id to "confirm" or "dismiss".
+        benchmarks: of each configured benchmark: name, registry (or None), and whether prompts and ids were given.
+        declared: the datasets that each source of the mixture says it comes from.
     """
 
     packs: tuple[Pack, ...]
@@ -94,6 +97,8 @@ class Evidence:
     thresholds: Thresholds
     target_recall: float
     synthetic_clean: bool
+    benchmarks: tuple[dict[str, Any], ...] = ()
+    declared: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def read_decisions(name: str | None, data: Path) -> dict[str, str]:
@@ -153,10 +158,12 @@ def judge(evidence: Evidence) -> dict[str, Any]:
     controls = _controls(evidence)
     shards = _coverage(evidence)
     benchmarks = _benchmarks(evidence, findings, controls)
-    incomplete = _incomplete(evidence, shards, controls)
+    lineage = _lineage(evidence)
+    incomplete = _incomplete(evidence, shards, controls, lineage)
     counts = {
         "leaks": sum(finding["status"] == "open" and finding["level"] == "leak" for finding in findings),
-        "review": sum(finding["status"] == "open" and finding["level"] == "review" for finding in findings),
+        "review": sum(finding["status"] == "open" and finding["level"] == "review" for finding in findings)
+        + sum(bool(row["shared"]) for row in lineage),
         "removed": sum(finding["status"] == "removed" for finding in findings),
         "dismissed": sum(finding["status"] == "dismissed" for finding in findings),
         "excluded_keys": len(evidence.excluded),
@@ -177,6 +184,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
         "benchmarks": benchmarks,
         "shards": shards,
         "controls": controls,
+        "lineage": lineage,
         "findings": findings,
         "not_checked": _not_checked(evidence),
         "thresholds": evidence.thresholds.model_dump(),
@@ -203,6 +211,7 @@ def _findings(evidence: Evidence) -> list[dict[str, Any]]:
                 "dismissed" if decision == "dismiss" else "removed" if raw["key"] in evidence.excluded else "open"
             )
             found.append(finding)
+    _mark_annotation_leaks(found)
     order = {"open": 0, "removed": 1, "dismissed": 2}
     return sorted(
         found,
@@ -219,6 +228,14 @@ def _findings(evidence: Evidence) -> list[dict[str, Any]]:
     )
 
 
+def _mark_annotation_leaks(findings: list[dict[str, Any]]) -> None:
+    """A benchmark's text beside a benchmark's picture in one record is a leak, however short the text is."""
+    pictures = {(one["key"], one["benchmark"]) for one in findings if one["level"] == "leak" and one["kind"] != "text"}
+    for finding in findings:
+        if finding["kind"] == "text" and (finding["key"], finding["benchmark"]) in pictures:
+            finding["level"], finding["kind"] = "leak", "annotation"
+
+
 def _coverage(evidence: Evidence) -> list[dict[str, Any]]:
     """Add up what was read, for each directory of shards."""
     directories = []
@@ -232,7 +249,7 @@ def _coverage(evidence: Evidence) -> list[dict[str, Any]]:
                 "directory": name,
                 "shards": len(mine),
                 "uncommitted": uncommitted,
-                **{key: total[key] for key in ("records", "pictures", "failed", "weak")},
+                **{key: total[key] for key in ("records", "pictures", "texts", "failed", "weak")},
                 "failures": [failure for result in mine for failure in result["failures"]][:50],
                 "digest": digest([result["sha256"] for result in mine]),
             }
@@ -296,8 +313,39 @@ def _benchmarks(
         )
         if rows[-1]["verdict"] == "clean" and (pack.header["unread"] or not _controls_hold(pack.name, controls)):
             rows[-1]["verdict"] = "incomplete"
+    for one in evidence.benchmarks:
+        if one["name"] not in {pack.name for pack in evidence.packs} and one["name"] not in evidence.missing:
+            mine = [
+                finding for finding in findings if finding["benchmark"] == one["name"] and finding["status"] == "open"
+            ]
+            leak = any(finding["level"] == "leak" for finding in mine)
+            rows.append(
+                {
+                    "name": one["name"],
+                    "verdict": "leak" if leak else "review" if mine else "words only",
+                    "reason": "Only its texts and ids were compared; no images of it are named.",
+                }
+            )
     rows += [{"name": name, "verdict": "not checked", "reason": reason} for name, reason in evidence.missing.items()]
     return sorted(rows, key=lambda row: row["name"])
+
+
+def _lineage(evidence: Evidence) -> list[dict[str, Any]]:
+    """Compare what each source of the shards declares to come from with what the benchmarks are made of."""
+    seen = Counter[str]()
+    for result in evidence.results:
+        seen.update(result.get("sources", {}))
+    rows = []
+    for source in sorted(seen) if evidence.declared else ():
+        parents = evidence.declared.get(source)
+        shared = {
+            one["name"]: common
+            for one in evidence.benchmarks
+            if one["registry"] is not None and (common := shared_datasets(parents or (), one["registry"]))
+        }
+        declared = None if parents is None else list(parents)
+        rows.append({"source": source, "records": seen[source], "declared": declared, "shared": shared})
+    return rows
 
 
 def _controls_hold(name: str, controls: Mapping[str, Any]) -> bool:
@@ -305,7 +353,9 @@ def _controls_hold(name: str, controls: Mapping[str, Any]) -> bool:
     return recall is not None and recall["hits"] >= controls["target_recall"] * recall["trials"]
 
 
-def _incomplete(evidence: Evidence, shards: list[dict[str, Any]], controls: Mapping[str, Any]) -> list[str]:
+def _incomplete(
+    evidence: Evidence, shards: list[dict[str, Any]], controls: Mapping[str, Any], lineage: list[dict[str, Any]]
+) -> list[str]:
     """Say everything that keeps the answer from being complete."""
     said = [f"benchmark {name} was not checked: {reason}" for name, reason in sorted(evidence.missing.items())]
     for pack in evidence.packs:
@@ -319,6 +369,12 @@ def _incomplete(evidence: Evidence, shards: list[dict[str, Any]], controls: Mapp
                 f"benchmark {pack.name}: {recall['hits']} of {recall['trials']} planted copies were found; "
                 f"the target is {controls['target_recall']:.0%}"
             )
+    said += _size_gaps(evidence)
+    said += [
+        f"source {row['source']} ({row['records']} records) does not declare where its pictures come from"
+        for row in lineage
+        if row["declared"] is None
+    ]
     for row in shards:
         if row["uncommitted"]:
             said.append(f"{row['directory']}: {row['uncommitted']} planned shards are not there")
@@ -332,9 +388,28 @@ def _incomplete(evidence: Evidence, shards: list[dict[str, Any]], controls: Mapp
     return said
 
 
+def _size_gaps(evidence: Evidence) -> list[str]:
+    """Name the benchmarks that hold fewer images than were published."""
+    held = {pack.name: len(pack.images) for pack in evidence.packs}
+    said = []
+    for one in evidence.benchmarks:
+        published = None if one["registry"] is None else registry()[one["registry"]].images
+        if published is not None and one["name"] in held and held[one["name"]] < published:
+            said.append(f"benchmark {one['name']}: {held[one['name']]} of its {published} published images are here")
+    return said
+
+
 def _not_checked(evidence: Evidence) -> list[str]:
     said = list(NEVER_CHECKED)
     said += [f"Benchmark {name}: {reason}" for name, reason in sorted(evidence.missing.items())]
+    without = [one["name"] for one in evidence.benchmarks if not one["prompts"]]
+    if without:
+        said.append(f"Texts of {', '.join(without)}: no prompts were given.")
+    without = [one["name"] for one in evidence.benchmarks if not one["ids"]]
+    if without:
+        said.append(f"Ids of pictures and sequences of {', '.join(without)}: none were given.")
+    if not evidence.declared:
+        said.append("Lineage: the configuration declares no sources.")
     for pack in evidence.packs:
         weak = pack.header["weak"]
         if weak:

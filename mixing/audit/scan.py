@@ -23,6 +23,7 @@ from mixing.audit.fingerprints import (
 from mixing.audit.index import Pack, nearest
 from mixing.audit.pdq import hamming
 from mixing.audit.verify import (
+    FULL_EVIDENCE_BLOCKS,
     Alignment,
     PixelCheck,
     align,
@@ -36,17 +37,20 @@ from mixing.config import Config
 
 _LINES_KEPT = 40
 _WHOLE = 0.85
+_AGREEING_SHARE = 0.35
 
 
 class Thresholds(Config):
     """When a pair counts. With the defaults, 0 of 1 824 foreign pictures and 0.978 of 6 080 edited copies were found.
 
     PDQ distances of unrelated pictures behave as 242 independent bits (mean 128.0, sd 8.22): a chance pair has distance
-    31 or less with probability 1e-35, 64 or less with 1e-15.
+    31 or less with probability 1e-35, 64 or less with 1e-15. Up to `pdq_verify`, where chance pairs begin, the pixels
+    decide.
     """
 
     pdq_accept: int = 31
     pdq_candidate: int = 64
+    pdq_verify: int = 90
     pdq_inverted: int = 225
     min_votes: int = 6
     max_candidates: int = 6
@@ -62,8 +66,8 @@ class Finding:
     Args:
         benchmark, image: the benchmark's name and the image's id in it.
         level: "leak" or "review".
-        kind: copy, crop, embedded, same-scene, or unverified.
-        stage: which test decided: file, pixels, pdq, pdq-inverted, local.
+        kind: copy, crop, embedded, same-scene or unverified of pictures; text or identity of what a record says.
+        stage: which test decided: file, pixels, pdq, pdq-inverted, local, text, id.
         reason: one sentence for the reader of the report.
         pdq_distance: smallest over the eight turns.
         inliers, score: of the local stage; None when an earlier stage decided.
@@ -79,7 +83,7 @@ class Finding:
     kind: str
     stage: str
     reason: str
-    pdq_distance: int
+    pdq_distance: int | None = None
     inliers: int | None = None
     score: float | None = None
     agreeing: int | None = None
@@ -160,7 +164,7 @@ def _exact(picture: _Picture, pack: Pack, distances: NDArray[np.int32]) -> list[
 def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
     found = []
     nearest_turn, farthest = distances.min(axis=1), distances.max(axis=1)
-    near = (nearest_turn <= thresholds.pdq_candidate) | (farthest >= thresholds.pdq_inverted)
+    near = (nearest_turn <= thresholds.pdq_verify) | (farthest >= thresholds.pdq_inverted)
     for number in np.flatnonzero(near):
         inverted = farthest[number] >= thresholds.pdq_inverted
         distance = int(256 - farthest[number] if inverted else nearest_turn[number])
@@ -170,11 +174,15 @@ def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresh
         check = _pixel_check(picture, pack, int(number), alignment)
         stage = "pdq-inverted" if inverted else "pdq"
         what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
-        agrees = check is not None and check.agreeing >= 24 and check.share >= 0.5
+        agrees = check is not None and check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE
         certain = quality >= MIN_QUALITY and (inverted or distance <= thresholds.pdq_accept)
-        if certain or (agrees and quality >= MIN_QUALITY):
+        if certain or (check is not None and agrees and quality >= MIN_QUALITY):
             level, reason = "leak", f"{what}: chance gives that once in 10^{_chance_exponent(distance)} pairs."
-        elif quality >= MIN_QUALITY:
+            if check is not None:
+                reason += f" {check.agreeing} of {check.textured} textured blocks agree in their pixels."
+            if not certain and check is not None and looks_like_other_view(check):
+                continue  # the local stage says better what it is
+        elif quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
             level, reason = "review", f"{what}, but no local evidence that settles it."
         elif distance <= thresholds.pdq_accept and (
             check is None or _flat_pictures_agree(picture, pack, int(number), turn)

@@ -17,7 +17,7 @@ _REPROJECTION_PX = 5.0
 _MAX_SCALE, _MIN_SCALE, _MAX_ANISOTROPY = 8.0, 0.08, 2.2
 _TEXTURE_STD = 5.0
 _AGREE_ZNCC = 0.6
-_FULL_EVIDENCE_BLOCKS = 24
+FULL_EVIDENCE_BLOCKS = 24
 _SEARCH_PX = 8
 _SEARCHED_BLOCKS = 80
 _PARALLAX_PX = 2.0
@@ -139,12 +139,12 @@ def score(inliers: int, check: PixelCheck) -> float:
 
     Source: ours. Over 338 960 wrong pairs the best was 10.8, true pairs had a 2 % quantile of 19.7 and a median of 197.
     """
-    return inliers * (0.25 + check.share) * min(1.0, check.agreeing / _FULL_EVIDENCE_BLOCKS)
+    return inliers * (0.25 + check.share) * min(1.0, check.agreeing / FULL_EVIDENCE_BLOCKS)
 
 
 def looks_like_other_view(check: PixelCheck) -> bool:
     """Tell a second view of the same place from a copy: many blocks are found, displaced as no single edit does."""
-    return check.moved is not None and check.moved > 0.2
+    return check.moved is not None and check.moved > 0.3 and check.share < 0.75
 
 
 def _moved_share(
@@ -163,7 +163,7 @@ def _moved_share(
         if best > 0.9:
             places.append((x / width, y / height))
             shifts.append((left + u - x, top + v - y))
-    if len(places) < 12:
+    if len(places) < 16:
         return None
     x, y = np.array(places).T
     shift = np.array(shifts, np.float64)

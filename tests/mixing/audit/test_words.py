@@ -1,0 +1,136 @@
+"""Leaks in what records say and are named, and in what sources declare; through real shards where it matters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders.sample import InputError, Sample
+from mixing.audit.edits import procedural_picture
+from mixing.audit.job import AuditConfig, audit, verify_report
+from mixing.audit.lineage import ancestors, registry, shared_datasets
+from mixing.audit.words import build_word_index, canonical_ids, find_texts
+from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
+
+PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [
+        (PROMPT, "leak"),
+        ("Three PURPLE llamas, wearing tiny hats, stand beside a rusty blue tractor at dawn!", "leak"),
+        (f"Draw this for me: {PROMPT}, in the style of a woodcut.", "leak"),
+        ("three purple llamas wearing tiny hats stand beside a rusty fence in the rain", "review"),
+        ("three purple llamas wearing small hats stand beside a rusty blue tractor at dusk", "review"),
+        ("the red cup", "review"),
+        ("segment the red cup", None),
+        ("a rusty blue tractor at dawn", None),
+        ("two brown dogs wearing red collars sit beside a green car", None),
+    ],
+)
+def test_how_near_a_text_must_be(text: str, level: str | None) -> None:
+    index = build_word_index({"prompts": [PROMPT, "the red cup"]}, {})
+    assert [finding.level for finding in find_texts(index, text)] == ([level] if level else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "identity"),
+    [
+        ("COCO_train2014_000000123456.jpg", "coco:000000123456"),
+        ("http://images.cocodataset.org/val2017/000000123456.jpg", "coco:000000123456"),
+        ("2011_09_26/2011_09_26_drive_0001_sync/image_02/data/0000000005.png", "kitti:2011_09_26_drive_0001"),
+        ("n015-2018-07-24-11-22-45-0800__CAM_FRONT__1532402927612460", "nuscenes:n015-2018-07-24-11-22-45-0800"),
+        ("scene0011_00/color/120.jpg", "scannet:scene0011"),
+        ("frankfurt_000000_000294_leftImg8bit.png", "cityscapes:frankfurt_000000_000294"),
+        ("Scene01/clone/frames/rgb/Camera_0/rgb_00001.jpg", "vkitti2:Scene01"),
+        ("sa_223750.jpg", "sa1b:223750"),
+        ("openimages/0a1b2c3d4e5f6071.jpg", "openimages:0a1b2c3d4e5f6071"),
+    ],
+)
+def test_the_ids_of_public_datasets_are_found_in_names(text: str, identity: str) -> None:
+    assert identity in canonical_ids(text)
+
+
+def test_ordinary_names_hold_no_ids() -> None:
+    assert canonical_ids("photos-kitten_poster render 000123 seed 20260101") == []
+
+
+def test_a_lineage_reaches_through_what_datasets_are_made_of() -> None:
+    assert shared_datasets(["lvis"], "refcocog-umd-val") == ["coco-2014"]
+    assert shared_datasets(["open-images"], "reasonseg-val") == ["open-images"]
+    assert shared_datasets(["sa-1b"], "cityscapes-val") == []
+    with pytest.raises(InputError, match="imagenet"):
+        ancestors(["imagenet"])
+
+
+def test_the_registry_is_sound_and_names_every_benchmark_of_the_method() -> None:
+    names = set(registry())
+    assert {parent for entry in registry().values() for parent in entry.made_of} <= names
+    benchmarks = {"cityscapes-val", "refcocog-umd-val", "reasonseg-val", "sa-co-gold", "nyuv2-test", "ibims-1"}
+    benchmarks |= {"eth3d-train", "diode-indoor-val", "kitti-eigen-test", "nuscenes-val", "scannet-normals", "vkitti2"}
+    assert benchmarks | {"genai-bench", "imgedit-bench"} <= names
+
+
+def test_words_ids_and_lineage_through_real_shards(tmp_path: Path) -> None:
+    write_benchmark(tmp_path / "benchmark")
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\nthe cat's face\n")
+    (tmp_path / "ids.txt").write_text("val2017/000000000139.jpg\nscannet:scene0011\n")
+
+    def noise(key: str, seed: int, **changes: object) -> Sample:
+        base = picture(key, procedural_picture(np.random.default_rng(seed), 64, 64))
+        return dataclasses.replace(base, **changes)
+
+    samples = [
+        noise("clean", 1, captions=("a red chair",)),
+        noise("text", 2, captions=(f"{PROMPT}.",)),
+        noise("id", 3, provenance={"url": "http://images.cocodataset.org/train2017/000000000139.jpg"}),
+        noise("room", 4, source="scans", facts={"file": "scene0011_01/color/7.jpg"}),
+        dataclasses.replace(picture("cat", poster(photograph(SKIMAGE, "chelsea.png"))), captions=("The cat's face",)),
+    ]
+    write_shards(tmp_path / "shards", samples, 1)
+    settings = AuditConfig.model_validate(
+        {
+            "benchmarks": [
+                {"name": "photos", "folder": "benchmark", "prompts": "prompts.txt", "registry": "reasonseg-val"},
+                {"name": "ids", "ids": "ids.txt"},
+            ],
+            "shards": ["shards"],
+            "sources": {"tests": ["open-images"]},
+            "controls": {"copies": 2, "clean": 1},
+        }
+    )
+    verdict = audit(settings, tmp_path / "out", data=tmp_path)
+    assert verdict.exit_code == 1
+    values = json.loads(verdict.report.read_text())
+    found = {(one["key"], one["kind"], one["level"]) for one in values["findings"]}
+    assert found == {
+        ("text", "text", "leak"),
+        ("id", "identity", "leak"),
+        ("room", "identity", "leak"),
+        ("cat", "crop", "leak"),
+        ("cat", "annotation", "leak"),  # a short text, but beside the picture it belongs to
+    }
+    assert json.loads(verdict.exclude.read_text())["keys"] == ["cat", "id", "room", "text"]
+    assert {row["source"]: row["shared"] for row in values["lineage"]} == {
+        "tests": {"photos": ["open-images"]},
+        "scans": {},
+    }
+    assert "source scans (1 records) does not declare where its pictures come from" in values["incomplete"]
+    assert "benchmark photos: 4 of its 200 published images are here" in values["incomplete"]
+    assert PROMPT in verdict.page.read_text()
+
+    assert verify_report(settings, tmp_path / "out", tmp_path) == []
+    verdict.report.write_bytes(verdict.report.read_bytes().replace(b'"verdict":"leak"', b'"verdict":"clean"'))
+    assert verify_report(settings, tmp_path / "out", tmp_path) == ["report.json is not what these inputs give"]
+    path = tmp_path / "shards/shard-000000.tar"
+    data = bytearray(path.read_bytes())
+    data[600] ^= 1
+    path.write_bytes(data)
+    assert verify_report(settings, tmp_path / "out", tmp_path) == [
+        "shards/shard-000000.tar: changed after it was committed"
+    ]
