@@ -146,6 +146,71 @@ def encode(
 
 
 @app.command()
+def audit(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Compare every picture of shards with benchmark images: leak, clean, or not fully checked, with evidence."""
+    from mixing.audit.job import AuditConfig
+    from mixing.audit.job import audit as job
+
+    settings = read_config(AuditConfig, config, override or ())
+    with progress_bar("audit") as report:
+        verdict = job(settings, out, _engine(workers, runner, "0/1", beam_option), report, data)
+    console.print(verdict.words, markup=False)
+    console.print(f"report: {verdict.page}; keys to leave out: {verdict.exclude}")
+    raise typer.Exit(verdict.exit_code)
+
+
+@app.command()
+def mix(
+    mixture: Annotated[Path | None, typer.Argument(help="A mixture file; examples/mixture.yaml explains it.")] = None,
+    override: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the lock file.")] = None,
+    data: Data = Path(),
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a page of what it deals, as the trainer gets it.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of the pictures in the preview, in pixels.")] = 64,
+    simulate: Annotated[int, typer.Option(min=0, help="Account for so many examples, without drawing one.")] = 0,
+    diff: Annotated[tuple[Path, Path] | None, typer.Option(help="Say what changed between two locks, instead.")] = None,
+) -> None:
+    """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
+    from mixing.lock import diff_locks, read_lock, write_lock
+    from mixing.mixture import load, lock_mixture
+
+    if diff is not None:
+        changes = diff_locks(read_lock(diff[0]), read_lock(diff[1]))
+        for line in changes:
+            console.print(line, markup=False, highlight=False)
+        raise typer.Exit(1 if changes else 0)
+    if mixture is None or out is None:
+        raise InputError("mix: give a mixture file and --out LOCK, or --diff A B")
+    lock = lock_mixture(load(mixture, override or ()), data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_lock(out, lock)
+    console.print(f"{out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}")
+    if simulate:
+        from mixing.accounting import simulate as account
+
+        table = Table("stream", "kind", "records", "asked", "drawn", "epochs", title=f"the first {simulate:,} examples")
+        for row in account(lock, simulate).streams:
+            counts = (f"{row.stream.pool:,}", f"{float(row.asked):,.2f}", f"{row.drawn:,}", f"{row.epochs:.2f}")
+            table.add_row(row.stream.name, row.stream.kind, *counts)
+        console.print(table)
+    if preview is not None:
+        from mixing.preview import write_preview
+
+        write_preview(lock, data, size, preview)
+        console.print(f"{preview}")
+
+
+@app.command()
 def train(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
     """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
     from trainer.config import TrainConfig
@@ -156,6 +221,51 @@ def train(config: ConfigPath, out: Out, override: Overrides = None, data: Data =
         result = job(settings, out, data, report)
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
     console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="A folder of pictures any model drew: score these on the configuration's benchmark."),
+    ] = None,
+    requests: Annotated[bool, typer.Option(help="Write to --out what to ask a model: prompts and pictures.")] = False,
+) -> None:
+    """Score: a tuned generator and its base on held-out samples, or any model's pictures on a benchmark."""
+    if predictions is not None or requests:
+        _score_folder(config, override, data, predictions, out)
+        return
+    from trainer.evaluate import EvaluateConfig, evaluate_generator
+    from trainer.evaluation.tables import metrics_tables, retention_table
+
+    settings = read_config(EvaluateConfig, config, override or ())
+    with progress_bar("evaluate") as report:
+        summary = evaluate_generator(settings, out, data, report)
+    for values in (*metrics_tables(summary), retention_table(summary)):
+        table = Table(*values["head"], title=values["title"])
+        for row in values["rows"]:
+            table.add_row(*row["cells"])
+        console.print(table)
+    console.print(f"{out / 'summary.json'}")
+
+
+def _score_folder(config: Path, override: list[str] | None, data: Path, predictions: Path | None, out: Path) -> None:
+    from trainer.evaluation import evaluate as scoring
+
+    settings = read_config(scoring.ScoreConfig, config, override or ())
+    if predictions is None:
+        count = scoring.write_requests(scoring.load_benchmark(settings, data), out)
+        console.print(f"{out}: {count} pictures to draw, named in requests.jsonl")
+        return
+    with progress_bar("evaluate") as report:
+        values = scoring.evaluate(settings, predictions, out, data, report)
+    for line in scoring.summary_lines(values):
+        console.print(line, markup=False)
+    console.print(f"{out / 'report.html'}")
 
 
 @app.command()

@@ -17,7 +17,6 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 
 from demo.charts import Series, line_chart, smooth
-from demo.tables import metrics_tables, retention_table
 from encoders.sample import Example, Sample, UInt8Image
 from mixing.images import decode_rgb
 from mixing.lock import read_lock
@@ -25,6 +24,7 @@ from mixing.pictures import Panel, data_uri, fit, record_panels
 from mixing.shards import committed_rows, read_dataset
 from mixing.storage import read_json, write_atomic
 from trainer.evaluation.samples import read_sample_questions
+from trainer.evaluation.tables import metrics_tables, retention_table
 
 CELL = 190
 _KIND_COLORS = {"generation": "#8250df", "editing": "#bf5b04", "vision": "#0b6bcb"}
