@@ -47,7 +47,7 @@ def decode_rgb(data: bytes, name: str) -> UInt8Image:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     if pixels is None:
         raise InputError(f"{name}: damaged image")
-    return np.ascontiguousarray(pixels[..., ::-1])
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
 
 
 def decode_png16(data: bytes, name: str, channels: int) -> NDArray[np.uint16]:
@@ -61,4 +61,4 @@ def decode_png16(data: bytes, name: str, channels: int) -> NDArray[np.uint16]:
     found = None if pixels is None else (pixels.dtype, 1 if pixels.ndim == 2 else pixels.shape[2])
     if pixels is None or found != (np.uint16, channels):
         raise InputError(f"{name}: expected a 16-bit PNG of {channels} channels, found {found}")
-    return np.ascontiguousarray(pixels[..., ::-1]) if channels == 3 else pixels
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)) if channels == 3 else pixels

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from encoders.sample import Example, InputError, Rejection, Sample
 from mixing.draw import draw_example, parse_sample_for, parts_of
 from mixing.lock import Kind, Lock, LockedShard, LockedSource, Stream, unpack_bits
-from mixing.permutation import Permutation
+from mixing.permutation import LocalOrder
 from mixing.records import parse_example, parse_sample
 from mixing.shards import Row, read_parts, read_row
 from mixing.storage import file_sha256
 
 BLOCK = 4096  # indices scheduled at a time: 1.5 ms, once per block
-OPEN_SHARDS = 64
+OPEN_SHARDS = 128  # rows and files kept open; an order of records touches about so many shards at a time
 _ATTEMPTS = 16  # records tried for one draw before the run stops
 _MIN_DRAWS = 200  # draws before the share of damaged records can stop a run
 DAMAGED, UNFIT = "damaged: ", "unfit: "  # how the reasons of replacements begin
@@ -228,8 +228,8 @@ class MixtureReader:
             raise InputError(f"{stream.name}: the lock says {stream.pool} records, its shards have {pool.size}")
         return pool
 
-    def _make_order(self, stream: Stream, epoch: int) -> Permutation:
-        return Permutation(stream.pool, (self.lock.seed, stream.name, epoch))
+    def _make_order(self, stream: Stream, epoch: int) -> LocalOrder:
+        return LocalOrder(stream.pool, (self.lock.seed, stream.name, epoch))
 
     def _open_shard(self, at: tuple[str, int]) -> _OpenShard:
         source = self.lock.source(at[0])

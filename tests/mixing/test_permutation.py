@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixing.permutation import Permutation
+from mixing.permutation import LocalOrder, Permutation
 
 
 @given(st.integers(1, 3000), st.integers(0, 2**32))
@@ -39,3 +39,25 @@ def test_it_has_ends() -> None:
         Permutation(5, (0,))[5]
     with pytest.raises(ValueError, match="0 elements"):
         Permutation(0, (0,))
+
+
+@given(st.integers(1, 4000), st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
+def test_a_local_order_is_complete(size: int, chunk: int, window: int, seed: int) -> None:
+    order = LocalOrder(size, (seed,), chunk, window)
+    assert sorted(order[index] for index in range(size)) == list(range(size))
+
+
+def test_a_local_order_touches_few_shards_at_a_time_and_mixes_them() -> None:
+    size, shard = 1_000_000, 1000
+    order = LocalOrder(size, (7, "web/depth", 0))
+    shards = [[order[index] // shard for index in range(start, start + 4096)] for start in range(0, 8 * 4096, 4096)]
+    assert all(40 < len(set(window)) <= 128 for window in shards)
+    assert all(len(set(window[:64])) > 30 for window in shards)
+    assert len({shard for window in shards for shard in window}) > 300
+
+
+def test_a_local_order_asked_at_random_is_the_one_read_in_order() -> None:
+    order, other = (LocalOrder(50_000, (1,)) for _ in range(2))
+    indices = [49_999, 3, 20_000, 4, 19_999, 49_990]
+    in_order = {index: other[index] for index in sorted(indices)}
+    assert {index: order[index] for index in indices} == in_order
