@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from encoders.depth import CUBE_WALK_OUTDOOR, encode_depth
 from encoders.sample import InputError, Sample
@@ -17,6 +18,7 @@ from encoders.semantic import encode_semantic
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
+from trainer.evaluation.answers import resize_nearest
 from trainer.evaluation.benchmarks import read_benchmark
 from trainer.evaluation.benchmarks.items import Benchmark, Item
 from trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
@@ -103,6 +105,28 @@ def test_answers_of_another_size_are_decoded_first_and_resized_with_nearest():
     assert any("decoded first, then resized with nearest (4 from 128x128 to 64x64)" in n for n in double["notes"])
     half = score(questions.benchmark, lambda item: targets(item)[::2, ::2]).values
     assert half["rows"][0]["metrics"]["delta1"] > 0.97
+
+
+@pytest.mark.parametrize("size", [(7, 9), (64, 48), (3, 3), (33, 17)])
+def test_nearest_resize_takes_pixel_centres(size: tuple[int, int]):
+    array = np.random.default_rng(0).integers(0, 256, (21, 16), dtype=np.uint8)
+    expected = np.asarray(Image.fromarray(array).resize(size[::-1], Image.Resampling.NEAREST))
+    assert np.array_equal(resize_nearest(array, size), expected)
+
+
+def test_worst_cases_are_the_worst_in_order():
+    questions = sample_questions(_samples(), "depth", seed=0)
+    targets = _targets(questions)
+    spoilt = {"scene-004.depth": 60, "scene-009.depth": 40}
+
+    def answer(item: Item) -> np.ndarray:
+        picture = targets(item).copy()
+        picture[: spoilt.get(item.name, 0)] = 0
+        return picture
+
+    result = score(questions.benchmark, answer)
+    assert [case.item.name for case in result.worst[:2]] == ["scene-004.depth", "scene-009.depth"]
+    assert len(result.worst) == 8
 
 
 def _eth3d(folder: Path, count: int = 3) -> list[np.ndarray]:
