@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.colors import check_picture
+from encoders.colors import check_picture, similar_neighbours
 from encoders.sample import InputError, UInt8Image
 
 LAST_CODE = 1785
@@ -32,7 +32,7 @@ that decodes outside their range has a residual above it."""
 
 _VERTICES = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1))
 _UNKNOWN_CODE = LAST_CODE + 1
-_BLOCK = 1 << 16  # pixels at a time: the scratch arrays stay in cache and peak memory does not grow with the picture
+_BLOCK = 3 << 15  # pixels at a time: the scratch arrays stay in cache and peak memory does not grow with the picture
 _CODE_BITS = 12
 _MIRROR = 255 << (_CODE_BITS // 2)
 _CODEC_ID = re.compile(r"cube-walk/1(?::lambda=(?P<lam>-[0-9.]+),c=(?P<c>[0-9.e+-]+))?")
@@ -290,29 +290,8 @@ def _nearest_keys(
 
 def _repair(depth_m: NDArray[np.float32], confident: NDArray[np.bool_], rgb_u8: UInt8Image) -> None:
     """Overwrite depths that are not confident with that of the most similar confident pixel of the 7x7 window."""
-    height, width = confident.shape
-    rows, columns = np.nonzero(~confident)
-    offsets = sorted(
-        ((dy, dx) for dy in range(-3, 4) for dx in range(-3, 4) if dy or dx), key=lambda o: (o[0] ** 2 + o[1] ** 2, o)
-    )
-    repaired = []
-    for start in range(0, len(rows), _BLOCK):
-        y, x = rows[start : start + _BLOCK], columns[start : start + _BLOCK]
-        own = rgb_u8[y, x].astype(np.int32)
-        best = np.full(len(y), np.iinfo(np.int32).max, np.int32)
-        source = y * width + x
-        for dy, dx in offsets:  # nearest first, so that among equal colours the nearest pixel wins
-            ny, nx = y + dy, x + dx
-            inside = (ny >= 0) & (ny < height) & (nx >= 0) & (nx < width)
-            neighbour = np.where(inside, ny * width + nx, 0)
-            usable = inside & confident.reshape(-1)[neighbour]
-            difference = ((rgb_u8.reshape(-1, 3)[neighbour] - own) ** 2).sum(axis=1, dtype=np.int32)
-            better = usable & (difference < best)
-            best[better] = difference[better]
-            source[better] = neighbour[better]
-        repaired.append(depth_m.reshape(-1)[source])
-    if repaired:
-        depth_m[rows, columns] = np.concatenate(repaired)
+    pixels, sources = similar_neighbours(rgb_u8, rgb_u8, ~confident, confident)
+    depth_m.reshape(-1)[pixels] = depth_m.reshape(-1)[sources]
 
 
 def _color_bytes() -> NDArray[np.uint8]:

@@ -110,7 +110,7 @@ def _mode_regions(rgb_u8: UInt8Image, background: NDArray[np.uint8]) -> NDArray[
     """Return a map from 0 (background) to N by the nearest mode of the colours of flat pixels."""
     smooth = _median3(rgb_u8)
     flat = _window_range(smooth) <= FLAT_RANGE  # of the median: strong noise must not hide an object
-    modes = _color_modes(smooth[flat], background)
+    modes = _color_modes(smooth.reshape(-1, 3)[np.flatnonzero(flat)], background)
     min_pixels = max(1, MIN_AREA * flat.size)
     while True:
         regions = _assign(rgb_u8, smooth, modes, flat)
@@ -140,8 +140,14 @@ def _assign(
 
 
 def _squared_distance(rgb_u8: UInt8Image, colors: NDArray[np.uint8], index: NDArray[np.uint16]) -> NDArray[np.int32]:
-    difference = colors.astype(np.int32)[index] - rgb_u8
-    return (difference**2).sum(axis=-1, dtype=np.int32)
+    """Return (H, W) int32: squared distance of every pixel from the colour it is assigned to."""
+    total = np.zeros(index.shape, np.int32)
+    for channel in range(3):
+        difference = np.take(colors[:, channel].astype(np.int32), index, mode="clip")
+        difference -= rgb_u8[..., channel]
+        difference *= difference
+        total += difference
+    return total
 
 
 def _color_modes(pixels: NDArray[np.uint8], background: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -215,7 +221,8 @@ def _window_range(rgb_u8: UInt8Image) -> NDArray[np.uint8]:
     lowest = np.minimum(np.minimum(padded[:-2], padded[1:-1]), padded[2:])
     highest = np.maximum(np.maximum(highest[:, :-2], highest[:, 1:-1]), highest[:, 2:])
     lowest = np.minimum(np.minimum(lowest[:, :-2], lowest[:, 1:-1]), lowest[:, 2:])
-    return (highest - lowest).max(axis=-1)
+    span = highest - lowest
+    return np.maximum(np.maximum(span[..., 0], span[..., 1]), span[..., 2])
 
 
 def _median3(rgb_u8: UInt8Image) -> UInt8Image:

@@ -183,7 +183,7 @@ def test_depths_past_the_last_half_step_are_white() -> None:
     np.testing.assert_array_equal(picture[0], [(255, 254, 255), (255, 255, 255), (255, 255, 255)])
 
 
-@pytest.mark.parametrize("size", [0, 1, 2, 65535, 65536, 65537, 200_001])
+@pytest.mark.parametrize("size", [0, 1, 2, 98303, 98304, 98305, 200_001])
 def test_any_size_and_layout(size: int) -> None:
     depth_m = np.random.default_rng(size).uniform(0.1, 80, size)
     picture = encode_depth(depth_m)
