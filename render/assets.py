@@ -50,6 +50,7 @@ class ModelInfo:
     licence: str
     author: str
     member: str
+    member_bytes: int
     rotation: tuple[float, ...]
 
 
@@ -101,7 +102,14 @@ def _read_catalogue(pack: str, nouns: Mapping[str, str]) -> dict[str, ModelInfo]
             width, depth, height = (float(entry[side]) / 100 for side in ("width", "depth", "height"))
             turn = tuple(float(word) for word in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
             found[name] = ModelInfo(
-                name, nouns[name], (width, depth, height), LICENCES[pack], entry["creator"], entry["model"][1:], turn
+                name,
+                nouns[name],
+                (width, depth, height),
+                LICENCES[pack],
+                entry["creator"],
+                entry["model"][1:],
+                _archive(pack).getinfo(entry["model"][1:]).file_size,
+                turn,
             )
     return found
 

@@ -84,7 +84,7 @@ def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
         offset += count * dtype.itemsize
     edited = arrays.pop("edited", None)
     edit, camera = header.pop("edit"), header.pop("camera")
-    camera["camera_to_world"] = tuple(camera["camera_to_world"])
+    pose = camera.pop("camera_to_world")
     instances = []
     for values in header.pop("instances"):
         for field in ("box", "center_camera_m", "size_m"):
@@ -92,7 +92,7 @@ def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
         instances.append(Instance(**values))
     header["captions"] = tuple(header["captions"])
     return Sample(
-        camera=Camera(**camera),
+        camera=Camera(**camera, camera_to_world=None if pose is None else tuple(pose)),
         instances=tuple(instances),
         edit=None if edit is None or edited is None else Edit(image=edited, **edit),
         **header,

@@ -15,6 +15,8 @@ from render.passes import Truth
 from render.recipe import Recipe, pose_matrix
 
 SPOKEN_MATERIALS = ("ceramic", "fabric", "metal", "paper", "plastic", "stone", "wood", "brick", "tile", "carpet")
+PEOPLE = ("man", "woman")
+"""Never given a colour word: it would be read as one for the person, not the clothes."""
 Rng = np.random.Generator
 
 
@@ -31,7 +33,7 @@ def find_instances(recipe: Recipe, scene: Sequence[Placed], truth: Truth, image:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         center = to_camera @ placed.matrix @ np.array([0, 0, thing.size_m[2] / 2, 1])
         attributes = {}
-        color = color_word(image[mask])
+        color = None if thing.category in PEOPLE else color_word(image[mask])
         if color is not None:
             attributes["color"] = color
         if thing.materials and thing.materials[0].word in SPOKEN_MATERIALS and thing.paint is None:

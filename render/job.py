@@ -35,6 +35,7 @@ class RenderConfig(Config):
         default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1
     )
     edits: Annotated[float, Field(ge=0, le=1)] = 0.5
+    max_model_kb: PositiveInt = 2000
     attempts: PositiveInt = 12
     start_timeout_s: PositiveFloat = 180.0
     request_timeout_s: PositiveFloat = 300.0
@@ -107,6 +108,7 @@ def ask_for_view(config: RenderConfig, key: str, shard: int, index: int, attempt
             "kinds": dict(config.kinds),
             "edits": config.edits,
             "samples": config.samples,
+            "max_model_kb": config.max_model_kb,
             "versions": hello["versions"],
         }
         return decode_answer(*worker.ask(request))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from render.assets import catalogue
 from render.meshes import model_top
@@ -53,10 +54,10 @@ def footprint(thing: Thing) -> Footprint:
     return Footprint(x, y, thing.size_m[0] / 2, thing.size_m[1] / 2, thing.yaw_rad, z, z + thing.size_m[2])
 
 
-def corners(box: Footprint, gap: float = 0.0) -> np.ndarray:
-    """Return the (4, 2) corners of a footprint, grown by `gap`."""
+def corners(box: Footprint) -> NDArray[np.float64]:
+    """Return the (4, 2) corners of a footprint."""
     cos, sin = math.cos(box.yaw), math.sin(box.yaw)
-    local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [box.half_x + gap, box.half_y + gap]
+    local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [box.half_x, box.half_y]
     return local @ np.array([[cos, sin], [-sin, cos]]) + [box.x, box.y]
 
 
@@ -64,11 +65,13 @@ def overlap(a: Footprint, b: Footprint, gap: float = 0.0) -> bool:
     """Tell whether two boxes come closer than `gap` (separating axes in plan, and their ranges of heights)."""
     if a.low >= b.high or b.low >= a.high:
         return False
-    first, second = corners(a, gap), corners(b)
-    for yaw in (a.yaw, b.yaw):
-        axes = np.array([[math.cos(yaw), math.sin(yaw)], [-math.sin(yaw), math.cos(yaw)]])
-        p, q = first @ axes.T, second @ axes.T
-        if ((p.max(axis=0) <= q.min(axis=0)) | (q.max(axis=0) <= p.min(axis=0))).any():
+    dx, dy = b.x - a.x, b.y - a.y
+    cos, sin = abs(math.cos(b.yaw - a.yaw)), abs(math.sin(b.yaw - a.yaw))
+    for yaw, own, other in ((a.yaw, a, b), (b.yaw, b, a)):
+        across, along = math.cos(yaw) * dx + math.sin(yaw) * dy, -math.sin(yaw) * dx + math.cos(yaw) * dy
+        if abs(across) >= own.half_x + cos * other.half_x + sin * other.half_y + gap:
+            return False
+        if abs(along) >= own.half_y + sin * other.half_x + cos * other.half_y + gap:
             return False
     return True
 

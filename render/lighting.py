@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from render.meshes import Placed, Surface
+from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.raster import Raster
 from render.recipe import Light, Recipe, pose_matrix
-from render.skies import environment, irradiance, radiance, srgb_to_linear
+from render.skies import environment, harmonic_light, irradiance, radiance, srgb_to_linear
 from render.views import Paint, Picture
 
-Floats = NDArray[np.float64]
-SHADOW_SAMPLES, BOUNCE_SAMPLES, MIRROR_SAMPLES = 6, 10, 2
+Floats = NDArray[np.float32]
+SHADOW_SAMPLES, BOUNCE_SAMPLES, MIRROR_SAMPLES = 8, 8, 2
+"""Rays per pixel: to all lamps together (at least two to each), into the half sphere, and along the reflection."""
 OFFSET = 1e-3
 """Rays start this far off their surface, relative to its distance from the camera (at least 0.2 mm)."""
 
@@ -37,16 +38,28 @@ class World:
     emission: Floats
     recipe: Recipe
     sky: NDArray[np.float32]
+    open_light: NDArray[np.float64]
+    meshes: tuple[tuple[Mesh, bytes], ...]
 
 
-def build_world(recipe: Recipe, scene: Sequence[Placed]) -> World:
-    """Put the whole scene into one search tree, each surface with its mean colour."""
+def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = None) -> World:
+    """Put the whole scene into one search tree, each surface with its mean colour.
+
+    The tree of the `last` world is used again when the same meshes stand at the same places.
+    """
     triangles, albedo, emission = [], [], []
+    meshes = tuple((placed.mesh, placed.matrix.tobytes()) for placed in scene)
+    again = last is not None and last.meshes == meshes
     for placed in scene:
-        vertices = placed.mesh.vertices @ placed.matrix[:3, :3].T + placed.matrix[:3, 3]
-        triangles.append(vertices[placed.mesh.faces])
         albedo.append(np.array([mean_albedo(surface) for surface in placed.surfaces])[placed.mesh.slot_of])
         emission.append(np.array([surface.emission for surface in placed.surfaces])[placed.mesh.slot_of])
+        if again:
+            continue
+        vertices = placed.mesh.vertices @ placed.matrix[:3, :3].T + placed.matrix[:3, 3]
+        triangles.append(vertices[placed.mesh.faces])
+    colors = np.concatenate(albedo).astype(np.float32), np.concatenate(emission).astype(np.float32)
+    if again and last is not None:
+        return replace(last, albedo=colors[0], emission=colors[1])
     corners = np.concatenate(triangles)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     length = np.linalg.norm(cross, axis=1, keepdims=True)
@@ -54,17 +67,27 @@ def build_world(recipe: Recipe, scene: Sequence[Placed]) -> World:
     tree = EmbreeScene()
     TriangleMesh(tree, corners.astype(np.float32))
     sky = environment(recipe.sky)
-    return World(tree, normals, np.concatenate(albedo), np.concatenate(emission), recipe, sky)
+    return World(
+        tree,
+        normals.astype(np.float32),
+        *colors,
+        recipe,
+        sky,
+        harmonic_light(sky),
+        meshes,
+    )
 
 
-def mean_albedo(surface: Surface) -> Floats:
+def mean_albedo(surface: Surface) -> NDArray[np.float64]:
     """Return a surface's mean linear colour."""
     if surface.texture is None:
         return srgb_to_linear(np.array(surface.color, np.float64))
     return srgb_to_linear(surface.texture[::8, ::8].reshape(-1, 3) / 255.0).mean(axis=0)
 
 
-def light_picture(world: World, scene: Sequence[Placed], truth: Truth, albedo: Floats) -> Floats:
+def light_picture(
+    world: World, scene: Sequence[Placed], truth: Truth, albedo: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return (H, W, 3) linear light toward the camera, from the (H, W, 3) linear colour of the surfaces."""
     camera = world.recipe.camera
     pose = pose_matrix(camera)
@@ -75,29 +98,28 @@ def light_picture(world: World, scene: Sequence[Placed], truth: Truth, albedo: F
     depth = truth.depth_m[seen]
     normals = truth.normals[seen] @ pose[:3, :3].T
     points = pose[:3, 3] + view * depth[:, None] + normals * np.maximum(OFFSET * depth, 2e-4)[:, None]
-    view = view / np.linalg.norm(view, axis=1, keepdims=True)
+    view = (view / np.linalg.norm(view, axis=1, keepdims=True)).astype(np.float32)
+    points, normals = points.astype(np.float32), normals.astype(np.float32)
     rng = np.random.default_rng(17)
     rough, metal, glow = _surface_values(scene, truth, seen)
-    color = albedo[seen]
+    color = albedo[seen].astype(np.float32)
     base = 0.04 + (color - 0.04) * metal[:, None]
-    diffuse, shine = _direct(world, points, normals, rng, SHADOW_SAMPLES, view, rough, base)
+    diffuse, shine = _direct(world, points, normals, rng, view, rough, base)
     bounced = _bounce(world, points, normals, rng)
     mirrored = _mirror(world, points, normals, view, rough, base, rng)
-    incoming = np.zeros((*seen.shape, 3))
-    incoming[seen] = bounced
-    incoming = smooth_light(incoming, truth, 2)[seen]
-    shadowed = np.zeros((*seen.shape, 6))
-    shadowed[seen] = np.concatenate([diffuse, shine + mirrored], axis=1)
-    shadowed = smooth_light(shadowed, truth, 1)[seen]
+    gathered = np.zeros((*seen.shape, 9), np.float32)
+    gathered[seen] = np.concatenate([diffuse, shine + mirrored, bounced], axis=1)
+    sharp = smooth_light(gathered[..., :6], truth, 2)[seen]
+    soft = smooth_light(gathered[..., 6:], truth, 4)[seen]
     matte = color * (1 - metal)[:, None]
-    picture[seen] = matte * (shadowed[:, :3] + incoming) + shadowed[:, 3:] + color * glow[:, None]
+    picture[seen] = matte * (sharp[:, :3] + soft) + sharp[:, 3:] + color * glow[:, None]
     return picture
 
 
 def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
     """Return roughness, metallic and emission of each seen pixel."""
     slots = max(len(placed.surfaces) for placed in scene)
-    table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 3))
+    table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 3), np.float32)
     for placed in scene:
         for number, surface in enumerate(placed.surfaces):
             table[placed.thing.id, number] = surface.roughness, surface.metallic, surface.emission
@@ -106,25 +128,45 @@ def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool
 
 
 def _direct(
-    world: World, points: Floats, normals: Floats, rng: np.random.Generator, samples: int,
-    view: Floats | None = None, rough: Floats | None = None, base: Floats | None = None,
-) -> tuple[Floats, Floats]:  # fmt: skip
-    """Return the light of all lamps that surfaces send on: diffuse per unit of colour, and (with `view`) specular."""
+    world: World, points: Floats, normals: Floats, rng: np.random.Generator, view: Floats, rough: Floats, base: Floats
+) -> tuple[Floats, Floats]:
+    """Return the light of all lamps that the pixels send on: diffuse per unit of colour, and specular."""
     diffuse, shine = np.zeros_like(points), np.zeros_like(points)
-    for light in world.recipe.lights:
+    lights = world.recipe.lights
+    samples = max(2, SHADOW_SAMPLES // max(1, len(lights)))
+    for light in lights:
         for sample in range(samples):
-            toward, strength = _toward_light(light, points, (sample + rng.random(len(points))) / samples, rng)
-            distance = np.linalg.norm(toward, axis=1)
-            unit = toward / distance[:, None]
-            cosine = np.maximum((unit * normals).sum(axis=1), 0)
-            lit = (cosine > 0) & (strength > 0)
-            blocked = np.zeros(len(points), bool)
-            blocked[lit] = _blocked(world, points[lit], toward[lit])
-            power = np.where(lit & ~blocked, strength * cosine / samples, 0)[:, None] * np.array(light.color)
-            diffuse += power / math.pi
-            if view is not None and rough is not None and base is not None:
-                shine += power * _specular(unit, normals, view, rough, base)
+            stratum = (sample + rng.random(len(points), np.float32)) / np.float32(samples)
+            unit, power = _from_light(world, light, points, normals, stratum, rng)
+            power = power[:, None] * np.array(light.color, np.float32) / np.float32(samples)
+            diffuse += power / np.float32(math.pi)
+            shine += power * _specular(unit, normals, view, rough, base)
     return diffuse, np.minimum(shine, 8.0)
+
+
+def _one_lamp(world: World, points: Floats, normals: Floats, rng: np.random.Generator) -> Floats:
+    """Return the diffuse light of one lamp drawn for all points, for as many as there are."""
+    lights = world.recipe.lights
+    if not lights:
+        return np.zeros_like(points)
+    light = lights[rng.integers(len(lights))]
+    _, power = _from_light(world, light, points, normals, rng.random(len(points), np.float32), rng)
+    return power[:, None] * (np.array(light.color, np.float32) * np.float32(len(lights) / math.pi))
+
+
+def _from_light(
+    world: World, light: Light, points: Floats, normals: Floats, stratum: Floats, rng: np.random.Generator
+) -> tuple[Floats, Floats]:
+    """Return unit directions to points of a lamp and the irradiance from there, 0 in its shadow."""
+    toward, strength = _toward_light(light, points, stratum, rng)
+    unit = toward / np.linalg.norm(toward, axis=1, keepdims=True)
+    power = strength * np.maximum((unit * normals).sum(axis=1), 0)
+    lit = np.flatnonzero(power > 0)
+    if len(lit):
+        reach = np.float32(0.999) * toward[lit]
+        found = world.tree.run(points[lit], reach, dists=np.ones(len(lit), np.float32), query="OCCLUDED")
+        power[lit[found >= 0]] = 0
+    return unit, power
 
 
 def _toward_light(light: Light, points: Floats, stratum: Floats, rng: np.random.Generator) -> tuple[Floats, Floats]:
@@ -133,14 +175,17 @@ def _toward_light(light: Light, points: Floats, stratum: Floats, rng: np.random.
     side = np.cross(direction, (0.0, 1.0, 0.0) if abs(direction[1]) < 0.9 else (1.0, 0.0, 0.0))
     side /= np.linalg.norm(side)
     other = np.cross(direction, side)
-    u, v = stratum - 0.5, rng.random(len(points)) - 0.5
-    spread = light.size_m * (u[:, None] * side + v[:, None] * other)
+    u, v = stratum - np.float32(0.5), rng.random(len(points), np.float32) - np.float32(0.5)
+    spread = u[:, None] * (light.size_m * side).astype(np.float32) + v[:, None] * (light.size_m * other).astype(
+        np.float32
+    )
     if light.kind == "sun":
-        return (spread - direction) * 2000.0, np.full(len(points), light.power)
-    toward = np.array(light.position_m) + spread - points
+        toward = (spread - direction.astype(np.float32)) * np.float32(2000.0)
+        return toward, np.full(len(points), light.power, np.float32)
+    toward = np.array(light.position_m, np.float32) + spread - points
     squared = (toward**2).sum(axis=1)
-    facing = np.maximum(-(toward @ direction), 0) / np.sqrt(squared)
-    return toward, light.power / math.pi * facing / np.maximum(squared, 0.01)
+    facing = np.maximum(-(toward @ direction.astype(np.float32)), 0) / np.sqrt(squared)
+    return toward, np.float32(light.power / math.pi) * facing / np.maximum(squared, np.float32(0.01))
 
 
 def _specular(unit: Floats, normals: Floats, view: Floats, rough: Floats, base: Floats) -> Floats:
@@ -158,29 +203,22 @@ def _specular(unit: Floats, normals: Floats, view: Floats, rough: Floats, base: 
     return fresnel * (spread * masking / 4)[:, None]
 
 
-def _blocked(world: World, points: Floats, toward: Floats) -> NDArray[np.bool_]:
-    if not len(points):
-        return np.zeros(0, bool)
-    start, reach = points.astype(np.float32), (0.999 * toward).astype(np.float32)
-    return world.tree.run(start, reach, dists=np.ones(len(points), np.float32), query="OCCLUDED") >= 0
-
-
 def _bounce(world: World, points: Floats, normals: Floats, rng: np.random.Generator) -> Floats:
     """Return the mean light from a cosine-weighted half sphere: sky, or what one bounce brings."""
     total = np.zeros_like(points)
     for sample in range(BOUNCE_SAMPLES):
-        turn = 2 * math.pi * ((sample + rng.random(len(points))) / BOUNCE_SAMPLES)
-        height = 2 * rng.random(len(points)) - 1
+        turn = np.float32(2 * math.pi / BOUNCE_SAMPLES) * (sample + rng.random(len(points), np.float32))
+        height = 2 * rng.random(len(points), np.float32) - 1
         flat = np.sqrt(1 - height**2)
         ball = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
-        direction = normals + 0.999 * ball
+        direction = normals + np.float32(0.999) * ball
         total += np.minimum(_arriving(world, points, direction, rng), 6.0)
     return total / BOUNCE_SAMPLES
 
 
 def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Generator) -> Floats:
     """Return the light that arrives along rays: the sky's, or that of the surface hit under the lamps and a dim rest."""
-    found = world.tree.run(points.astype(np.float32), direction.astype(np.float32), output=1)
+    found = world.tree.run(points, direction, output=1)
     light = np.zeros_like(points)
     hit = found["primID"] >= 0
     light[~hit] = radiance(world.sky, direction[~hit])
@@ -188,8 +226,8 @@ def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Ge
         face = found["primID"][hit]
         normal = world.normals[face]
         normal = np.where((normal * direction[hit]).sum(axis=1, keepdims=True) > 0, -normal, normal)
-        at = points[hit] + direction[hit] * found["tfar"][hit, None] + 1e-3 * normal
-        diffuse, _ = _direct(world, at, normal, rng, 1)
+        at = points[hit] + direction[hit] * found["tfar"][hit, None] + np.float32(1e-3) * normal
+        diffuse = _one_lamp(world, at, normal, rng)
         light[hit] = world.albedo[face] * (diffuse + _rest(world, normal, diffuse)) + world.emission[face, None]
     return light
 
@@ -197,8 +235,8 @@ def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Ge
 def _rest(world: World, normals: Floats, diffuse: Floats) -> Floats:
     """Stand in for all further bounces: in rooms the mean of the first, outdoors half of the open sky's light."""
     if world.recipe.kind == "outdoor":
-        return 0.5 * irradiance(world.sky, normals)
-    open_air = 0.35 * irradiance(world.sky, normals) if world.recipe.kind == "table top" else 0.0
+        return 0.5 * irradiance(world.open_light, normals)
+    open_air = 0.35 * irradiance(world.open_light, normals) if world.recipe.kind == "table top" else 0.0
     return 0.6 * diffuse.mean(axis=0) + open_air
 
 
@@ -216,7 +254,7 @@ def _mirror(
     fresnel = base[shiny] + (grazing - base[shiny]) * ((1 - cosine) ** 5)[:, None]
     total = np.zeros_like(n)
     for _ in range(MIRROR_SAMPLES):
-        tilt = rng.standard_normal(n.shape) * (0.5 * rough[shiny] ** 2)[:, None]
+        tilt = rng.standard_normal(n.shape, np.float32) * (0.5 * rough[shiny] ** 2)[:, None]
         facet = n + tilt
         facet /= np.linalg.norm(facet, axis=1, keepdims=True)
         direction = v - 2 * (v * facet).sum(axis=1, keepdims=True) * facet
@@ -229,40 +267,44 @@ def _mirror(
 
 
 def smooth_light(light: Floats, truth: Truth, rounds: int) -> Floats:
-    """Blur (H, W, C) light over the same surface only: 5x5 taps, wider each round, weighted by normals and depth.
+    """Blur (H, W, C) light over the same surface only: 3x3 taps, wider each round, weighted by normals and depth.
 
     Source: the edge-avoiding a-trous filter of Dammertz et al. 2010.
     """
     height, width = truth.instance_ids.shape
     depth = np.where(np.isfinite(truth.depth_m), truth.depth_m, 0).astype(np.float32)
     normals = truth.normals.astype(np.float32)
-    values = light.astype(np.float32)
+    values = light
     for level in range(rounds):
         step = 2**level
         total, weights = np.zeros_like(values), np.zeros((height, width, 1), np.float32)
-        pad = 2 * step
+        pad = step
         values_, depth_, normals_, ids_ = (
             np.pad(array, ((pad, pad), (pad, pad)) + ((0, 0),) * (array.ndim - 2))
             for array in (values, depth, normals, truth.instance_ids)
         )
-        for dy in range(5):
-            for dx in range(5):
+        for dy in range(3):
+            for dx in range(3):
                 window = (slice(dy * step, dy * step + height), slice(dx * step, dx * step + width))
                 likeness = np.maximum((normals_[window] * normals).sum(axis=-1), 0) ** 16
                 likeness *= np.abs(depth_[window] - depth) < 0.05 * depth
                 likeness *= ids_[window] == truth.instance_ids
-                weight = likeness[..., None] * np.float32((1, 4, 6, 4, 1)[dy] * (1, 4, 6, 4, 1)[dx])
+                weight = likeness[..., None] * np.float32((1, 2, 1)[dy] * (1, 2, 1)[dx])
                 total += weight * values_[window]
                 weights += weight
         values = total / np.maximum(weights, 1e-6)
-    return values.astype(np.float64)
+    return values
 
 
 def paint_with(raster: Raster) -> Paint:
     """Return the engine that rasterises surface colours and traces their light."""
 
+    last: list[World] = []
+
     def paint(recipe: Recipe, scene: Sequence[Placed], truth: Truth) -> Picture:
         colors = raster.surface_colors(recipe, scene)
-        return Picture(light_picture(build_world(recipe, scene), scene, truth, colors), {})
+        world = build_world(recipe, scene, last[0] if last else None)
+        last[:] = [world]
+        return Picture(light_picture(world, scene, truth, colors), {})
 
     return paint

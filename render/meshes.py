@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from encoders.sample import UInt8Image
 from render.assets import RawModel, load_model
+from render.geometry import crease_normals, face_normals, triangle_areas
 from render.recipe import Material, Recipe, Rgb, Thing, thing_matrix
 from render.shapes import SHAPES, Solid
 from render.textures import texture_image
@@ -93,12 +94,6 @@ def largest_slot(mesh: Mesh) -> int:
     return int(np.argmax(np.bincount(mesh.slot_of, weights=triangle_areas(mesh.vertices, mesh.faces))))
 
 
-def triangle_areas(vertices: NDArray[np.float64], faces: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Return (F,) areas."""
-    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
-
-
 @lru_cache(maxsize=256)
 def _shape_mesh(
     shape: str, size_m: tuple[float, ...], numbers: tuple[float, ...], seed: int, texture_sizes: tuple[float, ...]
@@ -106,10 +101,10 @@ def _shape_mesh(
     """Make a procedural mesh; its texture coordinates are metres along the dominant plane, over the texture's size."""
     solid: Solid = SHAPES[shape](size_m, numbers, seed)
     corners = solid.vertices[solid.faces]
-    flat = _face_normals(corners)
+    flat = face_normals(corners)
     keep = np.linalg.norm(flat, axis=1) > 0.5
-    corners, flat, faces, slots = corners[keep], flat[keep], solid.faces[keep], solid.slots[keep]
-    normals = _crease_normals(corners, flat, faces, len(solid.vertices), solid.crease_cos)
+    corners, flat, slots = corners[keep], flat[keep], solid.slots[keep]
+    normals = solid.normals[keep]
     axis = np.abs(flat).argmax(axis=1)
     first = np.where(axis == 0, 1, 0)
     second = np.where(axis == 2, 1, 2)
@@ -135,23 +130,39 @@ def model_mesh(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
     points = (points - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) * scale
     points = points[:, [0, 2, 1]] * [1, -1, 1]  # catalogue space is y up, front +z
     corners = points[obj.corners[..., 0]]
-    flat = _face_normals(corners)
+    flat = face_normals(corners)
     keep = np.linalg.norm(flat, axis=1) > 0.5
     corners, flat, indices = corners[keep], flat[keep], obj.corners[keep]
-    normals = _crease_normals(corners, flat, indices[..., 0], len(points), CREASE_COS)
-    given = indices[..., 2] >= 0
-    if given.any():
-        authored = (obj.normals @ rotation.T / scale)[:, [0, 2, 1]] * [1, -1, 1]
-        length = np.linalg.norm(authored, axis=1, keepdims=True)
-        authored = np.divide(authored, length, out=np.zeros_like(authored), where=length > 1e-9)
-        chosen = authored[indices[..., 2]]
-        usable = given & (np.linalg.norm(chosen, axis=-1) > 0.5)
-        normals = np.where(usable[..., None], chosen, normals)
+    normals = _model_normals(raw, rotation, scale, corners, flat, indices)
     uv = np.zeros((*corners.shape[:2], 2))
     if len(obj.uv):
         uv = np.where(indices[..., 1:2] >= 0, obj.uv[indices[..., 1]], 0.0)
     surfaces, slot_of_material = _model_surfaces(raw)
     return _merge(corners, normals, uv, slot_of_material[obj.material_of[keep]]), surfaces
+
+
+def _model_normals(
+    raw: RawModel,
+    rotation: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    corners: NDArray[np.float64],
+    flat: NDArray[np.float64],
+    indices: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Return (F, 3, 3) corner normals: the model's own where they fit its triangles, else from the triangles."""
+    usable = np.zeros(indices.shape[:2], bool)
+    given = indices[..., 2] >= 0
+    if given.any():
+        authored = (raw.geometry.normals @ rotation.T / scale)[:, [0, 2, 1]] * [1, -1, 1]
+        length = np.linalg.norm(authored, axis=1, keepdims=True)
+        authored = np.divide(authored, length, out=np.zeros_like(authored), where=length > 1e-9)[indices[..., 2]]
+        usable = given & ((authored * flat[:, None]).sum(axis=-1) > 0.2)
+        # a few models carry normals that have nothing to do with their triangles: none of those are used
+        if usable.all():
+            return authored
+        if usable[given].mean() > 0.9:
+            return np.where(usable[..., None], authored, crease_normals(corners, indices[..., 0], CREASE_COS))
+    return crease_normals(corners, indices[..., 0], CREASE_COS)
 
 
 def _model_surfaces(raw: RawModel) -> tuple[tuple[Surface, ...], NDArray[np.int64]]:
@@ -181,37 +192,10 @@ def _from_phong(phong: Phong, metal: bool, raw: RawModel) -> Surface:
     return Surface(color, roughness, 0.0, raw.textures.get(phong.image))  # type: ignore[arg-type]
 
 
-def _face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (F, 3) unit normals of (F, 3, 3) triangles; zero for triangles without area."""
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(cross, axis=1, keepdims=True)
-    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 1e-14)
-
-
-def _crease_normals(
-    corners: NDArray[np.float64],
-    flat: NDArray[np.float64],
-    faces: NDArray[np.int64],
-    vertex_count: int,
-    crease_cos: float,
-) -> NDArray[np.float64]:
-    """Return (F, 3, 3) corner normals: the vertex's mean where a face is within the crease angle of it, else the face's."""
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    mean = np.zeros((vertex_count, 3))
-    for corner in range(3):
-        for axis in range(3):
-            mean[:, axis] += np.bincount(faces[:, corner], weights=cross[:, axis], minlength=vertex_count)
-    length = np.linalg.norm(mean, axis=1, keepdims=True)
-    mean = np.divide(mean, length, out=np.zeros_like(mean), where=length > 1e-14)
-    smooth = mean[faces]
-    near = (smooth * flat[:, None]).sum(axis=-1, keepdims=True) > crease_cos
-    return np.where(near, smooth, flat[:, None])
-
-
 def _merge(
     corners: NDArray[np.float64], normals: NDArray[np.float64], uv: NDArray[np.float64], slots: NDArray[np.int64]
 ) -> Mesh:
-    """Sort faces by slot and share equal corners."""
+    """Sort faces by slot and share equal corners (equal to a micrometre)."""
     order = np.argsort(slots, kind="stable")
     table = np.concatenate([corners, normals, uv], axis=-1)[order].reshape(-1, 8)
     rounded = np.ascontiguousarray(np.round(table, 6).astype(np.float32) + 0.0)
@@ -219,13 +203,14 @@ def _merge(
     rank = np.argsort(np.argsort(first))
     first = np.sort(first)
     faces = rank[inverse].reshape(-1, 3).astype(np.int32)
+    whole = (faces != np.roll(faces, 1, axis=1)).all(axis=1)  # a sliver whose corners became one crashes Blender
     kept = table[first]
     return Mesh(
         kept[:, :3],
         kept[:, 3:6].astype(np.float32),
         kept[:, 6:].astype(np.float32),
-        faces,
-        slots[order].astype(np.int32),
+        faces[whole],
+        slots[order][whole].astype(np.int32),
     )
 
 
@@ -244,7 +229,7 @@ def model_top(name: str) -> Top | None:
     mesh, _ = model_mesh(name)
     corners = mesh.vertices[mesh.faces]
     peak = float(corners[..., 2].max())
-    level = (np.abs(_face_normals(corners)[:, 2]) > 0.99) & (corners[..., 2].min(axis=1) > peak - 0.003)
+    level = (np.abs(face_normals(corners)[:, 2]) > 0.99) & (corners[..., 2].min(axis=1) > peak - 0.003)
     if not level.any():
         return None
     size = np.ptp(mesh.vertices[:, :2], axis=0)

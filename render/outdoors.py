@@ -22,6 +22,7 @@ GROUNDS: Mapping[str, tuple[str, tuple[Rgb, ...], float]] = {
     "snow": ("noise", ((0.88, 0.91, 0.95), (0.97, 0.97, 0.98)), 6.0),
     "earth": ("noise", ((0.34, 0.25, 0.17), (0.50, 0.40, 0.28)), 4.0),
 }
+ANIMALS = ("horse", "dog", "cat")
 WALLS: tuple[Rgb, ...] = (
     (0.80, 0.74, 0.64), (0.62, 0.34, 0.26), (0.86, 0.84, 0.80), (0.58, 0.60, 0.62), (0.84, 0.70, 0.46),
     (0.70, 0.48, 0.40), (0.52, 0.60, 0.66), (0.90, 0.86, 0.76),
@@ -45,7 +46,7 @@ def draw_outdoor(rng: Rng, palette: Palette, width: int, height: int) -> Recipe:
     texture = Texture(kind, colors, size_m, int(rng.integers(1 << 30)))
     soil = Material(ground, colors[0], 0.95, 0.0, texture)
     layout.structure(Thing(0, "ground", "box", (0, 0, -1), (1600, 1600, 1), materials=(soil,)))
-    eye, aim, camera = _camera(rng, place, width, height)
+    eye, camera = _camera(rng, place, width, height)
     if place == "street":
         _road(layout, rng)
     layout.reserve(Footprint(eye[0], eye[1], 0.7, 0.7, 0.0, 0.0, 3.0))
@@ -66,14 +67,14 @@ def draw_outdoor(rng: Rng, palette: Palette, width: int, height: int) -> Recipe:
     )
 
 
-def _camera(rng: Rng, place: str, width: int, height: int) -> tuple[tuple[float, ...], tuple[float, ...], Camera]:
+def _camera(rng: Rng, place: str, width: int, height: int) -> tuple[tuple[float, float, float], Camera]:
     eye = rounded((float(rng.uniform(-2.5, 2.5)), 0.0, float(rng.uniform(1.2, 2.1))))
     if rng.random() < 0.1:
         eye = rounded((eye[0], 0.0, float(rng.uniform(4, 12))))
     turn = float(rng.normal(0, 0.16))
     pitch = math.radians(float(rng.uniform(-7, 2)) - (8 if eye[2] > 3 else 0))
     aim = rounded((eye[0] + 10 * math.sin(turn), 10 * math.cos(turn), eye[2] + 10 * math.tan(pitch)))
-    return eye, aim, look_at(eye, aim, float(rng.uniform(42, 84)), width, height, float(rng.normal(0, 0.01)))
+    return eye, look_at(eye, aim, float(rng.uniform(42, 84)), width, height, float(rng.normal(0, 0.01)))
 
 
 def _road(layout: Layout, rng: Rng) -> None:
@@ -215,7 +216,9 @@ def _small(layout: Layout, rng: Rng, palette: Palette) -> None:
             thing = model(palette["person"][rng.integers(len(palette["person"]))], yaw=yaw)
         elif draw < 0.85:
             name = palette["street_item"][rng.integers(len(palette["street_item"]))]
-            thing = model(name, yaw=yaw, paint=some_paint(rng, 0.15))
+            thing = model(name, yaw=yaw)
+            if thing.category not in ANIMALS:
+                thing = replace(thing, paint=some_paint(rng, 0.15))
         else:
             side = float(rng.uniform(0.4, 1.6))
             gray = float(rng.uniform(0.35, 0.6))

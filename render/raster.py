@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,12 +29,20 @@ class Raster:
 
     def __init__(self, width: int, height: int) -> None:
         self._renderer = pyrender.OffscreenRenderer(width, height)
+        self._side = max(width, height)
+        self._meshes: dict[Placed, Any] = {}
 
     def surface_colors(self, recipe: Recipe, scene: Sequence[Placed]) -> NDArray[np.float64]:
         """Return (H, W, 3) linear colour of the surfaces, unlit, antialiased."""
         stage = _stage(recipe)
-        for placed in scene:
-            stage.add(_mesh(placed), pose=placed.matrix)
+        # what the last picture showed too (an edit changes one thing) is on the GL side already
+        textures: dict[int, Any] = {}
+        self._meshes = {
+            placed: self._meshes[placed] if placed in self._meshes else _mesh(placed, self._side, textures)
+            for placed in scene
+        }
+        for placed, mesh in self._meshes.items():
+            stage.add(mesh, pose=placed.matrix)
         flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.SKIP_CULL_FACES
         picture, _ = self._renderer.render(stage, flags=flags)
         return srgb_to_linear(picture / 255.0)
@@ -43,7 +52,7 @@ class Raster:
         stage = _stage(recipe)
         colors = {}
         for number, placed in enumerate(scene, start=1):
-            node = stage.add(_mesh(placed), pose=placed.matrix)
+            node = stage.add(_mesh(placed, self._side, {}), pose=placed.matrix)
             colors[node] = (number % 256, number // 256, 0)
         picture, depth = self._renderer.render(stage, flags=pyrender.RenderFlags.SEG, seg_node_map=colors)
         numbers = picture[..., 0].astype(np.int64) + 256 * picture[..., 1].astype(np.int64)
@@ -62,7 +71,7 @@ def _stage(recipe: Recipe) -> Any:
     return stage
 
 
-def _mesh(placed: Placed) -> Any:
+def _mesh(placed: Placed, side: int, textures: dict[int, Any]) -> Any:
     mesh = placed.mesh
     primitives = []
     bounds = np.searchsorted(mesh.slot_of, np.arange(len(placed.surfaces) + 1))
@@ -77,16 +86,22 @@ def _mesh(placed: Placed) -> Any:
                 normals=mesh.normals[low:high],
                 texcoord_0=mesh.uv[low:high],
                 indices=faces - low,
-                material=_material(surface),
+                material=_material(surface, side, textures),
                 mode=pyrender.GLTF.TRIANGLES,
             )
         )
     return pyrender.Mesh(primitives)
 
 
-def _material(surface: Surface) -> Any:
+def _material(surface: Surface, side: int, textures: dict[int, Any]) -> Any:
     # the FLAT program writes colours as they are: sRGB in, sRGB out
     if surface.texture is None:
         return pyrender.MetallicRoughnessMaterial(baseColorFactor=(*surface.color, 1.0), doubleSided=True)
-    image = pyrender.Texture(source=np.ascontiguousarray(surface.texture[::-1]), source_channels="RGB")
-    return pyrender.MetallicRoughnessMaterial(baseColorTexture=image, doubleSided=True)
+    if id(surface.texture) not in textures:
+        image = surface.texture[::-1]
+        if max(image.shape) > side:  # finer than the picture can show, and slow to upload
+            image = cv2.resize(
+                image, (min(side, image.shape[1]), min(side, image.shape[0])), interpolation=cv2.INTER_AREA
+            )
+        textures[id(surface.texture)] = pyrender.Texture(source=np.ascontiguousarray(image), source_channels="RGB")
+    return pyrender.MetallicRoughnessMaterial(baseColorTexture=textures[id(surface.texture)], doubleSided=True)

@@ -29,12 +29,16 @@ PALETTE_SIZE = {
 }
 
 
-def draw_palette(rng: np.random.Generator) -> Palette:
-    """Draw the models that the scenes of one shard share (three of most roles), so that few have to be read."""
-    catalogue()
+def draw_palette(rng: np.random.Generator, max_model_kb: int) -> Palette:
+    """Draw the models that the scenes of one shard share (three of most roles), so that few have to be read.
+
+    Models whose OBJ file is larger than `max_model_kb` are left out, as long as a role has smaller ones.
+    """
+    sizes = {name: info.member_bytes for name, info in catalogue().items()}
     palette = {}
     for role, models in roles().items():
-        names = sorted(models)
+        small = sorted(name for name in models if sizes[name] <= 1024 * max_model_kb)
+        names = small or [min(sorted(models), key=lambda name: sizes[name])]
         count = min(len(names), PALETTE_SIZE.get(role, 3))
         palette[role] = tuple(names[index] for index in sorted(rng.permutation(len(names))[:count]))
     return palette

@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-SMOOTH = math.cos(math.radians(50))
+from render.geometry import crease_normals
+
+SMOOTH_COS = math.cos(math.radians(50))
 Size = tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class Solid:
-    """(V, 3) vertices, (F, 3) triangles seen from outside anticlockwise, (F,) slots; `uv` (F, 3, 2) or by projection."""
+    """(V, 3) vertices, (F, 3) triangles, anticlockwise from outside, (F,) slots, (F, 3, 3) corner normals.
+
+    `uv` is (F, 3, 2), or None for a projection along the axis each triangle faces most.
+    """
 
     vertices: NDArray[np.float64]
     faces: NDArray[np.int64]
     slots: NDArray[np.int64]
+    normals: NDArray[np.float64]
     uv: NDArray[np.float64] | None = None
-    crease_cos: float = SMOOTH
 
 
 def _solid(vertices: NDArray[np.float64], faces: NDArray[np.int64], slot: int = 0) -> Solid:
-    return Solid(vertices, faces, np.full(len(faces), slot, np.int64))
+    slots = np.full(len(faces), slot, np.int64)
+    return Solid(vertices, faces, slots, crease_normals(vertices[faces], faces, SMOOTH_COS))
 
 
 def join(*parts: Solid) -> Solid:
@@ -35,15 +43,14 @@ def join(*parts: Solid) -> Solid:
         np.concatenate([part.vertices for part in parts]),
         np.concatenate([part.faces + offset for part, offset in zip(parts, offsets)]),
         np.concatenate([part.slots for part in parts]),
-        None,
-        parts[0].crease_cos,
+        np.concatenate([part.normals for part in parts]),
     )
 
 
 def moved(part: Solid, x: float, y: float, z: float, slot: int | None = None) -> Solid:
     """Shift a solid, and fill all of it with another slot if asked."""
     slots = part.slots if slot is None else np.full_like(part.slots, slot)
-    return Solid(part.vertices + [x, y, z], part.faces, slots, part.uv, part.crease_cos)
+    return replace(part, vertices=part.vertices + np.array([x, y, z]), slots=slots)
 
 
 def box(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -73,21 +80,21 @@ def box(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     if bevel > 0:
         triangles = [[at(axis, sign) for axis in range(3)] for sign in signs]
     faces = np.array([[q[0], q[1], q[2]] for q in quads] + [[q[0], q[2], q[3]] for q in quads] + triangles, np.int64)
-    vertices, faces = _shared(vertices, faces) if bevel <= 0 else (vertices, faces)
+    axis_of = np.repeat(np.arange(3), 8)
+    normals = np.eye(3)[axis_of] * np.tile(signs, (3, 1))  # each vertex belongs to one of the six faces
     a, b_, c_ = (vertices[faces[:, k]] for k in range(3))
     inward = (np.cross(b_ - a, c_ - a) * (a + b_ + c_)).sum(axis=1) < 0
     faces[inward] = faces[inward][:, ::-1]
-    solid = _solid(vertices + [0, 0, half[2]], faces)
-    return Solid(solid.vertices, solid.faces, solid.slots, None, math.cos(math.radians(44)))
-
-
-def _shared(vertices: NDArray[np.float64], faces: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    unique, inverse = np.unique(vertices, axis=0, return_inverse=True)
-    return unique, inverse.reshape(-1)[faces]
+    slots = np.zeros(len(faces), np.int64)
+    return Solid(vertices + np.array([0, 0, half[2]]), faces, slots, normals[faces])
 
 
 def lathe(profile: NDArray[np.float64], segments: int = 32) -> Solid:
     """Revolve (N, 2) radius-height points about z; the profile runs from bottom to top on the outside."""
+    return _solid(*_revolve(profile, segments))
+
+
+def _revolve(profile: NDArray[np.float64], segments: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     angles = np.arange(segments) * 2 * np.pi / segments
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     vertices = np.concatenate([np.column_stack([ring * r, np.full(segments, z)]) for r, z in profile])
@@ -100,14 +107,20 @@ def lathe(profile: NDArray[np.float64], segments: int = 32) -> Solid:
             faces.append(np.stack([low + k, low + after, high + after], axis=1))
         if profile[row + 1, 0] > 1e-9:
             faces.append(np.stack([low + k, high + after, high + k], axis=1))
-    return _solid(vertices, np.concatenate(faces))
+    index = np.arange(len(vertices))
+    for row, radius in enumerate(profile[:, 0]):
+        if radius <= 1e-9:  # one vertex on the axis, so that normals there are smooth
+            index[row * segments : (row + 1) * segments] = row * segments
+    return vertices, index[np.concatenate(faces)]
 
 
 def _scaled(solid: Solid, size: Size) -> Solid:
     low, high = solid.vertices.min(axis=0), solid.vertices.max(axis=0)
     factor = np.array(size[:3]) / (high - low)
     center = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]
-    return Solid((solid.vertices - center) * factor, solid.faces, solid.slots, solid.uv, solid.crease_cos)
+    normals = solid.normals / factor
+    normals /= np.linalg.norm(normals, axis=-1, keepdims=True)
+    return replace(solid, vertices=(solid.vertices - center) * factor, normals=normals)
 
 
 def cylinder(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -180,16 +193,15 @@ def rock(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A boulder: a sphere pushed in and out by a few random waves, its bottom flattened; numbers[0] sets its detail."""
     rows = int(numbers[0]) if numbers else 25
     angles = np.linspace(-np.pi / 2, np.pi / 2, rows)
-    base = _scaled(lathe(np.column_stack([np.cos(angles), np.sin(angles)]), 2 * rows - 2), (2.0, 2.0, 2.0))
+    points, faces = _revolve(np.column_stack([np.cos(angles), np.sin(angles)]), 2 * rows - 2)
     rng = np.random.default_rng([seed, 5])
-    points = base.vertices - [0, 0, 1]
     bump = np.zeros(len(points))
     for scale in (1.5, 1.5, 3.0, 3.0, 6.0):
         direction = rng.standard_normal(3)
         bump += np.cos(points @ (direction / np.linalg.norm(direction)) * scale + rng.uniform(0, 6)) / scale
     points = points * (1 + 0.22 * bump[:, None])
     points[:, 2] = np.maximum(points[:, 2], -0.6)
-    return _scaled(Solid(points, base.faces, base.slots), size)
+    return _scaled(_solid(points, faces), size)
 
 
 def hill(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -210,23 +222,24 @@ def hill(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
 
 def tree(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A tree: trunk (slot 1) and a crown (slot 0) of lumps, or of stacked cones when numbers[0] is 1."""
-    width, depth, height = size[:3]
+    return _scaled(_unit_tree(bool(numbers and numbers[0] == 1), seed), size)
+
+
+@lru_cache(maxsize=16)
+def _unit_tree(fir: bool, seed: int) -> Solid:
     rng = np.random.default_rng([seed, 7])
-    trunk = moved(cone((width * 0.13, width * 0.13, height * 0.7), (0.5,)), 0, 0, 0, 1)
+    width = 0.5 if fir else 0.75
+    trunk = moved(cone((width * 0.13, width * 0.13, 0.7), (0.5,)), 0, 0, 0, 1)
     parts = []
-    if numbers and numbers[0] == 1:
-        for level in range(5):
-            share = 1 - level / 5.5
-            base = height * (0.15 + 0.165 * level)
-            parts.append(moved(cone((width * share, depth * share, height * 0.3)), 0, 0, base, 0))
-    else:
-        for _ in range(16):
-            radius = rng.uniform(0.26, 0.42) * width
-            angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3) * width
-            lump = rock((radius, radius, radius * 0.85), (10,), int(rng.integers(1 << 30)))
-            low = height * rng.uniform(0.33, 0.72)
-            parts.append(moved(lump, away * math.cos(angle), away * math.sin(angle), low, 0))
-    return _scaled(join(*parts, trunk), size)
+    for level in range(5 if fir else 0):
+        share = width * (1 - level / 5.5)
+        parts.append(moved(cone((share, share, 0.3)), 0, 0, 0.15 + 0.165 * level))
+    for _ in range(0 if fir else 16):
+        radius = rng.uniform(0.26, 0.42) * width
+        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3) * width
+        lump = rock((radius, radius, radius * 0.85), (10,), int(rng.integers(1 << 30)))
+        parts.append(moved(lump, away * math.cos(angle), away * math.sin(angle), rng.uniform(0.33, 0.72)))
+    return join(*parts, trunk)
 
 
 def building(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -293,17 +306,17 @@ def frame(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     bars = [moved(box((width, depth, w), (0.003,)), 0, 0, z, 1) for z in (0, height - w)]
     bars += [moved(box((w, depth, height - 2 * w), (0.003,)), x * (width - w) / 2, 0, w, 1) for x in (-1, 1)]
     vertices = np.array([[-1, 0, 0], [1, 0, 0], [1, 0, 1], [-1, 0, 1]]) * [width / 2 - w / 2, 1, height - w]
-    picture = _solid(vertices + [0, 0, w / 2], np.array([[0, 1, 2], [0, 2, 3]]))
+    picture = _solid(vertices + np.array([0, 0, w / 2]), np.array([[0, 1, 2], [0, 2, 3]]))
     joined = join(picture, *bars)
     uv = joined.vertices[joined.faces][..., [0, 2]] / [width, height] + [0.5, 0.0]
-    return Solid(joined.vertices, joined.faces, joined.slots, uv, bars[0].crease_cos)
+    return replace(joined, uv=uv)
 
 
 def mat(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A thin rectangle whose top shows its texture exactly once."""
     solid = box(size, (min(0.003, size[2] / 3),))
     uv = solid.vertices[solid.faces][..., :2] / [size[0], size[1]] + 0.5
-    return Solid(solid.vertices, solid.faces, solid.slots, uv, solid.crease_cos)
+    return replace(solid, uv=uv)
 
 
 def wall(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -316,8 +329,8 @@ def wall(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     xs = sorted({-width / 2, width / 2, *(x + side * w / 2 for x, _, w, _ in holes for side in (-1, 1))})
     zs = sorted({0.0, height, *(value for _, sill, _, h in holes for value in (sill, sill + h))})
     parts = []
-    for x0, x1 in zip(xs, xs[1:]):
-        for z0, z1 in zip(zs, zs[1:]):
+    for x0, x1 in pairwise(xs):
+        for z0, z1 in pairwise(zs):
             cx, cz = (x0 + x1) / 2, (z0 + z1) / 2
             if not any(abs(cx - x) < w / 2 and sill < cz < sill + h for x, sill, w, h in holes):
                 parts.append(moved(box((x1 - x0, depth, z1 - z0)), cx, 0, z0, 0))

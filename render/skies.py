@@ -82,19 +82,23 @@ def radiance(image: NDArray[np.float32], directions: NDArray[np.float64]) -> NDA
     ) * fy
 
 
-def irradiance(image: NDArray[np.float32], normals: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return (..., 3) irradiance / pi on surfaces with these world normals, from nine spherical harmonics.
+def irradiance(coefficients: NDArray[np.float64], normals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (..., 3) irradiance / pi on surfaces with these world normals, from `harmonic_light`.
 
     Source: Ramamoorthi and Hanrahan 2001, "An Efficient Representation for Irradiance Environment Maps".
     """
+    return np.maximum(_harmonics(normals) @ coefficients.astype(normals.dtype), 0.0)
+
+
+def harmonic_light(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the (9, 3) coefficients of an environment's irradiance / pi."""
     step = max(1, image.shape[0] // 64)
-    small = image[::step, ::step].astype(np.float64)
+    small = image.reshape(image.shape[0] // step, step, image.shape[1] // step, step, 3).mean(axis=(1, 3), dtype=np.float64)
     directions = pixel_directions(*small.shape[:2])
     weight = np.sqrt(1 - directions[..., 2] ** 2)
     weight *= 4 * np.pi / weight.sum()
-    coefficients = np.einsum("hwk,hwc,hw->kc", _harmonics(directions), small, weight)
-    convolved = coefficients * np.array([np.pi, *[2 * np.pi / 3] * 3, *[np.pi / 4] * 5])[:, None]
-    return np.maximum(_harmonics(normals) @ convolved, 0.0) / np.pi
+    coefficients = np.einsum("hwk,hwc,hw->kc", _harmonics(directions), small, weight, optimize=True)
+    return coefficients * np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
 
 
 def _harmonics(d: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ from encoders.palettes import color_word
 from encoders.sample import Edit, Instance, Rejection, Sample, UInt8Image
 from render.assets import LICENCES, catalogue, load_model, map_sha256
 from render.develop import develop, find_exposure
-from render.facts import edit_instruction, find_instances, name_uniquely, write_captions
+from render.facts import PEOPLE, edit_instruction, find_instances, name_uniquely, write_captions
 from render.layout import PAINTS
 from render.meshes import Placed, build_scene, largest_slot, place
 from render.passes import Truth, camera_rays, cast_scene
@@ -24,6 +24,8 @@ Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 
 MIN_DEPTH_M = 0.12
 MIN_THING_SHARE = 0.004
+MIN_REMOVAL_CHANGE = 12.0
+"""Mean change, of 255, of the pixels where a thing was."""
 RECOLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
 
@@ -54,6 +56,7 @@ class ViewRequest:
     kinds: dict[str, float]
     edits: float
     samples: int
+    max_model_kb: int
     versions: dict[str, str]
 
 
@@ -67,7 +70,7 @@ def make_view(request: ViewRequest, paint: Paint) -> Sample | Rejection:
 
 def _make(request: ViewRequest, paint: Paint) -> Sample:
     seeds = [request.seed, request.shard, request.index, request.attempt]
-    palette = draw_palette(np.random.default_rng([request.seed, request.shard]))
+    palette = draw_palette(np.random.default_rng([request.seed, request.shard]), request.max_model_kb)
     recipe = draw_recipe(request.kinds, np.random.default_rng(seeds), palette, request.width, request.height)
     scene = build_scene(recipe)
     truth = cast_scene(scene, recipe.camera)
@@ -155,45 +158,65 @@ def check_normals(recipe: Recipe, truth: Truth) -> None:
         raise ViewRejected("normals look away from the viewer")
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """A thing that could be edited: its instance, the words that single it out, and its place in the scene."""
+
+    instance: Instance
+    words: str
+    number: int
+
+
 def make_edit(
     recipe: Recipe, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance], image: UInt8Image,
     exposure: float, paint: Paint, rng: np.random.Generator,
 ) -> Edit | None:  # fmt: skip
     """Recolour or remove one clearly visible thing that words can single out; None when the scene offers none.
 
-    A recoloured thing must read as the colour asked for, a removed one must have changed its pixels.
+    A recoloured thing must read as the colour asked for, a removed one must have changed its pixels; there are two
+    tries, of one kind each.
     """
-    by_id = {placed.thing.id: number for number, placed in enumerate(scene)}
-    carried = {thing.rests_on for thing in recipe.things}
-    kind = "recolor" if rng.random() < 0.6 else "remove"
-    options = []
+    kinds = ["recolor", "remove"] if rng.random() < 0.6 else ["remove", "recolor"]
+    for kind in kinds:
+        candidates = find_candidates(kind, scene, truth, instances)
+        if not candidates:
+            continue
+        chosen = candidates[rng.integers(len(candidates))]
+        before, thing, after = scene[: chosen.number], scene[chosen.number], scene[chosen.number + 1 :]
+        mask = truth.instance_ids == chosen.instance.id
+        color = ""
+        if kind == "recolor":
+            color = str(rng.choice([word for word in RECOLORS if word != chosen.instance.attributes.get("color")]))
+            changed = [*before, place(replace(thing.thing, paint=PAINTS[color])), *after]
+            edited = develop(paint(recipe, changed, truth).light, exposure)
+            done = color_word(edited[mask]) == color
+        else:
+            changed = [*before, *after]
+            edited = develop(paint(recipe, changed, cast_scene(changed, recipe.camera)).light, exposure)
+            done = np.abs(edited[mask].astype(int) - image[mask]).mean() >= MIN_REMOVAL_CHANGE
+        if done:
+            return Edit(kind, edit_instruction(kind, chosen.words, color, rng), chosen.instance.id, edited)
+    return None
+
+
+def find_candidates(kind: str, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance]) -> list[Candidate]:
+    """List the things that can be recoloured, or removed: clearly visible, singled out by words, carrying nothing."""
+    number_of = {placed.thing.id: number for number, placed in enumerate(scene)}
+    carried = {placed.thing.rests_on for placed in scene}
+    found = []
     for instance in instances:
         words = name_uniquely(instance, instances)
-        clear = (
-            instance.visible_pixels > 0.01 * image.shape[0] * image.shape[1] and (instance.visible_fraction or 0) > 0.55
-        )
-        if instance.is_thing and words and clear and (kind == "recolor" or instance.id not in carried):
-            if kind == "remove" or _painted_share(scene[by_id[instance.id]], truth) > 0.6:
-                options.append((instance, words))
-    if not options:
-        return None
-    instance, words = options[rng.integers(len(options))]
-    mask = truth.instance_ids == instance.id
-    number = by_id[instance.id]
-    if kind == "recolor":
-        color = str(rng.choice([c for c in RECOLORS if c != instance.attributes.get("color")]))
-        painted = place(replace(scene[number].thing, paint=PAINTS[color]))
-        after = [*scene[:number], painted, *scene[number + 1 :]]
-        edited = develop(paint(recipe, after, truth).light, exposure)
-        if color_word(edited[mask]) != color:
-            return None
-    else:
-        color = ""
-        after = [*scene[:number], *scene[number + 1 :]]
-        edited = develop(paint(recipe, after, cast_scene(after, recipe.camera)).light, exposure)
-        if np.abs(edited[mask].astype(int) - image[mask]).mean() < 12:
-            return None
-    return Edit(kind, edit_instruction(kind, words, color, rng), instance.id, edited)
+        clear = instance.visible_pixels > 0.01 * truth.instance_ids.size and (instance.visible_fraction or 0) > 0.55
+        if not instance.is_thing or words is None or not clear:
+            continue
+        number = number_of[instance.id]
+        if kind == "recolor":
+            fits = instance.category not in PEOPLE and _painted_share(scene[number], truth) > 0.6
+        else:
+            fits = instance.id not in carried
+        if fits:
+            found.append(Candidate(instance, words, number))
+    return found
 
 
 def _painted_share(placed: Placed, truth: Truth) -> float:

@@ -1,0 +1,54 @@
+"""Normals and areas of triangle meshes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_FAN = 64
+"""Triangles around one vertex that are looked at for smoothing; more are not needed."""
+
+
+def face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (F, 3) unit normals of (F, 3, 3) triangles; zero for triangles without area."""
+    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(cross, axis=1, keepdims=True)
+    return np.divide(cross, length, out=np.zeros_like(cross), where=length > 1e-14)
+
+
+def triangle_areas(vertices: NDArray[np.float64], faces: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (F,) areas."""
+    a, b, c = (vertices[faces[:, corner]] for corner in range(3))
+    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+
+
+def crease_normals(
+    corners: NDArray[np.float64], faces: NDArray[np.int32] | NDArray[np.int64], crease_cos: float
+) -> NDArray[np.float64]:
+    """Return (F, 3, 3) corner normals: the mean, by area, of the faces at the vertex within the crease angle.
+
+    Args:
+        corners: (F, 3, 3) positions; faces: (F, 3) vertex indices, which say what is joined.
+        crease_cos: cosine of the largest angle between two faces that are smoothed together.
+    """
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    flat = face_normals(corners)
+    vertex = faces.reshape(-1)
+    order = np.argsort(vertex, kind="stable")
+    vertex, face = vertex[order], order // 3
+    total = weighted[face]
+    unit, area = flat[face], weighted[face]
+    for step in range(1, _MAX_FAN):
+        together = np.flatnonzero(vertex[step:] == vertex[:-step])
+        if not len(together):
+            break
+        other = together + step
+        near = (unit[together] * unit[other]).sum(axis=1) > crease_cos
+        first, second = together[near], other[near]
+        total[first] += area[second]  # each index is there once per step
+        total[second] += area[first]
+    length = np.linalg.norm(total, axis=1, keepdims=True)
+    mean = np.divide(total, length, out=unit.copy(), where=length > 1e-14)
+    normals = np.empty_like(mean)
+    normals[order] = mean
+    return normals.reshape(-1, 3, 3)

@@ -1,0 +1,122 @@
+"""Models and maps of installed packages: found, licensed, read safely."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from encoders.sample import InputError
+from render import assets
+from render.assets import LICENCES, MAPS, catalogue, load_map, load_model, map_path, roles
+from render.geometry import crease_normals, triangle_areas
+from render.meshes import model_mesh
+from render.wavefront import parse_mtl, parse_obj
+
+CUBE = b"""
+v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1
+vt 0 0\nvt 1 0\nvt 1 1\nvn 0 0 -1
+usemtl red
+f 4/1/1 3/2/1 2/3/1 1
+f -4 -3 -2 -1
+f 1//1 2//1 6//1 5//1
+f 2 3 7 6\nf 3 4 8 7\nf 4 1 5 8
+"""
+
+
+def test_obj_polygons_negative_indices_and_mixed_notations() -> None:
+    obj = parse_obj(CUBE, "cube.obj")
+    mesh = trimesh.Trimesh(obj.positions, obj.corners[..., 0], process=False)
+    assert mesh.is_watertight
+    assert abs(mesh.volume) == pytest.approx(1.0)
+    assert obj.materials == ("red",)
+    assert (obj.corners[:2, :, 1] >= -1).all()
+    assert obj.corners[0, 0].tolist() == [3, 0, 0]
+
+
+def test_models_have_the_area_that_trimesh_finds(tmp_path: Path) -> None:
+    name = "Scopia/simple_sofa"
+    raw = load_model(name)
+    with zipfile.ZipFile(assets.FURNITURE / "Scopia.sh3f") as archive:
+        (tmp_path / "a.obj").write_bytes(archive.read(raw.info.member))
+    peer = trimesh.load(tmp_path / "a.obj", force="mesh", process=False, skip_materials=True)
+    obj = raw.geometry
+    assert triangle_areas(obj.positions, obj.corners[..., 0]).sum() == pytest.approx(peer.area, rel=1e-6)
+    mesh, surfaces = model_mesh(name)
+    assert len(mesh.faces) <= len(peer.faces)
+    assert len(surfaces) == mesh.slot_of.max() + 1
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"v 0 0 0\nf 1 2 3\n", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", b"v 0 0 0\nf x y z\n", b"\xff\xfe"]
+)
+def test_a_damaged_obj_is_one_clear_error(text: bytes) -> None:
+    with pytest.raises(InputError, match=r"bad\.obj"):
+        parse_obj(text, "bad.obj")
+
+
+def test_materials_are_read() -> None:
+    found = parse_mtl(b"newmtl a b\nKd 1 0.5 0\nNs 10\nd 0.3\nmap_Kd x\\y.png\nnewmtl c\n", "m.mtl")
+    assert found["a b"].diffuse == (1.0, 0.5, 0.0)
+    assert (found["a b"].opacity, found["a b"].image) == (0.3, "x/y.png")
+    with pytest.raises(InputError, match=r"m\.mtl"):
+        parse_mtl(b"newmtl a\nNs nan\n", "m.mtl")
+
+
+def test_every_curated_model_is_in_the_catalogue_with_a_licence_and_an_author() -> None:
+    for models in roles().values():
+        for name, noun in models.items():
+            info = catalogue()[name]
+            assert info.noun == noun
+            assert info.author
+            assert info.licence == LICENCES[name.partition("/")[0]]
+            assert all(0.001 < side < 30 for side in info.size_m), name
+
+
+def test_a_missing_package_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(assets, "FURNITURE", tmp_path)
+    assets._archive.cache_clear()
+    assets.catalogue.cache_clear()
+    try:
+        with pytest.raises(InputError, match="apt-get install sweethome3d-furniture"):
+            catalogue()
+    finally:
+        assets._archive.cache_clear()
+        assets.catalogue.cache_clear()
+
+
+def test_a_member_that_unpacks_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with zipfile.ZipFile(tmp_path / "Scopia.sh3f", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", b"0" * (assets.MAX_MEMBER_BYTES + 1))
+    monkeypatch.setattr(assets, "FURNITURE", tmp_path)
+    assets._archive.cache_clear()
+    try:
+        with pytest.raises(InputError, match="over the limit"):
+            assets._read_member("Scopia", "PluginFurnitureCatalog.properties")
+    finally:
+        assets._archive.cache_clear()
+
+
+def test_environment_maps_come_from_the_bpy_wheel_without_importing_it() -> None:
+    import sys
+
+    for name in MAPS:
+        assert map_path(name).name == f"{name}.exr"
+    pixels = load_map("courtyard")
+    assert pixels.shape == (512, 1024, 3)
+    assert np.isfinite(pixels).all()
+    assert pixels.max() > 5  # high dynamic range
+    assert "bpy" not in sys.modules
+
+
+def test_smoothing_keeps_edges_and_rounds_curves() -> None:
+    box = trimesh.creation.box()
+    normals = crease_normals(box.vertices[box.faces], box.faces, np.cos(np.radians(40)))
+    assert np.abs(normals - box.face_normals[:, None]).max() < 1e-9  # 90 degrees stay sharp
+    ball = trimesh.creation.icosphere(subdivisions=3)
+    normals = crease_normals(ball.vertices[ball.faces], ball.faces, np.cos(np.radians(40)))
+    exact = ball.vertices[ball.faces] / np.linalg.norm(ball.vertices[ball.faces], axis=-1, keepdims=True)
+    assert np.degrees(np.arccos(np.clip((normals * exact).sum(-1), -1, 1))).max() < 1.0

@@ -1,0 +1,137 @@
+"""The ray cast against closed formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from encoders.sample import Camera
+from render.meshes import Mesh, Placed
+from render.passes import camera_rays, cast_scene
+from render.recipe import Thing, look_at, pose_matrix
+
+CAMERAS = (
+    look_at((0.3, -4.0, 1.7), (0.0, 0.0, 0.6), 60, 96, 64),
+    look_at((-2.0, -3.0, 2.5), (0.2, 0.1, 0.2), 35, 64, 80, roll_rad=0.4),
+    Camera(80, 60, 55.0, 71.0, 33.3, 22.7, look_at((1, -5, 2), (0, 0, 1), 60, 80, 60).camera_to_world),
+)
+
+
+def placed(
+    vertices: NDArray[np.float64], faces: NDArray[np.int64], number: int = 1, normals: NDArray[np.float64] | None = None
+) -> Placed:
+    corners = vertices[faces]
+    if normals is None:
+        flat = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+        flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+        vertices, normals = corners.reshape(-1, 3), np.repeat(flat, 3, axis=0)
+        faces = np.arange(len(vertices)).reshape(-1, 3)
+    mesh = Mesh(
+        vertices,
+        normals.astype(np.float32),
+        np.zeros((len(vertices), 2), np.float32),
+        faces.astype(np.int32),
+        np.zeros(len(faces), np.int32),
+    )
+    thing = Thing(number, "thing", "box", (0, 0, 0), (1, 1, 1))
+    return Placed(thing, mesh, (), np.eye(4))
+
+
+def quad(
+    center: tuple[float, float, float], u: tuple[float, float, float], v: tuple[float, float, float], number: int = 1
+):
+    c, a, b = np.array(center, float), np.array(u, float), np.array(v, float)
+    return placed(np.array([c - a - b, c + a - b, c + a + b, c - a + b]), np.array([[0, 1, 2], [0, 2, 3]]), number)
+
+
+def plane_depth(camera: Camera, point: tuple[float, ...], normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Solve for the depth z of (eye + z ray) on a plane, per pixel."""
+    pose = pose_matrix(camera)
+    rays = camera_rays(camera) @ pose[:3, :3].T
+    return (np.array(point) - pose[:3, 3]) @ normal / (rays @ normal)
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+@pytest.mark.parametrize("tilt", [0.0, 0.35])
+def test_a_plane_has_its_analytic_planar_depth_and_normal(camera: Camera, tilt: float) -> None:
+    normal = np.array([0.0, -np.sin(tilt), np.cos(tilt)])
+    plane = quad((0, 0, 0), (400, 0, 0), (0, 400 * np.cos(tilt), 400 * np.sin(tilt)))
+    truth = cast_scene([plane], camera)
+    expected = plane_depth(camera, (0, 0, 0), normal)
+    seen = truth.instance_ids == 1
+    assert seen.mean() > 0.5
+    near = seen & (expected < 300)
+    assert np.abs(truth.depth_m[near] / expected[near] - 1).max() < 1e-5
+    in_camera = normal @ pose_matrix(camera)[:3, :3]
+    assert np.abs(truth.normals[seen] - in_camera).max() < 1e-6
+    assert np.isposinf(truth.depth_m[~seen]).all()
+    assert not truth.normals[~seen].any()
+
+
+def test_depth_is_planar_not_along_the_ray() -> None:
+    camera = look_at((0, -2, 0), (0, 0, 0), 90, 64, 64)
+    truth = cast_scene([quad((0, 0, 0), (9, 0, 0), (0, 0, 9))], camera)
+    assert np.abs(truth.depth_m - 2).max() < 1e-6  # a wall parallel to the picture: one depth everywhere
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+def test_a_sphere_has_its_analytic_depth_and_normals(camera: Camera) -> None:
+    pose = pose_matrix(camera)
+    eye, center = pose[:3, 3], np.array([0.1, 0.0, 0.5])
+    radius = 0.6
+    toward = (eye - center) / np.linalg.norm(eye - center)
+    side = np.cross(toward, (0, 0, 1.0))
+    side /= np.linalg.norm(side)
+    up = np.cross(side, toward)
+    n = 420  # the cap that faces the camera, tessellated to a sagitta of 1e-6 of the radius
+    angles = np.linspace(-0.6, 0.6, n)
+    a, b = np.meshgrid(np.tan(angles), np.tan(angles))
+    unit = toward + a[..., None] * side + b[..., None] * up
+    unit = (unit / np.linalg.norm(unit, axis=-1, keepdims=True)).reshape(-1, 3)
+    index = np.arange(n * n).reshape(n, n)
+    p, q, r, s = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
+    faces = np.concatenate([np.stack([p, q, r], 1), np.stack([p, r, s], 1)])
+    truth = cast_scene([placed(center + radius * unit, faces, normals=unit)], camera)
+    rays = camera_rays(camera) @ pose[:3, :3].T
+    offset = eye - center
+    half_b, c = rays @ offset, offset @ offset - radius**2
+    squared = (rays**2).sum(-1)
+    expected = (-half_b - np.sqrt(np.maximum(half_b**2 - squared * c, 0))) / squared
+    seen = truth.instance_ids == 1
+    assert seen.sum() > 50
+    assert np.abs(truth.depth_m[seen] / expected[seen] - 1).max() < 1e-5
+    normal = (eye + rays * expected[..., None] - center) / radius @ pose[:3, :3]
+    assert np.degrees(np.arccos(np.clip((truth.normals * normal).sum(-1)[seen], -1, 1))).max() < 0.05
+
+
+def test_a_box_shows_the_nearest_face_of_the_nearest_object() -> None:
+    camera = CAMERAS[0]
+    front = quad((0, -1, 0.6), (0.5, 0, 0), (0, 0, 0.5), 2)
+    behind = quad((0, 0, 0.6), (2, 0, 0), (0, 0, 2), 1)
+    for scene in ([front, behind], [behind, front]):
+        truth = cast_scene(scene, camera)
+        depth = np.stack([plane_depth(camera, (0, y, 0), np.array([0.0, 1.0, 0.0])) for y in (0.0, -1.0)])
+        assert set(np.unique(truth.instance_ids)) >= {1, 2}
+        for number in (1, 2):
+            mask = truth.instance_ids == number
+            assert np.abs(truth.depth_m[mask] / depth[number - 1][mask] - 1).max() < 1e-6
+
+
+def test_the_silhouette_counts_what_is_hidden_and_only_what_is_in_the_picture() -> None:
+    camera = look_at((0, -4, 0), (0, 0, 0), 60, 100, 100)
+    hidden = quad((0, 0, 0), (1, 0, 0), (0, 0, 1), 1)
+    cover = quad((0.5, -1e-3, 0), (0.5, 0, 0), (0, 0, 1.0), 2)
+    truth = cast_scene([hidden, cover], camera)
+    visible = (truth.instance_ids == 1).sum()
+    assert truth.silhouettes[1] == pytest.approx(2 * visible, rel=0.05)
+    alone = cast_scene([hidden], camera)
+    assert truth.silhouettes[1] == (alone.instance_ids == 1).sum()
+    assert cast_scene([quad((0, -9, 0), (1, 0, 0), (0, 0, 1), 3)], camera).silhouettes[3] == 0  # behind the camera
+
+
+def test_normals_face_the_viewer_from_either_side() -> None:
+    for eye in ((0.4, -3, 0.2), (0.4, 3, 0.2)):
+        camera = look_at(eye, (0, 0, 0), 50, 40, 40)
+        truth = cast_scene([quad((0, 0, 0), (5, 0, 0), (0, 0, 5))], camera)
+        assert ((truth.normals * camera_rays(camera)).sum(-1) < 0).all()

@@ -1,0 +1,150 @@
+"""What both engines share: words, skies, light; and pyrender's own depth and ids against the ray cast."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from encoders.sample import Instance, Rejection
+from render.child import decode_answer, encode_answer
+from render.develop import develop, find_exposure
+from render.facts import article, find_instances, name_uniquely, plural
+from render.meshes import build_scene
+from render.passes import cast_scene
+from render.recipe import Sky
+from render.scenes import draw_palette, draw_recipe
+from render.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
+from render.views import ViewRejected, check_truth
+from tests.conftest import tiny_sample
+
+
+def scene_of(kind: str, seed: int, size: int = 96):  # type: ignore[no-untyped-def]
+    palette = draw_palette(np.random.default_rng([seed, 5]), 300)
+    recipe = draw_recipe({kind: 1.0}, np.random.default_rng([seed, 6]), palette, size, size)
+    scene = build_scene(recipe)
+    return recipe, scene, cast_scene(scene, recipe.camera)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["room", "table top", "outdoor"])
+def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None:
+    from render.raster import Raster
+
+    raster = Raster(96, 96)
+    recipe, scene, truth = scene_of(kind, 3)
+    ids, depth_m = raster.segment(recipe, scene)
+    raster.close()
+    same = ids == truth.instance_ids
+    # the rasteriser drops triangles that look away, and its 24-bit depth cannot part things that touch far away
+    assert same.mean() > 0.99
+    both = same & (ids > 0) & (truth.depth_m < 50)
+    error = np.abs(depth_m[both] / truth.depth_m[both] - 1)
+    assert np.quantile(error, 0.99) < 1e-3
+    assert np.median(error) < 1e-4
+
+
+def test_instances_describe_their_pixels() -> None:
+    recipe, scene, truth = scene_of("room", 4)
+    image = np.full((96, 96, 3), 128, np.uint8)
+    instances = find_instances(recipe, scene, truth, image)
+    assert {instance.id for instance in instances} == set(np.unique(truth.instance_ids)) - {0}
+    for instance in instances:
+        mask = truth.instance_ids == instance.id
+        assert instance.visible_pixels == mask.sum()
+        x0, y0, x1, y1 = instance.box
+        assert mask[y0:y1, x0:x1].sum() == mask.sum()
+        assert mask[y0].any()
+        assert mask[:, x1 - 1].any()
+        assert instance.visible_fraction is not None
+        assert 0 < instance.visible_fraction <= 1
+        if instance.category in ("man", "woman"):
+            assert "color" not in instance.attributes
+    assert any(not instance.is_thing for instance in instances)
+
+
+def test_words() -> None:
+    assert (article("armchair"), article("TV stand")) == ("an armchair", "a TV stand")
+    plurals = {"bookcase": "bookcases", "bench": "benches", "box": "boxes", "woman": "women", "puppy": "puppies",
+               "stack of books": "stacks of books", "toy": "toys", "wood logs": "wood logs"}  # fmt: skip
+    assert {noun: plural(noun) for noun in plurals} == plurals
+
+
+def test_a_name_fits_one_instance_only() -> None:
+    def chair(number: int, color: str | None) -> Instance:
+        return Instance(number, "chair", 50, (0, 0, 5, 5), {"color": color} if color else {})
+
+    red, blue, unclear = chair(1, "red"), chair(2, "blue"), chair(3, None)
+    assert name_uniquely(red, [red]) == "chair"
+    assert name_uniquely(red, [red, blue]) == "red chair"
+    assert name_uniquely(red, [red, replace(blue, attributes={"color": "red"})]) is None
+    assert name_uniquely(red, [red, unclear]) is None
+
+
+@pytest.mark.parametrize("name", ["courtyard", "studio"])
+def test_irradiance_agrees_with_summing_the_map(name: str) -> None:
+    image = environment(Sky("map", 1.0, name, 0.7))
+    directions = pixel_directions(*image.shape[:2])
+    weight = np.sqrt(1 - directions[..., 2] ** 2)
+    weight *= 4 * np.pi / weight.sum()
+    normals = np.random.default_rng(0).standard_normal((80, 3))
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    cosine = np.maximum(directions @ normals.T, 0)
+    expected = np.einsum("hwn,hwc,hw->nc", cosine, image.astype(float), weight, optimize=True) / np.pi
+    found = irradiance(harmonic_light(image), normals.astype(np.float32))
+    # nine coefficients are good to about 9 % of the brightest for any map (Ramamoorthi and Hanrahan 2001)
+    assert np.abs(found - expected).max() < 0.1 * expected.max()
+
+
+def test_a_turned_map_is_the_same_map_seen_from_another_side() -> None:
+    turn = 2 * np.pi * 64 / 1024
+    still, turned = environment(Sky("map", 1.0, "forest")), environment(Sky("map", 1.0, "forest", turn))
+    angles = np.linspace(0, 6, 40)
+    level = np.stack([np.cos(angles), np.sin(angles), np.zeros(40)], axis=1)
+    back = np.stack([np.cos(angles + turn), np.sin(angles + turn), np.zeros(40)], axis=1)
+    assert np.abs(radiance(turned, level) - radiance(still, back)).max() < 1e-4
+
+
+def test_developing_is_monotonic_and_exposure_undoes_brightness() -> None:
+    light = np.linspace(0, 4, 64)[:, None, None].repeat(3, axis=2)
+    image = develop(light, 1.0)
+    assert (np.diff(image[:, 0, 0].astype(int)) >= 0).all()
+    rng = np.random.default_rng(0)
+    scene = rng.gamma(2.0, 0.2, (32, 32, 3))
+    bright, dark = (develop(scene * k, find_exposure(scene * k)) for k in (1.0, 0.1))
+    assert np.abs(bright.astype(int) - dark).max() <= 1
+
+
+def test_views_without_enough_to_see_are_rejected() -> None:
+    recipe, scene, truth = scene_of("room", 4)
+    structures = [placed for placed in scene if not placed.thing.is_thing]
+    with pytest.raises(ViewRejected, match="things of at least"):
+        check_truth(recipe, cast_scene(structures, recipe.camera))
+    with pytest.raises(ViewRejected, match="unit vectors"):
+        check_truth(recipe, replace(truth, normals=truth.normals * 1.1))
+    with pytest.raises(ViewRejected, match="look away"):
+        check_truth(recipe, replace(truth, normals=-truth.normals))
+
+
+def test_answers_survive_the_pipe() -> None:
+    import json
+
+    sample = tiny_sample()
+    header, blob = encode_answer(sample)
+    back = decode_answer(json.loads(json.dumps(header)), blob)
+    assert not isinstance(back, Rejection)
+    for name in ("image", "depth_m", "normals", "instance_ids"):
+        assert np.array_equal(getattr(back, name), getattr(sample, name))
+        assert getattr(back, name).dtype == getattr(sample, name).dtype
+    assert back.edit is not None
+    assert sample.edit is not None
+    assert np.array_equal(back.edit.image, sample.edit.image)
+    assert back.instances == sample.instances
+    assert (back.camera, back.facts, back.captions) == (
+        sample.camera,
+        sample.facts,
+        sample.captions,
+    )
+    header, blob = encode_answer(Rejection("k", "too dark"))
+    assert decode_answer(header, blob) == Rejection("k", "too dark")
