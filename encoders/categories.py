@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from encoders.referring import NO, category_match
 
+SALIENT_CATEGORIES = ("salient object", "main subject")
+"""How a sample names the one thing a photo is of."""
+
 SALIENT_WORDS = (
     *("salient object", "main subject", "main object", "foreground object", "foreground subject", "primary subject"),
     *("most prominent object", "central object", "focal subject", "dominant object", "subject of the photo"),
 )
-"""What the category "salient object" may be called: the one thing a photo is of."""
+"""What a prompt may call it as a class."""
 
 SALIENT_EXPRESSIONS = (
     *("the main subject", "the main subject of the photo", "the salient object", "the most prominent object"),
@@ -48,7 +51,38 @@ VOCABULARY = (
 )
 """Classes a prompt may ask for in vain."""
 
-_AMBIGUOUS = ("object", "thing", "item", "salient object")
+_AMBIGUOUS = ("object", "thing", "item", *SALIENT_CATEGORIES)
+
+
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "bookcase": ("book",),
+    "bookshelf": ("book",),
+    "shelf": ("book", "vase", "bowl"),
+    "desk": ("book", "keyboard", "lamp"),
+    "bed": ("pillow",),
+    "futon": ("pillow",),
+    "sofa": ("pillow",),
+    "computer": ("keyboard", "television"),
+    "laptop": ("keyboard",),
+    "piano": ("keyboard",),
+    "island": ("sink", "oven"),
+    "cabinet": ("sink", "mirror"),
+    "wardrobe": ("mirror",),
+    "stove": ("oven",),
+    "fruit": ("apple", "banana", "pineapple", "watermelon"),
+    "apples": ("apple",),
+    "cake": ("candle",),
+    "lantern": ("candle",),
+    "fireplace": ("candle", "clock"),
+    "picture": ("person", "tree", "mountain", "boat", "bird"),
+    "frame": ("person", "mirror"),
+    "playground": ("ladder",),
+    "slide": ("ladder",),
+    "building": ("tower", "clock"),
+    "ground": ("tree", "mountain"),
+    "helmet": ("bicycle",),
+}
+"""What may be seen on, in or as a part of something without being an object of its own in the sample."""
 
 
 def spoken(category: str) -> str:
@@ -59,7 +93,7 @@ def spoken(category: str) -> str:
 def absent_categories(
     present: Collection[str], count: int, rng: np.random.Generator, vocabulary: Collection[str] = VOCABULARY
 ) -> tuple[str, ...]:
-    """Draw classes that are surely not among those present, synonyms and words that share a part included.
+    """Draw classes that are surely not in a picture: no synonym of what is there, no common word, no likely part.
 
     Args:
         present: every category of a picture in which every object is known.
@@ -68,9 +102,12 @@ def absent_categories(
     if any(category in _AMBIGUOUS for category in present):
         return ()
     words = {word for category in present for word in spoken(category).lower().split()}
+    parts = {part for word in words for part in PARTS.get(word, ())}
     free = [
         candidate
         for candidate in vocabulary
-        if not words & set(candidate.split()) and all(category_match(candidate, c) == NO for c in present)
+        if not words & set(candidate.split())
+        and candidate not in parts
+        and all(category_match(candidate, c) == NO for c in present)
     ]
     return tuple(free[int(i)] for i in rng.permutation(len(free))[:count])

@@ -274,12 +274,28 @@ _IRREGULAR: Mapping[str, str] = {
     "cactus": "cacti",
     "torus": "tori",
 }
-_UNCHANGED = ("sheep", "deer", "fish", "scissors", "glasses", "skis", "pants", "shorts", "jeans", "aircraft", "people")
+PLURAL_ONLY = (
+    *(
+        "scissors",
+        "glasses",
+        "skis",
+        "pants",
+        "shorts",
+        "jeans",
+        "clothes",
+        "slippers",
+        "sneakers",
+        "logs",
+        "headphones",
+    ),
+)
+_UNCHANGED = (*PLURAL_ONLY, "sheep", "deer", "fish", "aircraft", "people", "bread", "butter", "furniture")
 
 
 def plural(noun: str) -> str:
-    """Return the plural of an English noun phrase whose last word is its head."""
-    start, _, head = noun.rpartition(" ")
+    """Return the plural of an English noun phrase; the head is its last word, or the last before "of"."""
+    phrase, of, rest = noun.partition(" of ")
+    start, _, head = phrase.rpartition(" ")
     lower = head.lower()
     if lower in _UNCHANGED:
         end = head
@@ -293,4 +309,12 @@ def plural(noun: str) -> str:
         end = head[:-3] + "men"
     else:
         end = head + "s"
-    return f"{start} {end}" if start else end
+    return (f"{start} {end}" if start else end) + of + rest
+
+
+def singular(noun: str) -> str:
+    """Return what can follow "each": the noun, or "pair of scissors"."""
+    last = noun.rpartition(" ")[2].lower()
+    if last not in PLURAL_ONLY:
+        return noun
+    return f"{'pile' if last in ('clothes', 'logs') else 'pair'} of {noun}"

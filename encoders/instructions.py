@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders import wordings
-from encoders.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, absent_categories, spoken
+from encoders.categories import SALIENT_CATEGORIES, SALIENT_EXPRESSIONS, SALIENT_WORDS, absent_categories, spoken
 from encoders.colormaps import COLORMAPS, ColormapCodec, encode_colormap
 from encoders.depth import CUBE_WALK, encode_depth
-from encoders.expressions import Expression, describable, find_absent, find_expression, plural
+from encoders.expressions import Expression, describable, find_absent, find_expression, plural, singular
 from encoders.instances import encode_instances
 from encoders.legend_parser import BACKGROUND, is_plain_name
 from encoders.legends import COLOR_FORMATS, format_color, notations_for, write_legend
@@ -45,8 +45,6 @@ MAX_INSTANCES = 60
 MAX_EXPRESSIONS = 4
 MIN_KNOWN_SHARE = 0.5
 """Depth needs this share of pixels that are not NaN; normals a tenth that are not (0, 0, 0)."""
-
-SALIENT = "salient object"
 
 Drawn = tuple[str, UInt8Image, dict[str, Any]]
 """Prompt, target, spec."""
@@ -172,7 +170,7 @@ def _instance(sample: Sample, rng: np.random.Generator, negative_probability: fl
     target = encode_instances(_array(sample.instance_ids), colors, background)
     thing = _said(name, rng)
     slots = {
-        "thing": thing,
+        "thing": singular(thing),
         "things": plural(thing),
         "quoted": f'"{thing}"',
         "background": _spoken_color(background, rng),
@@ -210,7 +208,8 @@ def _referring(sample: Sample, rng: np.random.Generator, negative_probability: f
 def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Generator) -> list[Expression]:
     """Draw up to `count` expressions with targets that do not overlap; one that fits nothing first if `negative`."""
     if salient := _salient(sample):
-        return [Expression(_choice(SALIENT_EXPRESSIONS, rng), (salient.id,), Program(category=SALIENT), "salient")]
+        program = Program(category=salient.category)
+        return [Expression(_choice(SALIENT_EXPRESSIONS, rng), (salient.id,), program, "salient")]
     table = scene_table(sample)
     absent = find_absent(table, rng) if negative else None
     found = [] if absent is None else [absent]
@@ -266,7 +265,7 @@ def _sentence(text: str) -> str:
 
 
 def _said(name: str, rng: np.random.Generator) -> str:
-    return _choice(SALIENT_WORDS, rng) if name == SALIENT else name
+    return _choice(SALIENT_WORDS, rng) if name in SALIENT_CATEGORIES else name
 
 
 def _background(rng: np.random.Generator) -> Color:
@@ -326,7 +325,7 @@ def _countable(sample: Sample) -> dict[str, tuple[int, ...]]:
 def _salient(sample: Sample) -> Instance | None:
     """Return the one instance of a photo whose main subject is all that is known of it."""
     present = _present(sample)
-    return present[0] if len(present) == 1 and present[0].category == SALIENT else None
+    return present[0] if len(present) == 1 and present[0].category in SALIENT_CATEGORIES else None
 
 
 def _known_depth(sample: Sample) -> bool:

@@ -86,15 +86,18 @@ class Program:
 def scene_table(sample: Sample) -> tuple[Thing, ...]:
     """List the countable objects with visible pixels.
 
-    Colours are the instances' own `color` attribute, which holds for the picture, else the word for their pixels.
+    Colours are the instances' own `color` attribute, which holds for the picture. Where no instance has one, they are
+    the words for the visible pixels; where some have, one without has no clear colour, or none that is said of it.
     """
     if sample.instance_ids is None:
         return ()
-    things = (_thing(sample, sample.instance_ids, instance) for instance in sample.instances if instance.is_thing)
+    look = not any("color" in instance.attributes for instance in sample.instances)
+    ids = sample.instance_ids
+    things = (_thing(sample, ids, instance, look) for instance in sample.instances if instance.is_thing)
     return tuple(thing for thing in things if thing is not None)
 
 
-def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance) -> Thing | None:
+def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance, look: bool) -> Thing | None:
     height, width = ids.shape
     x0, y0, x1, y1 = instance.box
     rows, columns = np.nonzero(ids[y0:y1, x0:x1] == instance.id)
@@ -113,7 +116,7 @@ def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance) -> Thing
     return Thing(
         id=instance.id,
         category=instance.category,
-        color=attributes.get("color") or color_word(sample.image[rows, columns]),
+        color=color_word(sample.image[rows, columns]) if look else attributes.get("color"),
         material=attributes.get("material"),
         size=attributes.get("size"),
         u=float(columns.mean() + 0.5) / width,
@@ -168,9 +171,24 @@ SYNONYMS = (
     ("pillow", "cushion"),
     ("monkey", "ape", "suzanne"),
     ("bunny", "rabbit", "hare"),
-    ("salient object", "object", "thing", "item"),
+    ("phone", "telephone"),
+    ("oven", "stove", "cooker"),
+    ("washing machine", "dryer"),
+    ("ball", "basketball", "football"),
+    ("hat", "cap", "helmet"),
+    ("house", "hut", "building", "tower"),
+    ("statue", "figurine", "doll", "toy"),
+    ("hill", "mountain"),
+    ("rock", "stone", "boulder"),
+    ("boat", "ship"),
+    ("salient object", "main subject", "object", "thing", "item"),
 )
 """Words that one and the same object may go by."""
+
+
+def head_noun(category: str) -> str:
+    """Return the word that says what it is: "office chair" is a chair, "bowl of fruit" a bowl."""
+    return category.lower().partition(" of ")[0].split()[-1]
 
 
 def category_match(asked: str, category: str) -> int:
@@ -178,7 +196,7 @@ def category_match(asked: str, category: str) -> int:
     one, two = asked.lower(), category.lower()
     if one == two:
         return YES
-    heads = one.split()[-1], two.split()[-1]
+    heads = head_noun(one), head_noun(two)
     if heads[0] == heads[1]:
         return MAYBE
     synonyms = any({one, heads[0]} & set(group) and {two, heads[1]} & set(group) for group in SYNONYMS)
@@ -193,9 +211,23 @@ def _attribute_match(asked: str | None, value: str | None) -> int:
     return YES if asked == value else NO
 
 
-def _matches(program: Program, thing: Thing) -> int:
-    category = YES if program.category is None else category_match(program.category, thing.category)
-    return min(category, *(_attribute_match(getattr(program, name), getattr(thing, name)) for name in ATTRIBUTES))
+def _size_match(program: Program, thing: Thing, table: tuple[Thing, ...]) -> int:
+    """Sizes are relative to a category: "large object" says nothing, and next to a large chair the others are not."""
+    if program.size is None:
+        return YES
+    if program.category is None:
+        return MAYBE
+    compared = any(other.size is not None for other in table if other.category == thing.category)
+    return NO if thing.size is None and compared else _attribute_match(program.size, thing.size)
+
+
+def _matches(program: Program, thing: Thing, table: tuple[Thing, ...]) -> int:
+    return min(
+        YES if program.category is None else category_match(program.category, thing.category),
+        _attribute_match(program.color, thing.color),
+        _attribute_match(program.material, thing.material),
+        _size_match(program, thing, table),
+    )
 
 
 def _sideways(sign: int) -> Callable[[Thing, Thing], int]:
@@ -314,7 +346,7 @@ def execute(program: Program, table: tuple[Thing, ...]) -> frozenset[int] | None
         The ids it names, empty when surely nothing fits; None when borderline: an unknown fact, a comparison within its
         margin, or hardly visible things among those that would have to be counted.
     """
-    truth = {thing.id: _matches(program, thing) for thing in table}
+    truth = {thing.id: _matches(program, thing, table) for thing in table}
     if program.relation is not None and program.anchor is not None:
         anchors = execute(program.anchor, table)
         if anchors is None or len(anchors) != 1:

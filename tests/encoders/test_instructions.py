@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from encoders import instructions, wordings
@@ -49,10 +49,10 @@ def busy_sample(seed: int) -> Sample:
     return dataclasses.replace(tiny_sample(), image=rng.integers(0, 256, (64, 64, 3), dtype=np.uint8), **changes)
 
 
-def photo() -> Sample:
+def photo(category: str = "salient object") -> Sample:
     """A web photo: the mask of its main subject is all that is known."""
     sample = tiny_sample()
-    subject = Instance(1, "salient object", 80, (2, 16, 12, 24))
+    subject = Instance(1, category, 80, (2, 16, 12, 24))
     ids = np.where(sample.instance_ids == 1, 1, 0).astype(np.uint16)
     known = {"instance_ids": ids, "instances": (subject,), "exhaustive": False}
     return Sample("photo", sample.image, "photos", "CC0-1.0", **known)
@@ -181,6 +181,7 @@ def test_semantic_decodes_and_its_legend_reads_back_from_the_prompt(seed: int) -
 @given(SEED)
 def test_instances_of_one_class_decode_one_by_one(seed: int) -> None:
     sample = busy_sample(seed)
+    assume("instance" in tasks_of(sample))  # not when every class could be taken for another: a lamp, a traffic light
     example = drawn(sample, "instance", seed)
     assert stated(example.prompt)["background"] == tuple(example.spec["background"])
     decoded = decode_example(example.spec, example.target)
@@ -201,8 +202,7 @@ def test_instances_of_one_class_decode_one_by_one(seed: int) -> None:
 @given(SEED)
 def test_referring_decodes_and_its_legend_reads_back_from_the_prompt(seed: int) -> None:
     sample = busy_sample(seed)
-    if "referring" not in tasks_of(sample):
-        return
+    assume("referring" in tasks_of(sample))
     example = drawn(sample, "referring", seed, negative_probability=0.3)
     assert stated(example.prompt) == expected(example.spec)
     decoded = decode_example(example.spec, example.target)
@@ -233,8 +233,9 @@ def test_negatives_are_empty_and_only_where_all_objects_are_known(task: str) -> 
     assert abs(share - instructions.NEGATIVE_PROBABILITY) < 0.04
 
 
-def test_a_photo_of_one_subject_serves_three_tasks() -> None:
-    sample = photo()
+@pytest.mark.parametrize("category", ["salient object", "main subject"])
+def test_a_photo_of_one_subject_serves_three_tasks(category: str) -> None:
+    sample = photo(category)
     mask = sample.instance_ids == 1
     for seed in range(80):
         for task in tasks_of(sample):
@@ -246,7 +247,7 @@ def test_a_photo_of_one_subject_serves_three_tasks() -> None:
 
 
 def test_every_notation_is_used() -> None:
-    prompts = [drawn(busy_sample(seed), "semantic", seed).prompt for seed in range(400)]
+    prompts = [drawn(busy_sample(seed), "semantic", seed).prompt for seed in range(250)]
     patterns = {
         "json": r"\{\s*\"",
         "python": r"\{'",
@@ -270,7 +271,8 @@ def test_classes_that_could_be_meant_are_never_called_absent() -> None:
     absent = set(absent_categories(["couch", "kitchen knife", "office chair", "woman"], 500, rng))
     assert absent.isdisjoint({"sofa", "knife", "chair", "person"})
     assert len(absent) > 80
-    assert absent_categories(["salient object"], 5, rng) == ()
+    assert "book" not in absent_categories(["bookcase"], 500, rng), "books on it are not objects of their own"
+    assert absent_categories(["salient object"], 5, rng) == absent_categories(["main subject"], 5, rng) == ()
 
 
 @pytest.mark.parametrize(
