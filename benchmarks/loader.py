@@ -1,6 +1,6 @@
 """Examples per second of a mixture at 512 px, beside other loaders on the same records with the same decoder.
 
-    python benchmarks/loader.py RAW SCRATCH        RAW: a directory of raw shards; about three minutes
+    python benchmarks/loader.py RAW SCRATCH [WORKERS ...]        RAW: a directory of raw shards; about three minutes
 
 Three streams at 70, 29 and 1 %: reading, checking, decoding source and target, parsing the instruction. Peers that are
 not installed are left out (webdataset, litdata, grain with array_record: put them into an environment of their own).
@@ -183,7 +183,7 @@ def _cpu_s() -> float:
     return total
 
 
-def main(raw: Path, scratch: Path, rounds: int = 3) -> None:
+def main(raw: Path, scratch: Path, workers_tried: tuple[int, ...] = (0, 1, 2), rounds: int = 3) -> None:
     torch.set_num_threads(1)
     scratch.mkdir(parents=True, exist_ok=True)
     lock = prepare(raw, scratch)
@@ -200,11 +200,15 @@ def main(raw: Path, scratch: Path, rounds: int = 3) -> None:
             made[f"{name} {version}"] = partial(make, lock, scratch)
         except (ImportError, importlib.metadata.PackageNotFoundError) as error:
             print(f"{name} is left out: {error}")
-    for workers in (0, 1, 2):
+    for workers in workers_tried:
         results: dict[str, list[tuple[float, float]]] = {name: [] for name in made}
         for _ in range(rounds):
-            for name in random.sample(list(made), len(made)):
-                results[name].append(measure(made[name], workers))
+            for name in random.sample(list(results), len(results)):
+                try:
+                    results[name].append(measure(made[name], workers))
+                except RuntimeError as error:
+                    print(f"{name} does not run with {workers} workers here: {str(error).splitlines()[0]}")
+                    del results[name]
         print(f"\n{workers} workers            examples/s (wall)   CPU ms/example   CPU against webdataset")
         base = next(
             (statistics.median(c for _, c in v) for n, v in results.items() if n.startswith("webdataset")), None
@@ -216,4 +220,4 @@ def main(raw: Path, scratch: Path, rounds: int = 3) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), tuple(map(int, sys.argv[3:])) or (0, 1, 2))

@@ -209,7 +209,7 @@ def _depth_bars(counts: np.ndarray[Any, np.dtype[np.float64]]) -> list[Bar]:
 
 
 def _count_bars(things: Sequence[int]) -> list[Bar]:
-    most = min(max(things), 30)
+    most = min(max(12, *things), 30)
     counts = np.bincount(np.minimum(things, most), minlength=most + 1)
     return [
         Bar(
