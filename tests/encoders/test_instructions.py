@@ -247,7 +247,7 @@ def test_a_photo_of_one_subject_serves_three_tasks(category: str) -> None:
 
 
 def test_every_notation_is_used() -> None:
-    prompts = [drawn(busy_sample(seed), "semantic", seed).prompt for seed in range(250)]
+    prompts = [drawn(tiny_sample(), "semantic", seed).prompt for seed in range(500)]
     patterns = {
         "json": r"\{\s*\"",
         "python": r"\{'",

@@ -137,7 +137,7 @@ NAMES = (
 )
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     names=st.lists(st.sampled_from(NAMES), min_size=1, max_size=7, unique=True),
     named=st.booleans(),
