@@ -81,6 +81,11 @@ def test_guesses_fitted_elsewhere_are_said_to_be():
     assert other["rows"][1]["metrics"]["delta1"] == 0
 
 
+def test_depth_is_asked_in_the_metric_codec_only():
+    questions = sample_questions(_samples(30), "depth", seed=0)  # a quarter of training prompts name another colour map
+    assert {example.spec["codec"] for example in questions.examples} == {"cube-walk/1"}
+
+
 def test_instances_are_asked_for_in_vain_too():
     result = score(*_pair(sample_questions(_samples(40), "instance", seed=0))).values
     metrics = result["rows"][0]["metrics"]
@@ -256,17 +261,18 @@ def test_cityscapes_with_the_prompted_legend(tmp_path: Path):
 def test_saco_is_averaged_over_its_subsets(tmp_path: Path):
     left = box_mask(20, 30, 2, 10, 2, 10)
     write_picture(tmp_path / "images/a.jpg", 20, 30)
-    for subset, masks in (("metaclip", [left]), ("sa1b", [~left])):
+    for subset, count, masks in (("metaclip", 3, [left]), ("sa1b", 1, [~left])):
         image = {"file_name": "a.jpg", "height": 20, "width": 30, "is_instance_exhaustive": 1}
-        images = [{**image, "id": 1, "text_input": "x"}, {**image, "id": 2, "text_input": "y"}]
-        annotations = [{"id": i, "image_id": 1, "segmentation": run_lengths(m)} for i, m in enumerate(masks)]
+        images = [{**image, "id": number, "text_input": f"thing {number}"} for number in range(count + 1)]
+        annotations = [{"image_id": i, "segmentation": run_lengths(m)} for i in range(1, count + 1) for m in masks]
         for annotator in "abc":
             path = tmp_path / f"gold_{subset}_merged_{annotator}_release_test.json"
             write_json(path, {"images": images, "annotations": annotations})
         picture = np.zeros((20, 30, 3), np.uint8)
         picture[left] = (255, 0, 0)
-        write_png(tmp_path / f"p/{subset}/1.png", picture)
-        write_png(tmp_path / f"p/{subset}/2.png", np.zeros((20, 30, 3), np.uint8))
+        write_png(tmp_path / f"p/{subset}/0.png", np.zeros((20, 30, 3), np.uint8))
+        for number in range(1, count + 1):
+            write_png(tmp_path / f"p/{subset}/{number}.png", picture)
     values = evaluate(_config(tmp_path, "saco-gold"), tmp_path / "p", tmp_path / "out")
     metrics = values["rows"][0]["metrics"]
     assert metrics["groups"]["metaclip"]["cgf1"] == pytest.approx(1, abs=1e-3)
