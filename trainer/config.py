@@ -59,5 +59,6 @@ class TrainConfig(Config):
         return self
 
 
-HOW_NOT_WHAT = frozenset({"threads", "workers", "checkpoint_every", "keep_checkpoints"})
-"""Keys that may change between interruption and resumption: they do not decide what is learned (beyond rounding)."""
+HOW_NOT_WHAT = frozenset({"lock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints"})
+"""Keys that may change between interruption and resumption: they do not decide what is learned, beyond rounding (what
+the lock and the base hold does, and is compared by its digest)."""

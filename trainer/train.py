@@ -25,7 +25,7 @@ from encoders.sample import Example, InputError, Rejection
 from mixing.engine import Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import read_lock
-from mixing.storage import canonical_json, file_sha256, read_json, write_atomic
+from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 from trainer.checkpoint import State, check_identity, checkpoints, read_checkpoint, write_checkpoint
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
 from trainer.generators.folder import load_generator
@@ -115,12 +115,14 @@ def train_on(
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
     """Say what a run is: every setting that decides what is learned, and digests of what it starts from and reads."""
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HOW_NOT_WHAT}
+    values["lock_digest"] = lock_digest
     if config.base is not None:
-        weights = data / config.base / "weights.pt"
-        if not weights.exists():
-            raise InputError(f"base {data / config.base}: no trained generator there; run its training first")
-        values["base_sha256"] = file_sha256(weights)
-    return {**values, "lock_digest": lock_digest}
+        folder = data / config.base
+        if not (folder / "generator.json").exists():
+            raise InputError(f"base {folder}: no trained generator there; run its training first")
+        files = sorted(path for path in folder.iterdir() if path.is_file())
+        values["base_digest"] = digest({path.name: file_sha256(path) for path in files})
+    return values
 
 
 class _Run:
@@ -183,9 +185,12 @@ def _resume_or_start(config: TrainConfig, out: Path, data: Path, identity: dict[
 
 
 def _keep_rows(path: Path, step: int) -> None:
-    """Drop the rows that were logged after the checkpoint of `step`."""
+    """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written."""
+    if not path.exists():
+        raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
     with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if row and (row[0] == "step" or int(row[0]) <= step)]
+        rows = [row for row in csv.reader(file) if len(row) == len(LOSS_COLUMNS)]
+    rows = [rows[0], *(row for row in rows[1:] if int(row[0]) <= step)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(path, text.getvalue().encode())

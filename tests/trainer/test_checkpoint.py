@@ -87,5 +87,5 @@ def test_another_run_is_refused_by_name(tmp_path: Path) -> None:
     check_identity(tmp_path, {"seed": 1}, {"seed": 1})
     with pytest.raises(InputError, match=r"seed was 1, is 2.*Choose another --out"):
         check_identity(tmp_path, {"seed": 1, "batch": 4}, {"seed": 2, "batch": 4})
-    with pytest.raises(InputError, match="base_sha256 was None, is 'ab'"):
-        check_identity(tmp_path, {"seed": 1}, {"seed": 1, "base_sha256": "ab"})
+    with pytest.raises(InputError, match="base_digest was None, is 'ab'"):
+        check_identity(tmp_path, {"seed": 1}, {"seed": 1, "base_digest": "ab"})

@@ -77,6 +77,16 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, repeats
         assert all(torch.equal(value, other.optimizer["state"][key][name]) for name, value in moments.items())
 
 
+def test_a_half_written_row_is_dropped(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train_on(ITEMS, "lock", CONFIG, tmp_path / "cut", tmp_path, stop_at(13))
+    with (tmp_path / "cut" / "loss.csv").open("a") as file:
+        file.write("1")
+    train_on(ITEMS, "lock", CONFIG, tmp_path / "cut", tmp_path)
+    train_on(ITEMS, "lock", CONFIG, tmp_path / "whole", tmp_path)
+    assert (tmp_path / "cut" / "loss.csv").read_bytes() == (tmp_path / "whole" / "loss.csv").read_bytes()
+
+
 def locked_scenes(data: Path) -> None:
     plan = Plan("analytic", 1, {})
     start_dataset(data / "raw", plan)
@@ -170,9 +180,9 @@ def test_tuning_starts_from_the_base_and_names_it(tmp_path: Path) -> None:
     for name in base:
         torch.testing.assert_close(tuned[name], base[name], atol=1e-6, rtol=0)
     assert not all(torch.equal(tuned[name], base[name]) for name in base)
-    assert "base_sha256" in json.loads((tmp_path / "tuned" / "train.json").read_text())["identity"]
+    assert "base_digest" in json.loads((tmp_path / "tuned" / "train.json").read_text())["identity"]
     train_on(ITEMS, "lock", changed(steps=10, seed=1), tmp_path / "other", tmp_path)
-    with pytest.raises(InputError, match="base_sha256 was"):
+    with pytest.raises(InputError, match="base_digest was"):
         (tmp_path / "base/generator/weights.pt").write_bytes((tmp_path / "other/generator/weights.pt").read_bytes())
         train_on(ITEMS, "lock2", tune, tmp_path / "tuned", tmp_path)
     with pytest.raises(InputError, match="no trained generator there"):
