@@ -5,8 +5,8 @@
 Benchmark images are the photographs of the scikit-image and scikit-learn wheels, or those of a folder of yours, of
 which every third one is then kept out as a foreign picture. Every edit of `mixing.audit.edits` is made of each of them,
 with seeds that nothing was tuned with. Foreign pictures are the photographs and textures kept out, and synthetic
-pictures, as they are and under two edits each. Peers compare whole pictures, at their published default and (in brackets)
-at the best threshold that has no false positive (an oracle: no user could have chosen it).
+pictures, as they are and under two edits each. Peers compare whole pictures, at their published default and, in
+brackets, at the best threshold that has no false positive (an oracle: no user could have chosen it).
 """
 
 from __future__ import annotations

@@ -16,14 +16,8 @@ from mixing.audit.scan import Finding, Thresholds, scan_picture
 from mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
 
-# edits that hide or shrink most of a picture, and how many of the four photographs are found under them
-HARD = {
-    "three lines of text": 2,
-    "screenshot": 3,
-    "screenshot, jitter, 400 px": 3,
-    "2 x 2 sheet": 3,
-    "pasted on a picture": 3,
-}
+
+SMALL = "pasted on a picture"
 
 
 @pytest.fixture(scope="module")
@@ -42,21 +36,20 @@ def scan(image: np.ndarray, pack: Pack) -> list[Finding]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("edit", [edit for edit in EDITS if edit not in HARD])
+@pytest.mark.parametrize("edit", [edit for edit in EDITS if edit != SMALL])
 def test_an_edited_copy_is_a_leak_of_its_original_and_of_no_other(edit: str, pack: Pack) -> None:
     for number, source in enumerate(BENCHMARK):
         found = scan(EDITS[edit](photograph(*source), np.random.default_rng([7, number])), pack)
         assert [(finding.image, finding.level) for finding in found] == [(source[1], "leak")], edit
 
 
-@pytest.mark.parametrize("edit", HARD)
-def test_hard_edits_of_most_photographs_are_found(edit: str, pack: Pack) -> None:
+def test_most_copies_pasted_small_on_another_picture_are_found(pack: Pack) -> None:
     found = 0
     for number, source in enumerate(BENCHMARK):
-        findings = scan(EDITS[edit](photograph(*source), np.random.default_rng([7, number])), pack)
+        findings = scan(EDITS[SMALL](photograph(*source), np.random.default_rng([7, number])), pack)
         assert {finding.image for finding in findings} <= {source[1]}
         found += any(finding.level == "leak" for finding in findings)
-    assert found >= HARD[edit]
+    assert found >= 3
 
 
 def test_other_photographs_synthetic_pictures_and_flat_targets_are_clean(pack: Pack) -> None:
