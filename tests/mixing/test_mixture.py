@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.sample import InputError
@@ -89,6 +89,7 @@ def test_held_out_and_excluded_and_unlicensed_records_are_never_drawn(tmp_path: 
         lock_text(tmp_path, MIXTURE + "licences: [MIT]\n")
 
 
+@settings(deadline=None)
 @given(st.text("abc0123-", min_size=1, max_size=12), st.fractions(0, 1), st.fractions(0, 1))
 def test_a_larger_hold_out_contains_a_smaller_one(key: str, one: Fraction, other: Fraction) -> None:
     small, large = sorted((one, other))
@@ -164,6 +165,7 @@ def test_the_audit_is_in_the_lock(tmp_path: Path) -> None:
     assert lock_mixture(load(tmp_path / "mixture.yaml"), tmp_path).digest != lock.digest
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), max_size=300))
 def test_bits_survive(flags: list[bool]) -> None:
     array = np.array(flags, bool)

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mixing.permutation import LocalOrder, Permutation
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3000), st.integers(0, 2**32))
 def test_every_element_comes_exactly_once(size: int, seed: int) -> None:
     order = Permutation(size, (seed, "photos/depth", 0))
@@ -41,6 +42,7 @@ def test_it_has_ends() -> None:
         Permutation(0, (0,))
 
 
+@settings(deadline=None, max_examples=60)
 @given(st.integers(1, 4000), st.integers(1, 40), st.integers(1, 12), st.integers(0, 99))
 def test_a_local_order_is_complete(size: int, chunk: int, window: int, seed: int) -> None:
     order = LocalOrder(size, (seed,), chunk, window)
