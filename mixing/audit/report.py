@@ -62,7 +62,7 @@ class Verdict:
         """The answer in one line."""
         said = {
             "clean": "clean: no benchmark image found, coverage complete",
-            "leak": f"leak: {self.leaks} pictures show benchmark images",
+            "leak": f"leak: benchmark images or texts in {self.leaks} {'place' if self.leaks == 1 else 'places'}",
             "incomplete": f"not fully checked: {'; '.join(self.incomplete)}",
             "review": f"{self.review} pairs to review, no certain leak",
         }[self.outcome]

@@ -137,7 +137,8 @@ def check_pixels(mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], align
 def score(inliers: int, check: PixelCheck) -> float:
     """Weigh inliers by the share of textured blocks that agree, and by there being at least 24 of them.
 
-    Source: ours. Over 338 960 wrong pairs the best was 10.8, true pairs had a 2 % quantile of 19.7 and a median of 197.
+    Source: ours. In a first measurement with 160 benchmark images and 1 824 foreign pictures the best wrong pair scored
+        10.8; true pairs had a 2 % quantile of 19.7 and a median of 197.
     """
     return inliers * (0.25 + check.share) * min(1.0, check.agreeing / FULL_EVIDENCE_BLOCKS)
 

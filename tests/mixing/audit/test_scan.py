@@ -16,7 +16,6 @@ from mixing.audit.scan import Finding, Thresholds, scan_picture
 from mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
 
-
 SMALL = "pasted on a picture"
 
 
