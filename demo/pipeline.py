@@ -7,7 +7,7 @@ took when it really ran, and is what the report shows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,10 @@ from typing import Any
 
 from demo.photographs import motorcycle, write_photographs
 from encoders.sample import InputError
-from mixing.config import read_config
+from mixing.config import ConfigType, read_config
 from mixing.engine import Engine, JobResult, Progress
-from mixing.mixture import load, lock_mixture, write_lock
+from mixing.lock import write_lock
+from mixing.mixture import Mixture, lock_mixture
 from mixing.shards import Plan, ShardWriter, finish_dataset, is_committed, start_dataset
 from mixing.storage import canonical_json, read_json, write_atomic
 
@@ -28,6 +29,7 @@ HELD_OUT = ("seed=2027", "scenes=48")
 
 ProgressBar = Callable[[str], AbstractContextManager[Progress]]
 Say = Callable[[str], None]
+Run = Callable[[Path, Engine, Progress], str]
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,14 @@ class Stage:
     """One stage of the demo: `run` does what is left of it and says what is there."""
 
     name: str
-    run: Callable[[Path, Engine, Progress], str]
+    run: Run
 
 
-def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say) -> Path:
+Overrides = Mapping[str, Sequence[str]]
+"""Settings to change, by the name of the configuration under examples/."""
+
+
+def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say, overrides: Overrides | None = None) -> Path:
     """Run all stages under `data` and write the report; return its path.
 
     Raises:
@@ -49,9 +55,10 @@ def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say) -> P
     data.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     records: dict[str, Any] = read_json(data / "stages.json", "stage times") if (data / "stages.json").exists() else {}
-    for number, stage in enumerate(STAGES, 1):
+    stages = _stages(overrides or {})
+    for number, stage in enumerate(stages, 1):
         began = time.monotonic()
-        with progress_bar(f"{number}/{len(STAGES)} {stage.name}") as report:
+        with progress_bar(f"{number}/{len(stages)} {stage.name}") as report:
             words = stage.run(data, Engine(workers=workers), report)
         took_s = round(time.monotonic() - began, 1)
         earlier = records.get(stage.name, {"seconds": 0.0, "words": None})
@@ -62,10 +69,91 @@ def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say) -> P
         say(f"    {words}")
     from demo.report import write_report
 
-    report_path = write_report(data, [(stage.name, records[stage.name]) for stage in STAGES])
+    report_path = write_report(data, [(stage.name, records[stage.name]) for stage in stages])
     say(f"done in {time.monotonic() - started:.0f} s; the report:")
     say(f"{report_path}")
     return report_path
+
+
+def _stages(overrides: Overrides) -> tuple[Stage, ...]:
+    def settings(model: type[ConfigType], name: str, *more: str) -> ConfigType:
+        return read_config(model, EXAMPLES / name, (*overrides.get(name, ()), *more))
+
+    def render(name: str, folder: str, *more: str) -> Run:
+        def run(data: Path, engine: Engine, progress: Progress) -> str:
+            from render.job import RenderConfig
+            from render.job import render as job
+
+            return _shards(job(settings(RenderConfig, name, *more), data / folder, engine, progress), "scenes")
+
+        return run
+
+    def annotate(data: Path, engine: Engine, progress: Progress) -> str:
+        from annotate.job import AnnotateConfig
+        from annotate.job import annotate as job
+
+        write_photographs(data)
+        one_worker = Engine(workers=1)  # a handful of pictures: another worker would cost more than it brings
+        config = settings(AnnotateConfig, "annotate.yaml")
+        return _shards(job(config, data / "raw/photos", one_worker, progress, data), "photographs")
+
+    def encode(data: Path, engine: Engine, progress: Progress) -> str:
+        from mixing.job import EncodeConfig
+        from mixing.job import encode as job
+
+        config = settings(EncodeConfig, "encode.yaml")
+        return _shards(job(config, data / "examples", engine, progress, data), "examples")
+
+    def audit(folder: str, *more: str) -> Run:
+        def run(data: Path, engine: Engine, progress: Progress) -> str:
+            from mixing.audit.job import AuditConfig
+            from mixing.audit.job import audit as job
+
+            return job(settings(AuditConfig, "audit.yaml", *more), data / folder, engine, progress, data).words
+
+        return run
+
+    def mix(data: Path, engine: Engine, progress: Progress) -> str:
+        said = []
+        (data / "mixture").mkdir(exist_ok=True)
+        for done, (name, lock_name) in enumerate((("mixture_base.yaml", "base"), ("mixture.yaml", "tune")), 1):
+            lock = lock_mixture(settings(Mixture, name), data)
+            write_lock(data / f"mixture/{lock_name}.lock.json", lock)
+            said.append(f"{lock_name} {lock.digest[:12]}")
+            progress(done, 2)
+        return "locked: " + ", ".join(said)
+
+    def train(name: str, folder: str) -> Run:
+        def run(data: Path, engine: Engine, progress: Progress) -> str:
+            from trainer.config import TrainConfig
+            from trainer.train import train as job
+
+            result = job(settings(TrainConfig, name), data / folder, data, progress)
+            return f"{result.steps} steps, {result.examples} examples"
+
+        return run
+
+    def evaluate(data: Path, engine: Engine, progress: Progress) -> str:
+        from trainer.evaluate import EvaluateConfig, evaluate_generator
+
+        _write_real_depth(data / "raw/real_depth")
+        summary = evaluate_generator(settings(EvaluateConfig, "evaluate.yaml"), data / "evaluation", data, progress)
+        asked = [(task, result["items"]) for tasks in summary["sets"].values() for task, result in tasks.items()]
+        return "answers scored: " + ", ".join(f"{count} {task}" for task, count in asked)
+
+    return (
+        Stage("render with Blender", render("render_blender.yaml", "raw/blender")),
+        Stage("render with pyrender", render("render_pyrender.yaml", "raw/pyrender")),
+        Stage("render held-out scenes", render("render_pyrender.yaml", "raw/heldout", *HELD_OUT)),
+        Stage("annotate photographs", annotate),
+        Stage("encode instructions", encode),
+        Stage("audit", audit("audit/first")),
+        Stage("audit without the leak", audit("audit/final", "exclude=[audit/first/exclude.json]")),
+        Stage("mix", mix),
+        Stage("train the base", train("train_base.yaml", "train/base")),
+        Stage("tune on the mixture", train("train_tune.yaml", "train/tuned")),
+        Stage("evaluate", evaluate),
+    )
 
 
 def _shards(result: JobResult, what: str) -> str:
@@ -78,75 +166,6 @@ def _shards(result: JobResult, what: str) -> str:
     return ", ".join(parts)
 
 
-def _render(config: str, folder: str, overrides: Sequence[str], what: str) -> Callable[[Path, Engine, Progress], str]:
-    def stage(data: Path, engine: Engine, progress: Progress) -> str:
-        from render.job import RenderConfig, render
-
-        settings = read_config(RenderConfig, EXAMPLES / config, overrides)
-        return _shards(render(settings, data / folder, engine, progress), what)
-
-    return stage
-
-
-def _annotate(data: Path, engine: Engine, progress: Progress) -> str:
-    from annotate.job import AnnotateConfig, annotate
-
-    write_photographs(data)
-    settings = read_config(AnnotateConfig, EXAMPLES / "annotate.yaml")
-    return _shards(annotate(settings, data / "raw/photos", engine, progress, data), "photographs")
-
-
-def _encode(data: Path, engine: Engine, progress: Progress) -> str:
-    from mixing.job import EncodeConfig, encode
-
-    settings = read_config(EncodeConfig, EXAMPLES / "encode.yaml")
-    return _shards(encode(settings, data / "examples", engine, progress, data), "examples")
-
-
-def _audit(folder: str, overrides: Sequence[str]) -> Callable[[Path, Engine, Progress], str]:
-    def stage(data: Path, engine: Engine, progress: Progress) -> str:
-        from mixing.audit.job import AuditConfig, audit
-
-        settings = read_config(AuditConfig, EXAMPLES / "audit.yaml", overrides)
-        verdict = audit(settings, data / folder, engine, progress, data)
-        return verdict.words
-
-    return stage
-
-
-def _mix(data: Path, engine: Engine, progress: Progress) -> str:
-    locks = []
-    for done, (config, name) in enumerate((("mixture_base.yaml", "base"), ("mixture.yaml", "tune")), 1):
-        lock = lock_mixture(load(EXAMPLES / config), data)
-        (data / "mixture").mkdir(exist_ok=True)
-        write_lock(data / f"mixture/{name}.lock.json", lock)
-        locks.append(f"{name} {lock.digest[:12]}")
-        progress(done, 2)
-    return "locked: " + ", ".join(locks)
-
-
-def _train(config: str, folder: str) -> Callable[[Path, Engine, Progress], str]:
-    def stage(data: Path, engine: Engine, progress: Progress) -> str:
-        from trainer.config import TrainConfig
-        from trainer.train import train
-
-        settings = read_config(TrainConfig, EXAMPLES / config)
-        result = train(settings, data / folder, data, progress)
-        return f"{result.steps} steps, {result.examples} examples"
-
-    return stage
-
-
-def _evaluate(data: Path, engine: Engine, progress: Progress) -> str:
-    from trainer.evaluate import EvaluateConfig, evaluate_generator
-
-    _write_real_depth(data / "raw/real_depth")
-    settings = read_config(EvaluateConfig, EXAMPLES / "evaluate.yaml")
-    summary = evaluate_generator(settings, data / "evaluation", data, progress)
-    asked = {task: result["items"] for tasks in summary["sets"].values() for task, result in tasks.items()}
-    return "answers scored: " + ", ".join(f"{count} {task}" for task, count in asked.items())
-
-
 def _write_real_depth(directory: Path) -> None:
     """Write the one real photograph with real depth as a shard of its own; it is in no mixture."""
     sample = motorcycle()
@@ -156,18 +175,3 @@ def _write_real_depth(directory: Path) -> None:
         with ShardWriter(directory, 0, plan.digest) as writer:
             writer.add(sample)
     finish_dataset(directory, plan)
-
-
-STAGES = (
-    Stage("render with Blender", _render("render_blender.yaml", "raw/blender", (), "scenes")),
-    Stage("render with pyrender", _render("render_pyrender.yaml", "raw/pyrender", (), "scenes")),
-    Stage("render held-out scenes", _render("render_pyrender.yaml", "raw/heldout", HELD_OUT, "scenes")),
-    Stage("annotate photographs", _annotate),
-    Stage("encode instructions", _encode),
-    Stage("audit", _audit("audit/first", ())),
-    Stage("audit without the leak", _audit("audit/final", ("exclude=[audit/first/exclude.json]",))),
-    Stage("mix", _mix),
-    Stage("train the base", _train("train_base.yaml", "train/base")),
-    Stage("tune on the mixture", _train("train_tune.yaml", "train/tuned")),
-    Stage("evaluate", _evaluate),
-)

@@ -50,6 +50,7 @@ def write_report(data: Path, stages: Sequence[tuple[str, Mapping[str, Any]]]) ->
         cell=CELL,
         tiles=_tiles(data, summary),
         data_groups=_data_groups(data),
+        photographs=_photographs(data),
         examples=_cards(data),
         audits=_audits(data),
         mixture=_mixture(data),
@@ -82,7 +83,7 @@ def _tiles(data: Path, summary: Mapping[str, Any]) -> list[dict[str, str]]:
         {"value": f"{scenes}", "label": "rendered scenes with exact labels"},
         {"value": f"{photos}", "label": "photographs annotated"},
         {"value": f"{examples}", "label": "frozen instruction examples"},
-        {"value": f"{first['counts']['leaks']}", "label": "leaks found and excluded"},
+        {"value": f"{first['counts']['leaks']}", "label": "leaking pictures found, and excluded"},
         {"value": f"{seen:,}", "label": "examples drawn while tuning"},
         {"value": f"{depth['tuned']['abs_rel']:.2f}", "label": f"depth AbsRel (base {depth['base']['abs_rel']:.2f})"},
     ]
@@ -90,14 +91,30 @@ def _tiles(data: Path, summary: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def _data_groups(data: Path) -> list[dict[str, Any]]:
     groups = (
-        ("Blender (Cycles)", "256 px, path traced", "raw/blender", 6),
-        ("pyrender", "128 px, rasterised; the same kind of scenes, for volume", "raw/pyrender", 4),
-        ("Photographs", "the main subject found by U2-Net, checked without labels", "raw/photos", 7),
+        ("Blender (Cycles)", "path traced", "raw/blender", 6),
+        ("pyrender", "rasterised; the same kinds of scenes, for volume", "raw/pyrender", 4),
     )
     return [
-        {"title": title, "note": note, "rows": [_data_row(record) for record in _spread(data / folder, count)]}
+        {
+            "title": title,
+            "note": f"{samples[0].image.shape[1]} px, {note}",
+            "rows": [_data_row(sample) for sample in samples],
+        }
         for title, note, folder, count in groups
+        for samples in [_spread(data / folder, count)]
     ]
+
+
+def _photographs(data: Path) -> list[dict[str, Any]]:
+    """Show every annotated photograph with its mask, or with the reason why it has none."""
+    cards = []
+    for sample in _spread(data / "raw/photos", 12):
+        scores = ", ".join(f"{name} {score:.2f}" for name, score in sorted(sample.quality.items()))
+        masked = sample.instance_ids is not None
+        words = f"{sample.captions[0] if sample.captions else sample.key} · {sample.licence}"
+        verdict = f"kept: {scores}" if masked else f"mask dropped: {scores}"
+        cards.append({"panels": _panels(record_panels(sample), 148), "words": words, "scores": verdict})
+    return cards
 
 
 def _spread(folder: Path, count: int) -> list[Sample]:
@@ -109,15 +126,10 @@ def _spread(folder: Path, count: int) -> list[Sample]:
 
 
 def _data_row(sample: Sample) -> dict[str, Any]:
-    words = [sample.captions[0]] if sample.captions else []
+    words = [sample.key, *sample.captions[:1]]
     if sample.edit is not None:
         words.append(f"edit: “{sample.edit.instruction}”")
-    if sample.quality and not sample.exhaustive:
-        words.append(", ".join(f"{name} {score:.2f}" for name, score in sorted(sample.quality.items())))
-    return {
-        "panels": _panels(record_panels(sample)),
-        "words": f"{sample.key} · " + " · ".join([*words, sample.licence]),
-    }
+    return {"panels": _panels(record_panels(sample)), "words": " · ".join([*words, sample.licence])}
 
 
 def _cards(data: Path, per_task: int = 3) -> list[dict[str, Any]]:
@@ -129,7 +141,7 @@ def _cards(data: Path, per_task: int = 3) -> list[dict[str, Any]]:
                 "task": record.task,
                 "kind": _KIND_OF_TASK.get(record.task, "vision"),
                 "panels": _panels(record_panels(record), 148),
-                "prompt": record.prompt,
+                "prompt": _short(record.prompt),
             }
             if card not in cards[record.task]:
                 cards[record.task].append(card)
@@ -275,5 +287,5 @@ def _prediction_row(folder: Path, example: Example, before: str = "") -> dict[st
 
 
 def _short(prompt: str, limit: int = 320) -> str:
-    text = re.sub(r"\s+", " ", prompt)
+    text = re.sub(r"[ \t]+", " ", prompt).strip()
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -98,7 +98,7 @@ def evaluate_generator(
     write_atomic(path, canonical_json(summary))
     if progress is not None:
         progress(len(jobs) + 1, len(jobs) + 1)
-    return summary
+    return dict(read_json(path, "the summary of an evaluation"))
 
 
 def _identity(config: EvaluateConfig, data: Path) -> dict[str, Any]:

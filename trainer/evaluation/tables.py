@@ -8,6 +8,7 @@ from typing import Any
 from trainer.evaluation.report import COLUMNS, TITLES, look_up
 
 _NAMES = {"tuned": "tuned generator", "base": "base, before tuning"}
+_ORDER = {"tuned": 0, "base": 1}
 _WORDS = {
     "depth": "Planar metres, no alignment to the truth. The blind guesses are fitted on the training scenes.",
     "normals": "Degrees between predicted and true normals. The blind guesses are fitted on the training scenes.",
@@ -32,7 +33,7 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                     "css": "ours" if name == "tuned" else "",
                     "cells": [_NAMES.get(name, name), *(_cell(metrics, column) for column in columns)],
                 }
-                for name, metrics in result["rows"].items()
+                for name, metrics in sorted(result["rows"].items(), key=lambda row: _ORDER.get(row[0], len(_ORDER)))
             ]
             protocol = next(iter(result["rows"].values()))["protocol"]
             tables.append(
