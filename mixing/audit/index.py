@@ -51,7 +51,7 @@ _ARRAYS = {
     "centroids": (np.uint8, (32,)),
     "offsets": (np.int64, ()),
 }
-_FEATURES_PER_LIST = 300
+_MIN_FEATURES_PER_LIST = 300
 _TRAINED_PER_LIST = 40
 _ROUNDS = 4
 _NEIGHBOURS = 4
@@ -332,7 +332,9 @@ def _arrays(rows: list[tuple[Fingerprint, list[Features]]]) -> dict[str, NDArray
 
 def _centroids(descriptors: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Cluster descriptors: Lloyd's rounds in Hamming space, the centre of a list being the majority of each bit."""
-    count = max(len(descriptors) // _FEATURES_PER_LIST, 1)
+    # both the lists to choose among and the features in each grow with the square root of the whole
+    per_list = max(_MIN_FEATURES_PER_LIST, round(0.63 * len(descriptors) ** 0.5))
+    count = max(len(descriptors) // per_list, 1)
     rng = np.random.default_rng(0)
     size = min(len(descriptors), count * _TRAINED_PER_LIST)
     sample = descriptors[np.sort(rng.choice(len(descriptors), size, replace=False))]
