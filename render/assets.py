@@ -56,7 +56,7 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class RawModel:
-    """What is in the package for one model: parsed OBJ, materials by name, textures (H, W, 3) by file, and its sha256."""
+    """One model as it is in the package: parsed OBJ, materials by name, textures (H, W, 3) by file, and its sha256."""
 
     info: ModelInfo
     geometry: Wavefront
@@ -68,7 +68,8 @@ class RawModel:
 @cache
 def roles() -> Mapping[str, Mapping[str, str]]:
     """Return the curated models: role -> {model name: noun}."""
-    return yaml.safe_load(Path(__file__).with_name("models.yaml").read_text())
+    models: Mapping[str, Mapping[str, str]] = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text())
+    return models
 
 
 @cache

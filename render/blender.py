@@ -88,9 +88,9 @@ class Cycles:
         bpy.context.scene.render.filepath = str(Path(self._folder.name) / "view.exr")
         bpy.ops.render.render(write_still=True)
         channels = _read_channels(Path(self._folder.name) / "view.exr")
-        light = np.stack([channels[f"Combined.{name}"] for name in "RGB"], axis=-1)
+        pixels = np.stack([channels[f"Combined.{name}"] for name in "RGB"], axis=-1)
         scores = compare_passes(channels["Depth.Z"], channels["IndexOB.X"], truth, camera_rays(recipe.camera))
-        return Picture(light, scores)
+        return Picture(pixels, scores)
 
 
 def compare_passes(
@@ -99,7 +99,7 @@ def compare_passes(
     """Compare Cycles' depth and object index with the ray cast's.
 
     Returns:
-        Share of pixels with another id; and, of the others, the depth error (see MAX_DEPTH_ERROR) that 99.9 % stay under.
+        Share of pixels with another id; and the depth error (see MAX_DEPTH_ERROR) that 99.9 % of the others stay under.
 
     Raises:
         ViewRejected: above MAX_ID_MISMATCH or MAX_DEPTH_ERROR.
@@ -225,7 +225,7 @@ def _material(surface: Surface, images: dict[int, Any]) -> Any:
 
 def _read_channels(path: Path) -> dict[str, NDArray[np.float32]]:
     """Read the passes of Blender's multilayer EXR with the reader that comes with bpy; names without the layer."""
-    import OpenImageIO
+    import OpenImageIO  # type: ignore[import-not-found]
 
     file = OpenImageIO.ImageInput.open(str(path))
     if file is None:

@@ -76,7 +76,8 @@ def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
     """Undo `encode_answer`."""
     if "rejected" in header:
         return Rejection(**header["rejected"])
-    arrays, offset = {}, 0
+    arrays: dict[str, Any] = {}
+    offset = 0
     for name, kind, shape in header.pop("arrays"):
         dtype = np.dtype(kind)
         count = int(np.prod(shape))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,7 +13,7 @@ from render.skies import linear_to_srgb
 _LUMA = np.array([0.2126, 0.7152, 0.0722])
 
 
-def find_exposure(light: NDArray[np.floating]) -> float:
+def find_exposure(light: NDArray[Any]) -> float:
     """Return the factor that puts a picture's middle tones at middle grey without burning its bright parts."""
     luma = light.astype(np.float64) @ _LUMA
     middle = float(np.exp(np.mean(np.log(np.maximum(luma, 1e-4)))))
@@ -19,7 +21,7 @@ def find_exposure(light: NDArray[np.floating]) -> float:
     return float(np.clip(min(0.32 / max(middle, 1e-4), 1.5 / max(bright, 1e-4)), 0.02, 60.0))
 
 
-def develop(light: NDArray[np.floating], exposure: float) -> UInt8Image:
+def develop(light: NDArray[Any], exposure: float) -> UInt8Image:
     """Expose (H, W, 3) linear light, bend it by a filmic curve and encode it as sRGB.
 
     Source: the curve is the fit of the ACES reference transform by Narkowicz, 2015.

@@ -112,8 +112,17 @@ def write_captions(recipe: Recipe, instances: Sequence[Instance], rng: Rng) -> t
     facts = dict(recipe.facts)
     pixels = recipe.camera.width * recipe.camera.height
     things = sorted(
-        (i for i in instances if i.is_thing and i.visible_pixels > 0.004 * pixels), key=lambda i: -i.visible_pixels
+        (
+            i
+            for i in instances
+            if i.is_thing
+            and i.visible_pixels > 0.004 * pixels
+            and not (recipe.kind == "table top" and i.category in ("table", "desk", "coffee table"))
+        ),
+        key=lambda i: -i.visible_pixels,
     )[:6]
+    if not things:
+        return (_where(recipe.kind, facts),)
     counts = Counter(thing.category for thing in things)
     plain = _listed([_phrase(noun, count) for noun, count in counts.items()])
     described = []

@@ -19,7 +19,8 @@ def face_normals(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 def triangle_areas(vertices: NDArray[np.float64], faces: NDArray[np.int32] | NDArray[np.int64]) -> NDArray[np.float64]:
     """Return (F,) areas."""
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    return 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    areas: NDArray[np.float64] = 0.5 * np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    return areas
 
 
 def crease_normals(
@@ -49,6 +50,6 @@ def crease_normals(
         total[second] += area[first]
     length = np.linalg.norm(total, axis=1, keepdims=True)
     mean = np.divide(total, length, out=unit.copy(), where=length > 1e-14)
-    normals = np.empty_like(mean)
+    normals: NDArray[np.float64] = np.empty_like(mean)
     normals[order] = mean
-    return normals.reshape(-1, 3, 3)
+    return np.reshape(normals, (-1, 3, 3))

@@ -12,8 +12,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from encoders.sample import InputError, Rejection, Sample
-from mixing.beam import Engine, JobResult, Progress, run
+from mixing.beam import run
 from mixing.config import Config
+from mixing.engine import Engine, JobResult, Progress
 from mixing.shards import Plan
 from render.assets import MAPS, catalogue, map_path
 from render.child import decode_answer

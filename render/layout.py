@@ -58,7 +58,8 @@ def corners(box: Footprint) -> NDArray[np.float64]:
     """Return the (4, 2) corners of a footprint."""
     cos, sin = math.cos(box.yaw), math.sin(box.yaw)
     local = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * [box.half_x, box.half_y]
-    return local @ np.array([[cos, sin], [-sin, cos]]) + [box.x, box.y]
+    placed: NDArray[np.float64] = local @ np.array([[cos, sin], [-sin, cos]]) + [box.x, box.y]
+    return placed
 
 
 def overlap(a: Footprint, b: Footprint, gap: float = 0.0) -> bool:
@@ -78,7 +79,7 @@ def overlap(a: Footprint, b: Footprint, gap: float = 0.0) -> bool:
 
 @dataclass
 class Layout:
-    """A scene being furnished: its things so far, the solid ones' boxes, and thin platforms (rugs, roads) on the ground."""
+    """A scene being furnished: its things, the boxes of the solid ones, and thin platforms (rugs, roads)."""
 
     things: list[Thing] = field(default_factory=list)
     boxes: list[Footprint] = field(default_factory=list)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -82,7 +83,8 @@ def mean_albedo(surface: Surface) -> NDArray[np.float64]:
     """Return a surface's mean linear colour."""
     if surface.texture is None:
         return srgb_to_linear(np.array(surface.color, np.float64))
-    return srgb_to_linear(surface.texture[::8, ::8].reshape(-1, 3) / 255.0).mean(axis=0)
+    mean: NDArray[np.float64] = srgb_to_linear(surface.texture[::8, ::8].reshape(-1, 3) / 255.0).mean(axis=0)
+    return mean
 
 
 def light_picture(
@@ -200,7 +202,8 @@ def _specular(unit: Floats, normals: Floats, view: Floats, rough: Floats, base: 
     k = np.sqrt(a2) / 2
     masking = 1 / ((nl * (1 - k) + k) * (nv * (1 - k) + k))
     fresnel = base + (1 - base) * ((1 - np.clip((unit * half).sum(axis=1), 0, 1)) ** 5)[:, None]
-    return fresnel * (spread * masking / 4)[:, None]
+    reflected: Floats = fresnel * (spread * masking / 4)[:, None]
+    return reflected
 
 
 def _bounce(world: World, points: Floats, normals: Floats, rng: np.random.Generator) -> Floats:
@@ -217,7 +220,7 @@ def _bounce(world: World, points: Floats, normals: Floats, rng: np.random.Genera
 
 
 def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Generator) -> Floats:
-    """Return the light that arrives along rays: the sky's, or that of the surface hit under the lamps and a dim rest."""
+    """Return the light that arrives along rays: the sky's, or what the surface hit sends on of a lamp and the rest."""
     found = world.tree.run(points, direction, output=1)
     light = np.zeros_like(points)
     hit = found["primID"] >= 0
@@ -237,7 +240,8 @@ def _rest(world: World, normals: Floats, diffuse: Floats) -> Floats:
     if world.recipe.kind == "outdoor":
         return 0.5 * irradiance(world.open_light, normals)
     open_air = 0.35 * irradiance(world.open_light, normals) if world.recipe.kind == "table top" else 0.0
-    return 0.6 * diffuse.mean(axis=0) + open_air
+    rest: Floats = 0.6 * diffuse.mean(axis=0) + open_air
+    return rest
 
 
 def _mirror(
@@ -279,10 +283,11 @@ def smooth_light(light: Floats, truth: Truth, rounds: int) -> Floats:
         step = 2**level
         total, weights = np.zeros_like(values), np.zeros((height, width, 1), np.float32)
         pad = step
-        values_, depth_, normals_, ids_ = (
+        padded: list[NDArray[Any]] = [
             np.pad(array, ((pad, pad), (pad, pad)) + ((0, 0),) * (array.ndim - 2))
             for array in (values, depth, normals, truth.instance_ids)
-        )
+        ]
+        values_, depth_, normals_, ids_ = padded
         for dy in range(3):
             for dx in range(3):
                 window = (slice(dy * step, dy * step + height), slice(dx * step, dx * step + width))

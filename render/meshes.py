@@ -1,4 +1,4 @@
-"""Recipe -> triangle meshes with normals, texture coordinates and surfaces: the one geometry all engines and labels use."""
+"""Recipe -> triangle meshes with normals, texture coordinates and surfaces: what all engines and labels share."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _shape_mesh(
 
 @lru_cache(maxsize=96)
 def model_mesh(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
-    """Return a furniture model at its catalogue size, origin at the centre of its bottom, front along -y, and its surfaces."""
+    """Return a model at its catalogue size (origin: centre of its bottom, front along -y) and its surfaces."""
     raw = load_model(name)
     obj = raw.geometry
     rotation = np.array(raw.info.rotation).reshape(3, 3)
@@ -159,7 +159,7 @@ def _model_normals(
         usable = given & ((authored * flat[:, None]).sum(axis=-1) > 0.2)
         # a few models carry normals that have nothing to do with their triangles: none of those are used
         if usable.all():
-            return authored
+            return np.asarray(authored, np.float64)
         if usable[given].mean() > 0.9:
             return np.where(usable[..., None], authored, crease_normals(corners, indices[..., 0], CREASE_COS))
     return crease_normals(corners, indices[..., 0], CREASE_COS)
@@ -185,7 +185,7 @@ def _from_phong(phong: Phong, metal: bool, raw: RawModel) -> Surface:
     roughness = min(0.9, max(0.15, math.sqrt(2 / (max(phong.shininess, 0.0) + 2)) ** 0.5))
     color = tuple(0.02 + 0.93 * part for part in phong.diffuse)
     if phong.opacity < 0.9:
-        # Policy: panes are drawn as dark, glossy, opaque glass, so that their own surface is what depth and normals show.
+        # Policy: panes are drawn as dark, glossy, opaque glass: their own surface is what depth and normals show.
         color, roughness = tuple(0.1 + 0.25 * part for part in phong.diffuse), 0.08
     if metal:
         return Surface(tuple(max(0.35, part) for part in color), min(roughness, 0.35), 1.0)  # type: ignore[arg-type]
@@ -216,7 +216,7 @@ def _merge(
 
 @dataclass(frozen=True)
 class Top:
-    """The flat top of a piece of furniture, in its own space: height and half sizes of the rectangle to put things on."""
+    """The flat top of a model, in its own space: height and half sizes of the rectangle that things can stand on."""
 
     height_m: float
     half_x_m: float

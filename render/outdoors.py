@@ -12,6 +12,7 @@ from encoders.sample import Camera
 from render.layout import GAP_M, Footprint, Layout, model, rounded, some_paint, vivid
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
 from render.rooms import Palette, Rng
+from render.textures import shade
 
 GROUNDS: Mapping[str, tuple[str, tuple[Rgb, ...], float]] = {
     "grass": ("grass", ((0.16, 0.28, 0.07), (0.40, 0.48, 0.18)), 3.0),
@@ -132,9 +133,7 @@ def _hills(layout: Layout, rng: Rng, place: str) -> None:
             away, turn = float(rng.uniform(260, 600)), float(rng.uniform(-0.9, 0.9))
             size = (float(rng.uniform(200, 420)), float(rng.uniform(120, 220)), float(rng.uniform(18, 95)))
             green = ((0.20, 0.28, 0.14), (0.30, 0.30, 0.24), (0.24, 0.30, 0.30), (0.42, 0.36, 0.26))[rng.integers(4)]
-            texture = Texture(
-                "noise", (green, tuple(min(1.0, 1.5 * part) for part in green)), 90.0, int(rng.integers(1 << 30))
-            )  # type: ignore[arg-type]
+            texture = Texture("noise", (green, shade(green, 1.5)), 90.0, int(rng.integers(1 << 30)))
             soil = Material("earth", green, 0.95, 0.0, texture)
             at = (away * math.sin(turn), away * math.cos(turn), -0.5)
             layout.structure(

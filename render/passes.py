@@ -78,7 +78,7 @@ def cast_scene(scene: Sequence[Placed], camera: Camera) -> Truth:
 
 
 def project_box(placed: Placed, camera: Camera) -> Box:
-    """Return a pixel box (x0, y0, x1, y1) that holds the thing's silhouette; the whole picture if it crosses the eye."""
+    """Return a pixel box (x0, y0, x1, y1) that holds the silhouette; all of the picture if it crosses the eye."""
     low, high = placed.mesh.vertices.min(axis=0), placed.mesh.vertices.max(axis=0)
     corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
     to_camera = np.linalg.inv(pose_matrix(camera)) @ placed.matrix
@@ -105,7 +105,7 @@ def _tree(mesh: Mesh) -> EmbreeScene:
 def _cast_thing(
     placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the indices of the rays that hit, the triangles they hit, their planar depths, and world-space normals facing the eye."""
+    """Return for the rays that hit: index, triangle, planar depth, and world-space normal facing the eye."""
     turn = placed.matrix[:3, :3]
     origin = (eye - placed.matrix[:3, 3]) @ turn
     local = rays @ turn
@@ -137,7 +137,7 @@ def _cast_thing(
 def _face_viewer(
     smooth: NDArray[np.float64], flat: NDArray[np.float64], ray: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Turn shading normals to the viewer's side of their triangle; where they still look away, use the triangle's own."""
+    """Turn shading normals to the side of the triangle that is seen; where they still look away, use the triangle's."""
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     flat = np.where((flat * ray).sum(axis=1, keepdims=True) > 0, -flat, flat)
     length = np.linalg.norm(smooth, axis=1, keepdims=True)

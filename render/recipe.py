@@ -1,7 +1,7 @@
 """What is in a scene, as pure data. World space: metres, right-handed, +z up; nothing here knows an engine.
 
-A thing stands on the centre of the bottom of its box: `position_m`; its own box is `size_m` (width x, depth y, height z)
-before a turn of `yaw_rad` about +z; its front looks along its own -y. A recipe is drawn by `scenes.draw_recipe`.
+`position_m` of a thing is the centre of the bottom of its box; the box is `size_m` (width x, depth y, height z) before
+a turn of `yaw_rad` about +z; its front looks along its own -y. A recipe is drawn by `scenes.draw_recipe`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Light:
-    """`kind`: "sun" (power in W/m2, shines along `direction`) or "area" (a `size_m` square facing `direction`, watts)."""
+    """`kind`: "sun" (power in W/m2, along `direction`) or "area" (a `size_m` square facing `direction`, in watts)."""
 
     kind: str
     color: Rgb

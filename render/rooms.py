@@ -253,10 +253,10 @@ def small_thing(rng: Rng, palette: Palette) -> Thing:
             noun,
             "vessel",
             (0, 0, 0),
-            tuple(scale * part for part in size),
+            (scale * size[0], scale * size[1], scale * size[2]),
             numbers=(float(kind),),
             materials=(material,),
-        )  # type: ignore[arg-type]
+        )
     if draw < 0.9:
         covers = [Material("paper", vivid(rng), 0.5) for _ in range(3)]
         paper = Material("paper", (0.93, 0.9, 0.82), 0.9)

@@ -59,7 +59,10 @@ def box(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     bevel = min(numbers[0] if numbers else 0.0, 0.45 * half.min())
     signs = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float64)
     vertices = np.concatenate([signs * (half - bevel) + np.eye(3)[axis] * signs * bevel for axis in range(3)])
-    at = lambda axis, sign: axis * 8 + int(sign[0] > 0) * 4 + int(sign[1] > 0) * 2 + int(sign[2] > 0)
+
+    def at(axis: int, sign: NDArray[np.float64]) -> int:
+        return axis * 8 + int(sign[0] > 0) * 4 + int(sign[1] > 0) * 2 + int(sign[2] > 0)
+
     quads, triangles = [], []
     for axis in range(3):
         b, c = (axis + 1) % 3, (axis + 2) % 3
@@ -243,7 +246,7 @@ def _unit_tree(fir: bool, seed: int) -> Solid:
 
 
 def building(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
-    """A block (slot 0) with a plinth (slot 1) and a roof (slot 2): flat with a parapet, or gabled when numbers[0] is 1."""
+    """A block (slot 0) with a plinth (slot 1) and a roof (slot 2): flat, or gabled when numbers[0] is 1."""
     width, depth, height = size[:3]
     plinth = moved(box((width, depth, 0.6)), 0, 0, 0, 1)
     if numbers and numbers[0] == 1:

@@ -6,6 +6,7 @@ A direction (x, y, z) of the world is at column (atan2(y, -x) / 2 pi + 1/2) W an
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from render.recipe import Sky
 from render.textures import cloud
 
 MAX_RADIANCE = 40.0
-"""Brighter points of an environment map are cut to this: the sun's disc is a lamp of its own, and fireflies cost samples."""
+"""Brighter points of an environment map are cut to this: they would cost samples as fireflies."""
 HEIGHT, WIDTH = 256, 512
 
 
@@ -77,9 +78,10 @@ def radiance(image: NDArray[np.float32], directions: NDArray[np.float64]) -> NDA
     fx, fy = (column - x0)[..., None].astype(np.float32), (row - y0)[..., None].astype(np.float32)
     y1, x1 = np.minimum(y0 + 1, height - 1), (x0 + 1) % width
     x0 = x0 % width
-    return (image[y0, x0] * (1 - fx) + image[y0, x1] * fx) * (1 - fy) + (
-        image[y1, x0] * (1 - fx) + image[y1, x1] * fx
-    ) * fy
+    above = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
+    below = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
+    found: NDArray[np.float32] = above * (1 - fy) + below * fy
+    return found
 
 
 def irradiance(coefficients: NDArray[np.float64], normals: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -93,15 +95,18 @@ def irradiance(coefficients: NDArray[np.float64], normals: NDArray[np.float32]) 
 def harmonic_light(image: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the (9, 3) coefficients of an environment's irradiance / pi."""
     step = max(1, image.shape[0] // 64)
-    small = image.reshape(image.shape[0] // step, step, image.shape[1] // step, step, 3).mean(axis=(1, 3), dtype=np.float64)
+    small = image.reshape(image.shape[0] // step, step, image.shape[1] // step, step, 3).mean(
+        axis=(1, 3), dtype=np.float64
+    )
     directions = pixel_directions(*small.shape[:2])
     weight = np.sqrt(1 - directions[..., 2] ** 2)
     weight *= 4 * np.pi / weight.sum()
     coefficients = np.einsum("hwk,hwc,hw->kc", _harmonics(directions), small, weight, optimize=True)
-    return coefficients * np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
+    convolved: NDArray[np.float64] = coefficients * np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
+    return convolved
 
 
-def _harmonics(d: NDArray[np.float64]) -> NDArray[np.float64]:
+def _harmonics(d: NDArray[Any]) -> NDArray[Any]:
     x, y, z = d[..., 0], d[..., 1], d[..., 2]
     return np.stack(
         [

@@ -117,8 +117,8 @@ def _lights(rng: Rng, center: tuple[float, float, float]) -> tuple[tuple[Light, 
                 "area",
                 rounded(tint),
                 round(power, 2),
-                rounded(-offset),
-                rounded(center + away * offset),
+                rounded(list(-offset)),
+                rounded(list(center + away * offset)),
                 round(float(rng.uniform(0.3, 1.1)), 3),
             )
         )

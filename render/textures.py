@@ -31,7 +31,8 @@ def cloud(rng: np.random.Generator, roughness: float = 1.7, stretch: float = 1.0
     frequency[0, 0] = 1
     field = np.fft.irfft2(spectrum / frequency**roughness * (frequency < side / 3), (side, side))
     ranks = (field - field.mean()) / field.std()
-    return 0.5 + 0.5 * np.tanh(0.8 * ranks)
+    result: Field = 0.5 + 0.5 * np.tanh(0.8 * ranks)
+    return result
 
 
 def _mix(a: Field, b: Field, share: Field) -> Field:
@@ -98,7 +99,8 @@ def _planks(rng: np.random.Generator, colors: Field) -> Field:
     fine = cloud(rng, 0.6, 8.0)
     wood = _mix(colors[0], colors[1], np.clip(0.75 * rings + 0.3 * fine - 0.1, 0, 1)) * tone[..., None]
     joint = (np.minimum(y * rows % 1, 1 - y * rows % 1) < 0.02) | (np.abs((along * 2 + 0.5) % 1 - 0.5) < 0.005)
-    return wood * (1 - 0.55 * joint[..., None])
+    boards: Field = wood * (1 - 0.55 * joint[..., None])
+    return boards
 
 
 def _wood(rng: np.random.Generator, colors: Field) -> Field:
@@ -112,7 +114,8 @@ def _noise(rng: np.random.Generator, colors: Field) -> Field:
 
 
 def _plaster(rng: np.random.Generator, colors: Field) -> Field:
-    return colors[0] * (0.95 + 0.1 * cloud(rng, 1.1))[..., None] * _grain(rng, 0.02)
+    paint: Field = colors[0] * (0.95 + 0.1 * cloud(rng, 1.1))[..., None] * _grain(rng, 0.02)
+    return paint
 
 
 def _marble(rng: np.random.Generator, colors: Field) -> Field:

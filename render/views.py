@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ RECOLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 class Picture:
     """(H, W, 3) linear light, and scores of the engine (for Blender: its disagreement with the ray cast)."""
 
-    light: NDArray[np.floating]
+    light: NDArray[Any]
     scores: dict[str, float]
 
 

@@ -102,7 +102,7 @@ def _triangles(faces: list[list[bytes]], counts: tuple[int, int, int]) -> tuple[
     if len(table) != sizes.sum() * fields or text.count(b"/") != sizes.sum() * (fields - 1):
         # some corners carry a texture coordinate or a normal and others do not
         fields = 3
-        words = ((corner.split(b"/") + [b"0", b"0"])[:3] for corner in text.split())
+        words = ([*corner.split(b"/"), b"0", b"0"][:3] for corner in text.split())
         table = np.array([[word or b"0" for word in corner] for corner in words], np.int64)
     table = table.reshape(-1, fields)
     corners = np.full((len(table), 3), -1, np.int64)

@@ -103,7 +103,8 @@ class Worker:
         if self._asked >= self._recycle_after:
             self.close()
         self.start()
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         self._asked += 1
         try:
             send(self._process.stdin, dict(header), b"")
@@ -125,7 +126,8 @@ class Worker:
             raise
 
     def _read(self, count: int, deadline: float, timeout_s: float, what: str) -> bytes:
-        assert self._process is not None and self._process.stdout is not None
+        assert self._process is not None
+        assert self._process.stdout is not None
         pipe = self._process.stdout.fileno()
         parts, left = [], count
         with selectors.DefaultSelector() as selector:
@@ -193,7 +195,7 @@ def take_over_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 
 def leave_with_parent() -> None:
-    """In the child: end when the parent ends, even in the middle of a render (stdin's end is seen only between them)."""
+    """In the child: end when the parent ends, even in mid-render (the end of stdin is only seen between requests)."""
     parent = os.getppid()
 
     def watch() -> None:

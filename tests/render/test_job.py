@@ -9,8 +9,8 @@ import psutil
 import pytest
 
 from encoders.sample import InputError, Rejection, Sample
-from mixing.beam import Engine
 from mixing.config import read_config
+from mixing.engine import Engine
 from mixing.shards import committed_rows, read_dataset, verify
 from render import job
 from render.job import RenderConfig, ask_for_view, close_workers, render
