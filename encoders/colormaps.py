@@ -1,8 +1,9 @@
 """Depth drawn with the colour maps people know: plasma, inferno, viridis, turbo, grey, over a stated range.
 
 A depth becomes entry `round(255 (d - near) / (far - near))` of a table of 256 colours. What the two ends stand for is
-part of the prompt and of the codec id, for example "plasma/1:near=0.5,far=10.0". Depths outside the range take the colour
-of its end, which therefore reads "this or beyond"; +inf does too. NaN (unknown) becomes magenta, which no map comes near.
+part of the prompt and of the codec id, for example "plasma/1:near=0.5,far=10.0". Depths outside the range take the
+colour of its end, which therefore reads "this or beyond"; +inf does too. NaN (unknown) becomes magenta, which no map
+comes near.
 
 Source: the tables are matplotlib's, rounded to 8 bits; a test compares them. The rest is ours.
 """

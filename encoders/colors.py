@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ MAX_COLORS = 1024
 _INDEX_BITS = 10  # of a packed key; what is above holds |c|^2 - 2 p.c, at most 19 bits and a sign
 _BLOCK = 1 << 15
 _CELL_BITS = 5  # the colour cube in 32 x 32 x 32 cells of 8 levels
+_WINDOW_RADIUS = 3
 _AMBIGUOUS = np.uint16(0xFFFF)
 
 
@@ -138,3 +140,44 @@ def _cell_table(colors: NDArray[np.uint8]) -> NDArray[np.uint16]:
     radius = np.sqrt(3) * size / 2
     table[np.sqrt(second) - np.sqrt(nearest) <= 2 * radius] = _AMBIGUOUS
     return table
+
+
+def similar_neighbours(
+    rgb_u8: UInt8Image, reference_u8: UInt8Image, asking: NDArray[np.bool_], answering: NDArray[np.bool_]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Find for pixels the pixel of the 7x7 window around them whose reference colour is most like their own.
+
+    Args:
+        rgb_u8: (H, W, 3) uint8, the colours of the pixels that ask.
+        reference_u8: (H, W, 3) uint8, the colours of the pixels that answer.
+        asking: (H, W) bool, the pixels to find one for.
+        answering: (H, W) bool, the pixels that may be found. Of equally similar ones the nearest is.
+
+    Returns:
+        Flat positions of the asking pixels for which there is an answer, and of the answers.
+    """
+    width = asking.shape[1]
+    margin = _WINDOW_RADIUS
+    stride = width + 2 * margin
+    frame = ((margin, margin), (margin, margin))
+    answers = np.pad(answering, frame).reshape(-1)
+    reference = np.pad(reference_u8, (*frame, (0, 0))).reshape(-1, 3)
+    all_pixels = np.flatnonzero(asking)
+    all_sources = np.empty(len(all_pixels), np.intp)
+    offsets = sorted(itertools.product(range(-margin, margin + 1), repeat=2), key=lambda o: (o[0] ** 2 + o[1] ** 2, o))
+    for start in range(0, len(all_pixels), _BLOCK):
+        pixels = all_pixels[start : start + _BLOCK]
+        own = rgb_u8.reshape(-1, 3)[pixels].astype(np.int32)
+        padded = (pixels // width + margin) * stride + pixels % width + margin
+        best = np.full(len(pixels), np.iinfo(np.int32).max, np.int32)
+        source = np.full(len(pixels), -1, np.intp)
+        for dy, dx in offsets[1:]:
+            neighbour = padded + (dy * stride + dx)
+            usable = np.flatnonzero(answers[neighbour])
+            difference = ((reference[neighbour[usable]] - own[usable]) ** 2).sum(axis=1, dtype=np.int32)
+            better = difference < best[usable]
+            best[usable[better]] = difference[better]
+            source[usable[better]] = pixels[usable[better]] + (dy * width + dx)
+        all_sources[start : start + len(pixels)] = source
+    found = all_sources >= 0
+    return all_pixels[found], all_sources[found]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from encoders.depth import encode_depth
-from encoders.normals import encode_normals
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from encoders.depth import encode_depth
+from encoders.normals import encode_normals
 from encoders.palettes import lattice
 from encoders.sample import Example, Sample, UInt8Image
 from mixing.images import encode_png

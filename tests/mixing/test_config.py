@@ -41,9 +41,7 @@ def test_overrides_reach_into_maps(tmp_path: Path) -> None:
         ("seed: 1\n", ["seed.a=3"], "seed is not a map"),
     ],
 )
-def test_every_mistake_is_one_line_that_names_it(
-    tmp_path: Path, text: str, overrides: list[str], message: str
-) -> None:
+def test_every_mistake_is_one_line_that_names_it(tmp_path: Path, text: str, overrides: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         read_config(Outer, write(tmp_path, text), overrides)
     assert "\n" not in str(caught.value)

@@ -59,7 +59,7 @@ def test_sheets_are_written_whole(dataset: Path, tmp_path: Path, name: str) -> N
         assert decode_rgb(data, name).shape[1] > 4 * 160
     else:
         assert data.count(b"data:image/png;base64,") == 10
-        assert b"src=\"http" not in data
+        assert b'src="http' not in data
 
 
 def test_bad_requests_say_what_to_do(dataset: Path, tmp_path: Path) -> None:
