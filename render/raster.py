@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 os.environ["PYOPENGL_PLATFORM"] = "egl"
-np.inf = np.inf  # pyrender 0.1.45 asks for the name that numpy 2 removed
+vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 asks for the name that numpy 2 removed
 
 import pyrender  # noqa: E402
 
