@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from encoders.sample import InputError
+from mixing.config import read_config
 from mixing.mixture import Mixture, lock_mixture, write_lock
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.trainer.items import FakeItem, FakeItems
@@ -214,6 +215,12 @@ def test_the_learning_rate_warms_up_and_ends_where_it_should() -> None:
 def test_bad_settings_are_refused(values: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         changed(**values)
+
+
+@pytest.mark.parametrize("name", ["train_base", "train_tune"])
+def test_the_examples_can_be_read(name: str) -> None:
+    config = read_config(TrainConfig, ROOT / "examples" / f"{name}.yaml")
+    assert (config.base is None) == (name == "train_base")
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
