@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Literal
 
@@ -191,6 +192,7 @@ def head_noun(category: str) -> str:
     return category.lower().partition(" of ")[0].split()[-1]
 
 
+@lru_cache(maxsize=1 << 16)  # asked for every pair of things of every scene; a vocabulary has few pairs
 def category_match(asked: str, category: str) -> int:
     """Say whether a thing of `category` is an `asked`: YES, MAYBE (same head noun, or synonyms) or NO."""
     one, two = asked.lower(), category.lower()
