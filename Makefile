@@ -11,7 +11,7 @@ demo: setup
 	$(BIN)/cavendish demo --out $(DEMO)
 
 test: setup check
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 fast: setup
 	$(BIN)/python -m pytest -q -m "not slow"

@@ -49,7 +49,8 @@ class EvaluateConfig(Config):
         priors: raw shards whose truth the blind guesses are fitted on (what one would answer without looking).
         retention: held-out samples whose captions and edits retention is measured on.
         size: side of the pictures the generators draw, in pixels.
-        steps: Euler steps of an answer.
+        steps: Euler steps of an answer to a vision task.
+        edit_steps: Euler steps of an edited picture.
     """
 
     generator: Path
@@ -59,6 +60,7 @@ class EvaluateConfig(Config):
     retention: Path
     size: int = Field(default=64, ge=16)
     steps: int = Field(default=4, ge=1)
+    edit_steps: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
 
 
@@ -182,7 +184,7 @@ def _retention(config: EvaluateConfig, generators: Mapping[str, Generator], data
             for task in ("generate", "edit")
             if task in tasks_of(sample)
         ]
-    return measure_retention(generators["tuned"], generators["base"], examples, config.seed, config.steps)
+    return measure_retention(generators["tuned"], generators["base"], examples, config.seed, config.edit_steps)
 
 
 def _raw_samples(folder: Path) -> Sequence[Sample]:
