@@ -24,7 +24,7 @@ from mixing.pictures import Panel, data_uri, fit, record_panels
 from mixing.shards import committed_rows, read_dataset
 from mixing.storage import read_json, write_atomic
 from trainer.evaluation.samples import read_sample_questions
-from trainer.evaluation.tables import metrics_tables, retention_table
+from trainer.evaluation.tables import metrics_tables, retention_table, standing
 
 CELL = 190
 _KIND_COLORS = {"generation": "#8250df", "editing": "#bf5b04", "vision": "#0b6bcb"}
@@ -57,6 +57,7 @@ def write_report(data: Path, stages: Sequence[tuple[str, Mapping[str, Any]]]) ->
         training=_training(data),
         predictions=_predictions(data),
         metrics=[*metrics_tables(summary), retention_table(summary)],
+        standing=standing(summary, "held-out scenes"),
         stages=[{"name": name, "words": record["words"], "seconds": record["seconds"]} for name, record in stages],
         version=version("cavendish"),
     )

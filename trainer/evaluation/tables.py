@@ -8,6 +8,13 @@ from typing import Any
 from trainer.evaluation.report import COLUMNS, TITLES, look_up
 
 _NAMES = {"tuned": "tuned generator", "base": "base, before tuning"}
+_HEADLINES = {
+    "depth": "delta1",
+    "normals": "pooled.mean_deg",
+    "semantic": "miou",
+    "instance": "cgf1",
+    "referring": "ciou",
+}
 _ORDER = {"tuned": 0, "base": 1}
 _WORDS = {
     "depth": "Planar metres, no alignment to the truth. The blind guesses are fitted on the training scenes.",
@@ -45,6 +52,26 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 }
             )
     return tables
+
+
+def standing(summary: Mapping[str, Any], set_name: str) -> str:
+    """Say in words where the tuned generator is ahead of every blind guess on a set, and where it is not."""
+    said: dict[bool, list[str]] = {True: [], False: []}
+    for task, result in summary["sets"][set_name].items():
+        column = next(column for column in COLUMNS[task] if column.metric == _HEADLINES[task])
+        values = {name: look_up(_row(metrics), column.metric) for name, metrics in result["rows"].items()}
+        tuned, base = values.pop("tuned"), values["base"]
+        blind = [value for name, value in values.items() if name != "base" and value is not None]
+        if tuned is None or not blind:
+            continue
+        best = max(blind) if column.more_is_better else min(blind)
+        ahead = tuned > best if column.more_is_better else tuned < best
+        numbers = ", ".join(format(value, column.format) for value in (tuned, best) if value is not None)
+        before = "" if base is None else f", base {format(base, column.format)}"
+        said[ahead].append(f"{TITLES[task].lower()} ({column.heading} {numbers.replace(', ', ' against ')}{before})")
+    ahead_words = "; ".join(said[True]) or "nothing"
+    behind_words = "; ".join(said[False]) or "nothing"
+    return f"Ahead of every blind guess in: {ahead_words}. Not ahead in: {behind_words}."
 
 
 def retention_table(summary: Mapping[str, Any]) -> dict[str, Any]:
