@@ -134,7 +134,7 @@ def run_elements(
     thread.start()
     _watch(thread, elements, engine, is_done, progress)
     left = [index for index in elements if not is_done(index)]
-    if failures or left:
+    if left:
         cause = _first_line(failures[0]) if failures else "the runner reported success"
         raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}")
 

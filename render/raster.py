@@ -41,8 +41,8 @@ class Raster:
             placed: self._meshes[placed] if placed in self._meshes else _mesh(placed, self._side, textures)
             for placed in scene
         }
-        for placed, mesh in self._meshes.items():
-            stage.add(mesh, pose=placed.matrix)
+        for number, (placed, mesh) in enumerate(self._meshes.items(), start=1):
+            stage.add_node(_NumberedNode(number, mesh, placed.matrix))
         flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.SKIP_CULL_FACES
         picture, _ = self._renderer.render(stage, flags=flags)
         return srgb_to_linear(picture / 255.0)
@@ -52,7 +52,8 @@ class Raster:
         stage = _stage(recipe)
         colors = {}
         for number, placed in enumerate(scene, start=1):
-            node = stage.add(_mesh(placed, self._side, {}), pose=placed.matrix)
+            node = _NumberedNode(number, _mesh(placed, self._side, {}), placed.matrix)
+            stage.add_node(node)
             colors[node] = (number % 256, number // 256, 0)
         picture, depth = self._renderer.render(stage, flags=pyrender.RenderFlags.SEG, seg_node_map=colors)
         numbers = picture[..., 0].astype(np.int64) + 256 * picture[..., 1].astype(np.int64)
@@ -62,6 +63,21 @@ class Raster:
     def close(self) -> None:
         """Release the GL context."""
         self._renderer.delete()
+
+
+class _NumberedNode(pyrender.Node):  # type: ignore[misc]
+    """A node of a scene with its place in the order of drawing.
+
+    pyrender keeps nodes in a set, so that the order of drawing would follow memory addresses, and where two
+    surfaces are equally far the first one drawn wins.
+    """
+
+    def __init__(self, number: int, mesh: pyrender.Mesh, matrix: NDArray[np.float64]) -> None:
+        super().__init__(mesh=mesh, matrix=matrix)
+        self._number = number
+
+    def __hash__(self) -> int:
+        return self._number
 
 
 def _stage(recipe: Recipe) -> Any:
@@ -103,5 +119,8 @@ def _material(surface: Surface, side: int, textures: dict[int, Any]) -> Any:
             image = cv2.resize(
                 image, (min(side, image.shape[1]), min(side, image.shape[0])), interpolation=cv2.INTER_AREA
             )
-        textures[id(surface.texture)] = pyrender.Texture(source=np.ascontiguousarray(image), source_channels="RGB")
+        # four channels: GL takes rows to begin at multiples of four bytes, pyrender does not tell it otherwise, and RGB
+        # rows of most widths would be sheared and end in memory that is not theirs
+        four = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2RGBA)
+        textures[id(surface.texture)] = pyrender.Texture(source=four, source_channels="RGBA")
     return pyrender.MetallicRoughnessMaterial(baseColorTexture=textures[id(surface.texture)], doubleSided=True)
