@@ -45,6 +45,24 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
     assert np.median(error) < 1e-4
 
 
+def test_textures_of_odd_width_are_drawn_straight() -> None:
+    from render.raster import Raster
+
+    recipe, scene, _ = scene_of("room", 3)
+    stripes = np.zeros((32, 37, 3), np.uint8)
+    stripes[:, :18] = (255, 0, 0)
+    raster = Raster(96, 96)
+    drawn = []
+    for texture in (stripes, stripes.repeat(4, axis=1)):  # 111 and 444 bytes a row
+        dressed = tuple(
+            replace(placed, surfaces=tuple(replace(surface, texture=texture) for surface in placed.surfaces))
+            for placed in scene
+        )
+        drawn.append(raster.surface_colors(recipe, dressed))
+    raster.close()
+    assert np.abs(drawn[0] - drawn[1]).mean() < 0.03  # a sheared texture is 0.15 off
+
+
 def test_instances_describe_their_pixels() -> None:
     recipe, scene, truth = scene_of("room", 4)
     image = np.full((96, 96, 3), 128, np.uint8)
