@@ -1,7 +1,7 @@
 """Every stage in turn, on the configurations under examples/: what `make demo` runs.
 
 Each stage continues what an earlier run left and redoes nothing that is committed. `stages.json` keeps how long each
-took when it really ran, and is what the report shows.
+took in the run that finished it, and is what the report shows.
 """
 
 from __future__ import annotations
@@ -61,10 +61,9 @@ def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say, over
         with progress_bar(f"{number}/{len(stages)} {stage.name}") as report:
             words = stage.run(data, Engine(workers=workers), report)
         took_s = round(time.monotonic() - began, 1)
-        earlier = records.get(stage.name, {"seconds": 0.0, "words": None})
-        # A stage that only found everything done keeps the time of the run that did it; an interrupted one adds up.
-        seconds = earlier["seconds"] if earlier["words"] == words else round(earlier["seconds"] + took_s, 1)
-        records[stage.name] = {"words": words, "seconds": seconds}
+        # A stage that only found everything done keeps the time of the run that did it.
+        if records.get(stage.name, {}).get("words") != words:
+            records[stage.name] = {"words": words, "seconds": took_s}
         write_atomic(data / "stages.json", canonical_json(records))
         say(f"    {words}")
     from demo.report import write_report
