@@ -26,7 +26,7 @@ def line_chart(series: Mapping[str, Series], x_label: str, y_label: str) -> str:
         axes.set_ylabel(y_label)
         axes.grid(visible=True, which="both", color="#e4e8ec", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         text = io.StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()

@@ -86,7 +86,7 @@ def _tiles(data: Path, summary: Mapping[str, Any]) -> list[dict[str, str]]:
         {"value": f"{examples}", "label": "frozen instruction examples"},
         {"value": f"{first['counts']['leaks']}", "label": "leaking pictures found, and excluded"},
         {"value": f"{seen:,}", "label": "examples drawn while tuning"},
-        {"value": f"{depth['tuned']['abs_rel']:.2f}", "label": f"depth AbsRel (base {depth['base']['abs_rel']:.2f})"},
+        {"value": f"{depth['tuned']['delta1']:.2f}", "label": f"depth δ1 (base {depth['base']['delta1']:.2f})"},
     ]
 
 
