@@ -23,20 +23,6 @@ _INK = (28, 32, 38)
 _PAPER = (255, 255, 255)
 
 
-def depth_picture(depth_m: NDArray[np.float32]) -> UInt8Image:
-    """Draw (H, W) planar metres in the cube walk's colours; unknown pixels mid grey."""
-    picture = encode_depth(np.nan_to_num(depth_m, nan=0.0, posinf=np.inf))
-    picture[np.isnan(depth_m)] = 128
-    return picture
-
-
-def normals_picture(normals: NDArray[np.float32]) -> UInt8Image:
-    """Draw (H, W, 3) camera-space normals, left is red; unknown pixels mid grey."""
-    picture = encode_normals(normals)
-    picture[~normals.any(axis=-1)] = 128
-    return picture
-
-
 def ids_picture(ids: NDArray[np.uint16]) -> UInt8Image:
     """Draw (H, W) instance ids, each in a colour of its own; 0 is black."""
     present = np.unique(ids[ids > 0])
@@ -53,9 +39,9 @@ def record_panels(record: Sample | Example) -> list[Panel]:
         return [*source, (f"target: {record.task}", record.target)]
     panels: list[Panel] = [("image", record.image)]
     if record.depth_m is not None:
-        panels.append(("depth", depth_picture(record.depth_m)))
+        panels.append(("depth", encode_depth(record.depth_m)))
     if record.normals is not None:
-        panels.append(("normals", normals_picture(record.normals)))
+        panels.append(("normals", encode_normals(record.normals)))
     if record.instance_ids is not None:
         panels.append(("instances", ids_picture(record.instance_ids)))
     if record.edit is not None:

@@ -6,7 +6,6 @@ beside `shard-000000.json`. The row is the commit: a tar without a row does not 
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import tarfile
@@ -329,5 +328,5 @@ def _verify_shard(path: Path, row: Row, plan_digest: str, seen: set[str]) -> lis
 
 def tar_members(path: Path) -> list[str]:
     """List the member names of a tar with Python's own reader, as any other tool would see them."""
-    with tarfile.open(fileobj=io.BytesIO(path.read_bytes()), mode="r:") as tar:
+    with tarfile.open(path, mode="r:") as tar:
         return tar.getnames()

@@ -7,9 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
+from encoders.depth import encode_depth
+from encoders.normals import encode_normals
 from encoders.sample import InputError
 from mixing.images import decode_rgb
-from mixing.pictures import depth_picture, fit, ids_picture, normals_picture
+from mixing.pictures import fit, ids_picture
 from mixing.shards import Plan, ShardWriter, start_dataset
 from mixing.show import read_records, write_sheet
 from tests.conftest import tiny_sample
@@ -32,9 +34,9 @@ def test_pictures_show_what_the_arrays_say() -> None:
     assert sample.depth_m is not None
     assert sample.normals is not None
     assert sample.instance_ids is not None
-    assert (depth_picture(sample.depth_m)[0] == 255).all()  # sky is the far end, white
-    assert (normals_picture(sample.normals)[0] == 128).all()  # unknown
-    np.testing.assert_array_equal(normals_picture(sample.normals)[-1, 0], (128, 255, 128))  # up is light green
+    assert (encode_depth(sample.depth_m)[0] == 255).all()  # sky is the far end, white
+    assert (encode_normals(sample.normals)[0] == 128).all()  # unknown
+    np.testing.assert_array_equal(encode_normals(sample.normals)[-1, 0], (128, 255, 128))  # up is light green
     colors = ids_picture(sample.instance_ids)
     assert {tuple(color) for color in colors.reshape(-1, 3)} >= {(0, 0, 0)}
     assert len({tuple(color) for color in colors.reshape(-1, 3)}) == 3

@@ -11,8 +11,10 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.depth import encode_depth
+from encoders.normals import encode_normals
 from encoders.sample import UInt8Image
-from mixing.pictures import data_uri, depth_picture, fit, ids_picture, normals_picture
+from mixing.pictures import data_uri, fit, ids_picture
 from trainer.evaluation.answers import decode_answer, truth_size
 from trainer.evaluation.benchmarks.items import (
     DepthTruth,
@@ -168,11 +170,11 @@ def _truth_picture(truth: Truth, item: Item, spec: Mapping[str, Any]) -> UInt8Im
     match truth:
         case DepthTruth():
             depth_m = np.where(truth.depth_m > 0, truth.depth_m, np.nan).astype(np.float32)
-            return depth_picture(depth_m)
+            return encode_depth(depth_m)
         case NormalsTruth():
             length = np.linalg.norm(truth.normals, axis=-1, keepdims=True)
             unit = np.divide(truth.normals, length, out=np.zeros(truth.normals.shape), where=length > 0)
-            return normals_picture(unit.astype(np.float32))
+            return encode_normals(unit.astype(np.float32))
         case SemanticTruth():
             picture = np.full((*truth.labels.shape, 3), spec["background"], np.uint8)
             for name, color in spec["legend"]:
