@@ -62,6 +62,9 @@ def resize_sample(sample: Sample, height: int, width: int) -> Sample:
         image=resize_image(sample.image, height, width),
         depth_m=_pick(sample.depth_m, rows, columns),
         normals=_pick(sample.normals, rows, columns),
+        geometric_normals=_pick(sample.geometric_normals, rows, columns),
+        albedo=None if sample.albedo is None else resize_image(sample.albedo, height, width),
+        weight=_pick(sample.weight, rows, columns),
         instance_ids=_pick(sample.instance_ids, rows, columns),
         camera=camera,
         edit=sample.edit and replace(sample.edit, image=resize_image(sample.edit.image, height, width)),
@@ -92,6 +95,9 @@ def crop_sample(sample: Sample, box: Box) -> Sample:
         image=sample.image[rows, columns].copy(),
         depth_m=_cut(sample.depth_m, rows, columns),
         normals=_cut(sample.normals, rows, columns),
+        geometric_normals=_cut(sample.geometric_normals, rows, columns),
+        albedo=_cut(sample.albedo, rows, columns),
+        weight=_cut(sample.weight, rows, columns),
         instance_ids=_cut(sample.instance_ids, rows, columns),
         camera=sample.camera
         and replace(sample.camera, width=x1 - x0, height=y1 - y0, cx=sample.camera.cx - x0, cy=sample.camera.cy - y0),
@@ -129,14 +135,14 @@ def flip_sample(sample: Sample) -> Sample:
         )
         for instance in sample.instances
     )
-    normals = _mirror(sample.normals)
-    if normals is not None:
-        normals[..., 0] = 0 - normals[..., 0]  # not -x: that makes negative zeros
     return replace(
         sample,
         image=_mirror(sample.image),
         depth_m=_mirror(sample.depth_m),
-        normals=normals,
+        normals=_mirror_normals(sample.normals),
+        geometric_normals=_mirror_normals(sample.geometric_normals),
+        albedo=_mirror(sample.albedo),
+        weight=_mirror(sample.weight),
         instance_ids=_mirror(sample.instance_ids),
         camera=sample.camera and replace(sample.camera, cx=width - sample.camera.cx, camera_to_world=None),
         instances=instances,
@@ -221,6 +227,13 @@ def _cut(array: NDArray[Any] | None, rows: slice, columns: slice) -> NDArray[Any
 
 def _mirror(array: Any) -> Any:
     return None if array is None else array[:, ::-1].copy()
+
+
+def _mirror_normals(normals: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
+    mirrored: NDArray[np.float32] | None = _mirror(normals)
+    if mirrored is not None:
+        mirrored[..., 0] = 0 - mirrored[..., 0]  # not -x: that makes negative zeros
+    return mirrored
 
 
 def _visible_instances(sample: Sample) -> tuple[Instance, ...]:

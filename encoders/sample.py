@@ -83,8 +83,11 @@ class Sample:
         source: which dataset or job made it, for example "render-blender" or "photos".
         licence: SPDX id or a short name of the licence the picture may be used under.
         depth_m: (H, W) float32 planar metres; +inf no surface, NaN unknown.
-        normals: (H, W, 3) float32 camera-space unit vectors; (0, 0, 0) unknown.
+        normals: (H, W, 3) float32 camera-space unit vectors, as shaded; (0, 0, 0) unknown.
+        geometric_normals: (H, W, 3) float32, those of the flat faces themselves; (0, 0, 0) unknown.
+        albedo: (H, W, 3) uint8 sRGB, the surface's own colour without light.
         instance_ids: (H, W) uint16; 0 background; other values are ids of `instances`.
+        weight: (H, W) float32 in 0..1, how far a pixel's targets can be trusted (None: all of them fully).
         exhaustive: True when every object in the picture is among `instances`, so that what is absent is known.
         facts: scene facts that hold for the whole picture, json-able.
         provenance: tool versions, seed, config hash, model ids and weight hashes; json-able.
@@ -97,8 +100,11 @@ class Sample:
     licence: str
     depth_m: NDArray[np.float32] | None = None
     normals: NDArray[np.float32] | None = None
+    geometric_normals: NDArray[np.float32] | None = None
+    albedo: UInt8Image | None = None
     instance_ids: NDArray[np.uint16] | None = None
     instances: tuple[Instance, ...] = ()
+    weight: NDArray[np.float32] | None = None
     exhaustive: bool = False
     camera: Camera | None = None
     captions: tuple[str, ...] = ()

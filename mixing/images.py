@@ -62,3 +62,16 @@ def decode_png16(data: bytes, name: str, channels: int) -> NDArray[np.uint16]:
     if pixels is None or found != (np.uint16, channels):
         raise InputError(f"{name}: expected a 16-bit PNG of {channels} channels, found {found}")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)) if channels == 3 else pixels
+
+
+def decode_grey(data: bytes, name: str) -> NDArray[np.uint8]:
+    """Decode an 8-bit grey PNG to (H, W) uint8.
+
+    Raises:
+        InputError: not an 8-bit grey PNG, damaged, or too large.
+    """
+    _check_header(data, name)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
+        raise InputError(f"{name}: expected an 8-bit grey PNG")
+    return np.asarray(pixels)

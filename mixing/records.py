@@ -1,8 +1,8 @@
 """What a Sample or an Example is on disk: the parts of one WebDataset key, and back.
 
 Formats (docs/shards.md has sizes and errors): depth as 16-bit PNG of log metres ("log16/1"), normals as 16-bit RGB PNG
-("unit16/1"), ids as 16-bit PNG, everything else in `json`. Writing quantises depth once, by at most 8.8e-5 relative;
-reading and writing again changes nothing.
+("unit16/1"), ids as 16-bit PNG, albedo as RGB PNG, the weight as 8-bit grey PNG, everything else in `json`. Writing
+quantises depth once, by at most 8.8e-5 relative, and the weight to 1/255; reading and writing again changes nothing.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,17 +28,18 @@ from encoders.sample import (
     Instance,
     Sample,
 )
-from mixing.images import decode_png16, decode_rgb, encode_png
+from mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
 from mixing.storage import canonical_json
 
 Parts = dict[str, bytes]
+Array = TypeVar("Array", bound=NDArray[Any])
 
 DEPTH_MIN_M = 0.05
 DEPTH_MAX_M = 5000.0
 _FINITE_CODES = 65533  # codes 1..65534; 0 is unknown, 65535 no surface
 _LOG_STEP = np.log(DEPTH_MAX_M / DEPTH_MIN_M) / _FINITE_CODES
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_ARRAY_FIELDS = ("image", "depth_m", "normals", "instance_ids")
+_ARRAY_FIELDS = ("image", "depth_m", "normals", "geometric_normals", "albedo", "instance_ids", "weight")
 
 
 def pack_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -83,6 +84,13 @@ def unpack_normals(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
     return np.divide(vectors, length, out=vectors, where=length > 0)
 
 
+def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Quantise (H, W) weights in 0..1 to steps of 1/255."""
+    if not (weight.min(initial=0) >= 0 and weight.max(initial=0) <= 1):
+        raise InputError("weight has values outside 0..1")
+    return np.rint(weight * 255).astype(np.uint8)
+
+
 def check_key(key: str) -> str:
     """Return `key` when it can be a WebDataset key and a file name, else raise InputError."""
     if not _KEY.fullmatch(key) or ".." in key or len(key) > 90:
@@ -112,6 +120,13 @@ def sample_parts(sample: Sample) -> Parts:
     if sample.normals is not None:
         parts["normals.png"] = encode_png(pack_normals(sample.normals))
         meta["normals_format"] = "unit16/1"
+    if sample.geometric_normals is not None:
+        parts["geometric_normals.png"] = encode_png(pack_normals(sample.geometric_normals))
+        meta["normals_format"] = "unit16/1"
+    if sample.albedo is not None:
+        parts["albedo.png"] = encode_png(sample.albedo)
+    if sample.weight is not None:
+        parts["weight.png"] = encode_png(pack_weight(sample.weight))
     if sample.instance_ids is not None:
         parts["instances.png"] = encode_png(sample.instance_ids.astype(np.uint16, casting="safe"))
     if sample.edit is not None:
@@ -125,6 +140,10 @@ def sample_parts(sample: Sample) -> Parts:
     return parts
 
 
+def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
+    return unpack_normals(decode_png16(data, name, 3))
+
+
 def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     """Rebuild a Sample from its parts.
 
@@ -134,19 +153,20 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     meta = _parse_json(key, parts, "json", SAMPLE_SCHEMA)
     if "image.png" not in parts:
         raise InputError(f"{key}: no image.png")
+
+    def read(name: str, decode: Callable[[bytes, str], Array]) -> Array | None:
+        return decode(parts[name], f"{key}.{name}") if name in parts else None
+
     try:
         return Sample(
             key=key,
             image=decode_rgb(parts["image.png"], f"{key}.image.png"),
-            depth_m=unpack_depth(decode_png16(parts["depth.png"], f"{key}.depth.png", 1))
-            if "depth.png" in parts
-            else None,
-            normals=unpack_normals(decode_png16(parts["normals.png"], f"{key}.normals.png", 3))
-            if "normals.png" in parts
-            else None,
-            instance_ids=decode_png16(parts["instances.png"], f"{key}.instances.png", 1)
-            if "instances.png" in parts
-            else None,
+            depth_m=read("depth.png", lambda data, name: unpack_depth(decode_png16(data, name, 1))),
+            normals=read("normals.png", _decode_normals),
+            geometric_normals=read("geometric_normals.png", _decode_normals),
+            albedo=read("albedo.png", decode_rgb),
+            instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
+            weight=read("weight.png", lambda data, name: decode_grey(data, name).astype(np.float32) / 255),
             edit=Edit(image=decode_rgb(parts["edited.png"], f"{key}.edited.png"), **meta["edit"])
             if "edited.png" in parts
             else None,

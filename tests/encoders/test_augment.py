@@ -29,6 +29,9 @@ def plane_sample(height: int = 48, width: int = 64) -> Sample:
         image=np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8),
         depth_m=depth_m,
         normals=normals.copy(),
+        geometric_normals=None,
+        albedo=None,
+        weight=None,
         instance_ids=None,
         instances=(),
         edit=None,
@@ -142,7 +145,8 @@ def assert_instances_follow_ids(sample: Sample) -> None:
 def test_every_target_follows(sample: Sample, change: object) -> None:
     changed = change(sample)  # type: ignore[operator]
     size = changed.image.shape[:2]
-    assert changed.depth_m.shape == changed.instance_ids.shape == changed.normals.shape[:2] == size
+    for name in ("depth_m", "instance_ids", "normals", "geometric_normals", "albedo", "weight"):
+        assert getattr(changed, name).shape[:2] == size, name
     assert changed.edit.image.shape == changed.image.shape
     assert (changed.camera.height, changed.camera.width) == size
     assert_instances_follow_ids(changed)
@@ -153,7 +157,7 @@ def test_every_target_follows(sample: Sample, change: object) -> None:
 
 def test_mirroring_twice_changes_nothing_but_the_pose(sample: Sample) -> None:
     twice = flip_sample(flip_sample(sample))
-    for name in ("image", "depth_m", "normals", "instance_ids"):
+    for name in ("image", "depth_m", "normals", "geometric_normals", "albedo", "weight", "instance_ids"):
         np.testing.assert_array_equal(getattr(twice, name), getattr(sample, name))
     assert twice.instances == sample.instances
     assert twice.camera == sample.camera
