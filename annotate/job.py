@@ -20,7 +20,7 @@ from annotate.quality import Mask, MaskThresholds, colour_separation, edge_align
 from annotate.sources import FoundImage, Item, Part, SourceConfig, fingerprint, list_items, read_item
 from annotate.weights import U2NETP, find_weights
 from encoders.palettes import color_word
-from encoders.sample import InputError, Instance, Rejection, Sample
+from encoders.sample import InputError, Instance, Rejection, Sample, UInt8Image
 from mixing.beam import run
 from mixing.config import Config
 from mixing.engine import Engine, JobResult, Progress
@@ -106,7 +106,7 @@ def build_shard(config: AnnotateConfig, data: Path, out: Path, index: int) -> It
 
 
 @cache
-def _loaded_annotator() -> Annotator[Saliency]:
+def _loaded_annotator() -> Annotator[UInt8Image, Saliency]:
     """Load the model once in each process."""
     annotator = U2NetSaliency()
     annotator.load()
@@ -143,7 +143,7 @@ class _Picture:
 
 
 def _annotate_batch(
-    config: AnnotateConfig, data: Path, listed: Sequence[tuple[int, Item]], annotator: Annotator[Saliency]
+    config: AnnotateConfig, data: Path, listed: Sequence[tuple[int, Item]], annotator: Annotator[UInt8Image, Saliency]
 ) -> Iterator[Sample | Rejection]:
     """Read, decode, annotate and judge a few images; the results come in the order of the listing."""
     pictures: dict[str, _Picture] = {}
@@ -168,7 +168,7 @@ def _annotate_batch(
 
 
 def _judged(
-    config: AnnotateConfig, picture: _Picture, saliency: Saliency, annotator: Annotator[Saliency]
+    config: AnnotateConfig, picture: _Picture, saliency: Saliency, annotator: Annotator[UInt8Image, Saliency]
 ) -> Sample | Rejection:
     """Check a mask and make the Sample, or say why not."""
     image = picture.decoded.rgb_u8
@@ -210,7 +210,7 @@ def _instance(image: np.ndarray[Any, np.dtype[np.uint8]], mask: Mask) -> Instanc
     )
 
 
-def _provenance(picture: _Picture, annotator: Annotator[Saliency]) -> dict[str, Any]:
+def _provenance(picture: _Picture, annotator: Annotator[UInt8Image, Saliency]) -> dict[str, Any]:
     found, decoded = picture.found, picture.decoded
     return {
         "annotators": [asdict(annotator.spec)],

@@ -1,26 +1,50 @@
-"""What every annotator is to the job: a spec that says what it is, `load`, and `annotate` on a small batch."""
+"""What every annotator is to the job: a spec that says what it is, `load`, and `annotate` on a small batch.
+
+A result is one of the frozen dataclasses below. Pixel coordinates count from the top left corner of the picture that
+was given, (x0, y0, x1, y1) half open, and never leave it; masks and maps have the picture's size.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from functools import cache
+from typing import Any, Literal, Protocol, TypeVar
 
-from encoders.sample import UInt8Image
+import numpy as np
+from numpy.typing import NDArray
 
-Result = TypeVar("Result")
+from encoders.sample import InputError, UInt8Image
+
+DepthKind = Literal["metric", "needs_focal", "scale", "affine", "inverse"]
+"""What the numbers of a depth map are: planar metres; metres once multiplied by a focal length; depth up to an unknown
+factor; up to a factor and an offset; or 1/depth up to a factor and an offset (larger is nearer)."""
+
+Mask = NDArray[np.bool_]
+"""(H, W) bool."""
+
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1) in pixels."""
+
+Query = TypeVar("Query", contravariant=True)
+Result = TypeVar("Result", covariant=True)
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+AnyAnnotator = TypeVar("AnyAnnotator", bound="Annotator[Any, Any]")
 
 
 @dataclass(frozen=True)
 class AnnotatorSpec:
-    """What goes into the provenance of every sample an annotator touched.
+    """What goes into the plan of a run and into the provenance of every sample an annotator touched.
 
     Args:
         id: family and version of our processing around the weights, "u2netp/1"; a change of either changes it.
-        task: what it finds: "saliency".
-        licence: SPDX id of the weights.
-        weights_sha256: of the file that was loaded.
-        params: every setting that changes the result.
+        task: what it finds: "saliency", "detection", "masks", "text", "faces", "nsfw", "depth", "normals", "caption",
+            "phrases".
+        licence: SPDX id of the weights, or the name of their own licence; `check_licences` compares it as it stands.
+        weights_sha256: of the file that is loaded, or of the sorted hashes of several.
+        params: every setting that changes the result, the commit of a hub model among them.
+        depth_kind: for task "depth", what its numbers are.
     """
 
     id: str
@@ -28,6 +52,7 @@ class AnnotatorSpec:
     licence: str
     weights_sha256: str
     params: Mapping[str, float | int | str] = field(default_factory=dict)
+    depth_kind: DepthKind | None = None
 
 
 @dataclass(frozen=True)
@@ -37,8 +62,11 @@ class Failure:
     reason: str
 
 
-class Annotator(Protocol[Result]):
-    """A model behind a fixed face. One object per process; `load` is called once, before the first `annotate`."""
+class Annotator(Protocol[Query, Result]):
+    """A model behind a fixed face: `Annotator[UInt8Image, Detections]`, `Annotator[Prompted, Masks]`.
+
+    One object per process (see `load_once`); `load` is called once, before the first `annotate`.
+    """
 
     @property
     def spec(self) -> AnnotatorSpec:
@@ -53,17 +81,167 @@ class Annotator(Protocol[Result]):
         """
         ...
 
-    def annotate(self, images: Sequence[UInt8Image]) -> list[Result | Failure]:
-        """Annotate (H, W, 3) uint8 sRGB images of any sizes: one result or failure for each, in order."""
+    def annotate(self, queries: Sequence[Query]) -> Sequence[Result | Failure]:
+        """Annotate (H, W, 3) uint8 sRGB images, or images with prompts, of any sizes: one result each, in order."""
         ...
 
 
-def each(function: Callable[[UInt8Image], Result], images: Sequence[UInt8Image]) -> list[Result | Failure]:
-    """Apply `function` to every image; one that raises becomes a Failure and costs only itself."""
-    results: list[Result | Failure] = []
-    for image in images:
+@dataclass(frozen=True)
+class Prompted:
+    """An image for an annotator that is asked about something in it: boxes to cut out, phrases to find."""
+
+    image: UInt8Image
+    boxes: tuple[Box, ...] = ()
+    phrases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One labelled box with its score in [0, 1]."""
+
+    label: str
+    score: float
+    box: Box
+
+
+@dataclass(frozen=True)
+class Detections:
+    """Every box over the annotator's own low threshold, best first, and what it thinks of each class it knows.
+
+    `class_scores` holds the highest score of every class of the vocabulary anywhere in the picture: evidence of
+    absence. An annotator with an open vocabulary has the classes it was asked for.
+    """
+
+    boxes: tuple[Detection, ...]
+    class_scores: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ScoredMask:
+    """One mask with its score in [0, 1], and a label where the annotator gives one."""
+
+    mask: Mask
+    score: float
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks in the order of the prompt's boxes, or best first when there was no prompt."""
+
+    masks: tuple[ScoredMask, ...]
+
+
+@dataclass(frozen=True)
+class TextBox:
+    """A line of writing: corners (x, y) in pixels, clockwise from the top left, and what it says if it was read."""
+
+    corners: tuple[tuple[float, float], ...]
+    score: float
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class TextBoxes:
+    """Lines of writing from top to bottom."""
+
+    boxes: tuple[TextBox, ...]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Judgements of the whole picture, by name, each in [0, 1]."""
+
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """A depth map of the kind its annotator declares.
+
+    Args:
+        values: (H, W) float32; of kind "metric", planar metres with +inf where there is no surface.
+        kind: what the numbers are.
+        valid: (H, W) bool; the others mean nothing.
+        focal_px: the focal length the annotator estimated or was given; None when it has none.
+        uncertainty: (H, W) float32, larger is less sure, in the annotator's own units; None when it gives none.
+    """
+
+    values: NDArray[np.float32]
+    kind: DepthKind
+    valid: Mask
+    focal_px: float | None = None
+    uncertainty: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class Normals:
+    """(H, W, 3) float32 camera-space unit vectors, +x right, +y up, +z toward the viewer; (0, 0, 0) unknown."""
+
+    normals: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """A description of the picture in one line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase and the masks it names, best first; none: the annotator says that nothing in the picture fits it."""
+
+    text: str
+    masks: tuple[ScoredMask, ...]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """The phrases of the prompt, in its order."""
+
+    phrases: tuple[Phrase, ...]
+
+
+def metric_depth_m(depth: Depth) -> NDArray[np.float32]:
+    """Return (H, W) float32 planar metres for `Sample.depth_m`, NaN where not valid.
+
+    Raises:
+        InputError: the depth is of another kind; aligning it is a step of its own.
+    """
+    if depth.kind != "metric":
+        raise InputError(f'depth of kind {depth.kind!r} is not in metres: only "metric" may become a sample\'s depth')
+    return np.where(depth.valid, depth.values, np.float32(np.nan)).astype(np.float32)
+
+
+def check_licences(specs: Iterable[AnnotatorSpec], allowed: Collection[str]) -> None:
+    """Refuse a run whose annotators have weights under a licence that it does not allow.
+
+    Raises:
+        InputError: names each such annotator with its licence.
+    """
+    refused = [f"{spec.id} ({spec.licence})" for spec in specs if spec.licence not in allowed]
+    if refused:
+        raise InputError(
+            f"annotators under a licence this run does not allow: {', '.join(refused)}; allowed_licences has "
+            f"{', '.join(sorted(allowed))}"
+        )
+
+
+@cache
+def load_once(make: Callable[..., AnyAnnotator], *arguments: Hashable) -> AnyAnnotator:
+    """Return `make(*arguments)`, loaded; each once in a process, however many shards and jobs use it."""
+    annotator = make(*arguments)
+    annotator.load()
+    return annotator
+
+
+def each(function: Callable[[Input], Output], queries: Sequence[Input]) -> list[Output | Failure]:
+    """Apply `function` to every query; one that raises becomes a Failure and costs only itself."""
+    results: list[Output | Failure] = []
+    for query in queries:
         try:
-            results.append(function(image))
+            results.append(function(query))
         except Exception as error:  # whatever a runtime raises on one picture must not lose the batch
             detail = " ".join(str(error).split())[:200]
             results.append(Failure(f"{type(error).__name__}: {detail}"))

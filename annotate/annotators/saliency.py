@@ -44,7 +44,7 @@ class Saliency:
 
 
 class U2NetSaliency:
-    """U2-Net small (Qin et al., Pattern Recognition 2020) behind `Annotator[Saliency]`."""
+    """U2-Net small (Qin et al., Pattern Recognition 2020) behind `Annotator[UInt8Image, Saliency]`."""
 
     def __init__(self) -> None:
         self._session: Any = None
