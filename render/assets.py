@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from encoders.sample import InputError, UInt8Image
+from render.recipe import Recipe
 from render.wavefront import Phong, Wavefront, parse_mtl, parse_obj
 
 FURNITURE = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts it; the layout is its own
@@ -215,3 +216,32 @@ def load_map(name: str) -> NDArray[np.float32]:
 def map_sha256(name: str) -> str:
     """Return the sha256 of an environment map's file."""
     return hashlib.sha256(map_path(name).read_bytes()).hexdigest()
+
+
+def licences_of(recipe: Recipe) -> tuple[str, list[dict[str, str]]]:
+    """Return the licence a picture of this scene may be used under, and its models and maps with author and sha256.
+
+    CC-BY models make the picture CC-BY; without any it is CC0-1.0.
+    """
+    names = sorted({thing.model for thing in recipe.things if thing.model})
+    credits = [
+        {
+            "name": name,
+            "author": catalogue()[name].author,
+            "licence": catalogue()[name].licence,
+            "sha256": load_model(name).sha256,
+        }
+        for name in names
+    ]
+    if recipe.sky.kind == "map":
+        credits.append(
+            {
+                "name": f"studiolights/world/{recipe.sky.name}.exr",
+                "author": "Greg Zaal (Poly Haven)",
+                "licence": "CC0-1.0",
+                "sha256": map_sha256(recipe.sky.name),
+            }
+        )
+    found = {credit["licence"] for credit in credits}
+    assert found <= {*LICENCES.values(), "CC0-1.0"}
+    return ("CC-BY-3.0" if found - {"CC0-1.0"} else "CC0-1.0"), credits

@@ -1,21 +1,20 @@
-"""One seed -> one Sample: draw the scene, cast the truth, check the view, paint it, and make one edit of it."""
+"""One seed -> one Sample: draw the scene, cast the truth, check the view, paint it; edits.py changes one thing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.palettes import color_word
-from encoders.sample import Edit, Instance, Rejection, Sample, UInt8Image
-from render.assets import LICENCES, catalogue, load_model, map_sha256
+from encoders.sample import Rejection, Sample, UInt8Image
+from render.assets import licences_of
 from render.develop import develop, find_exposure
-from render.facts import PEOPLE, edit_instruction, find_instances, name_uniquely, write_captions
-from render.layout import PAINTS
-from render.meshes import Placed, build_scene, largest_slot, place
+from render.edits import make_edit
+from render.facts import find_instances, write_captions
+from render.meshes import Placed, build_scene
 from render.passes import Truth, camera_rays, cast_scene
 from render.recipe import Recipe, recipe_digest
 from render.scenes import draw_palette, draw_recipe
@@ -25,9 +24,6 @@ Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 
 MIN_DEPTH_M = 0.12
 MIN_THING_SHARE = 0.004
-MIN_REMOVAL_CHANGE = 12.0
-"""Mean change, of 255, of the pixels where a thing was."""
-RECOLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,11 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
     captions = write_captions(recipe, instances, rng)
     edit = None
     if rng.random() < request.edits:
-        edit = make_edit(recipe, scene, truth, instances, image, exposure, paint, rng)
+
+        def draw(changed: Sequence[Placed], seen: Truth) -> UInt8Image:
+            return develop(paint(recipe, changed, seen).light, exposure)
+
+        edit = make_edit(recipe, scene, truth, instances, image, draw, rng)
     licence, credits = licences_of(recipe)
     return Sample(
         key=request.key,
@@ -157,99 +157,3 @@ def check_normals(recipe: Recipe, truth: Truth) -> None:
         raise ViewRejected("normals are not unit vectors")
     if ((truth.normals * camera_rays(recipe.camera)).sum(axis=-1)[seen] > 1e-6).any():
         raise ViewRejected("normals look away from the viewer")
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A thing that could be edited: its instance, the words that single it out, and its place in the scene."""
-
-    instance: Instance
-    words: str
-    number: int
-
-
-def make_edit(
-    recipe: Recipe, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance], image: UInt8Image,
-    exposure: float, paint: Paint, rng: np.random.Generator,
-) -> Edit | None:  # fmt: skip
-    """Recolour or remove one clearly visible thing that words can single out; None when the scene offers none.
-
-    A recoloured thing must read as the colour asked for, a removed one must have changed its pixels; there are two
-    tries, of one kind each.
-    """
-    kinds = ["recolor", "remove"] if rng.random() < 0.6 else ["remove", "recolor"]
-    for kind in kinds:
-        candidates = find_candidates(kind, scene, truth, instances)
-        if not candidates:
-            continue
-        chosen = candidates[rng.integers(len(candidates))]
-        before, thing, after = scene[: chosen.number], scene[chosen.number], scene[chosen.number + 1 :]
-        mask = truth.instance_ids == chosen.instance.id
-        color = ""
-        if kind == "recolor":
-            color = str(rng.choice([word for word in RECOLORS if word != chosen.instance.attributes.get("color")]))
-            changed = [*before, place(replace(thing.thing, paint=PAINTS[color])), *after]
-            edited = develop(paint(recipe, changed, truth).light, exposure)
-            done = color_word(edited[mask]) == color
-        else:
-            changed = [*before, *after]
-            edited = develop(paint(recipe, changed, cast_scene(changed, recipe.camera)).light, exposure)
-            done = np.abs(edited[mask].astype(int) - image[mask]).mean() >= MIN_REMOVAL_CHANGE
-        if done:
-            return Edit(kind, edit_instruction(kind, chosen.words, color, rng), chosen.instance.id, edited)
-    return None
-
-
-def find_candidates(kind: str, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance]) -> list[Candidate]:
-    """List the things that can be recoloured, or removed: clearly visible, singled out by words, carrying nothing."""
-    number_of = {placed.thing.id: number for number, placed in enumerate(scene)}
-    carried = {placed.thing.rests_on for placed in scene}
-    found = []
-    for instance in instances:
-        words = name_uniquely(instance, instances)
-        clear = instance.visible_pixels > 0.01 * truth.instance_ids.size and (instance.visible_fraction or 0) > 0.55
-        if not instance.is_thing or words is None or not clear:
-            continue
-        number = number_of[instance.id]
-        if kind == "recolor":
-            fits = instance.category not in PEOPLE and _painted_share(scene[number], truth) > 0.6
-        else:
-            fits = instance.id not in carried
-        if fits:
-            found.append(Candidate(instance, words, number))
-    return found
-
-
-def _painted_share(placed: Placed, truth: Truth) -> float:
-    """Return the share of a thing's visible pixels that new paint would cover."""
-    slot = largest_slot(placed.mesh) if placed.thing.shape == "model" else 0
-    return float((truth.slots[truth.instance_ids == placed.thing.id] == slot).mean())
-
-
-def licences_of(recipe: Recipe) -> tuple[str, list[dict[str, str]]]:
-    """Return the licence a picture of this scene may be used under, and its models and maps with author and sha256.
-
-    CC-BY models make the picture CC-BY; without any it is CC0-1.0.
-    """
-    names = sorted({thing.model for thing in recipe.things if thing.model})
-    credits = [
-        {
-            "name": name,
-            "author": catalogue()[name].author,
-            "licence": catalogue()[name].licence,
-            "sha256": load_model(name).sha256,
-        }
-        for name in names
-    ]
-    if recipe.sky.kind == "map":
-        credits.append(
-            {
-                "name": f"studiolights/world/{recipe.sky.name}.exr",
-                "author": "Greg Zaal (Poly Haven)",
-                "licence": "CC0-1.0",
-                "sha256": map_sha256(recipe.sky.name),
-            }
-        )
-    found = {credit["licence"] for credit in credits}
-    assert found <= {*LICENCES.values(), "CC0-1.0"}
-    return ("CC-BY-3.0" if found - {"CC0-1.0"} else "CC0-1.0"), credits
