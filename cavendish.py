@@ -269,6 +269,42 @@ def _score_folder(config: Path, override: list[str] | None, data: Path, predicti
 
 
 @app.command()
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
+    generator: Annotated[Path, typer.Option(help="Folder of a trained generator.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the answers to.")],
+    size: Annotated[
+        int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
+    ] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Euler steps; more is slower.")] = 4,
+    passes: Annotated[int, typer.Option(min=1, help="Ask so often, in other words and colours, and vote.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the noise.")] = 0,
+    points: Annotated[
+        str | None, typer.Option(help="Also write a depth answer as a coloured cloud: ply or glb.")
+    ] = None,
+    fov_deg: Annotated[float, typer.Option(min=1, max=170, help="Horizontal field of view of the cloud.")] = 55.0,
+) -> None:
+    """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at.
+
+    Tasks: depth; normals; segment EXPRESSION[; EXPRESSION...]; label CLASS, CLASS, ...; instances of CLASS; edit WHAT;
+    generate WHAT; prompt TEXT (sent as typed, its legend is read from it).
+    """
+    from trainer.inference import Request
+    from trainer.inference import predict as job
+
+    if points not in (None, "ply", "glb"):
+        raise InputError(f"--points {points}: ply or glb")
+    request = Request(tuple(pictures), task, size, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
+    with progress_bar("predict") as report:
+        values = job(generator, request, out, report)
+    for failure in values["failed"]:
+        errors.print(f"{failure['file']}: {failure['reason']}", style="red", markup=False, highlight=False)
+    console.print(f"{out}: {len(values['predictions'])} pictures answered, {len(values['failed'])} failed")
+    raise typer.Exit(1 if values["failed"] else 0)
+
+
+@app.command()
 def show(
     path: Annotated[Path, typer.Argument(help="A shard (.tar) or a directory of shards.")],
     out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
