@@ -21,7 +21,7 @@ from encoders.sample import Camera
 from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.recipe import Light, Recipe, pose_matrix
-from render.skies import environment, srgb_to_linear
+from render.skies import add_haze, environment, srgb_to_linear
 from render.views import Picture, ViewRejected
 
 MAX_ID_MISMATCH = 1e-3
@@ -58,8 +58,9 @@ class Cycles:
         cycles.time_limit = RENDER_TIME_LIMIT_S
         cycles.seed, cycles.use_animated_seed = 0, False
         cycles.use_light_tree = True
-        cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 4, 3, 2
-        cycles.transmission_bounces = cycles.volume_bounces = cycles.transparent_max_bounces = 0
+        cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 8, 3, 2
+        # only glass pays for the transmission bounces, only window panes for the transparent ones
+        cycles.transmission_bounces, cycles.transparent_max_bounces, cycles.volume_bounces = 8, 8, 0
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 6.0
         cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
@@ -90,7 +91,7 @@ class Cycles:
         channels = _read_channels(Path(self._folder.name) / "view.exr")
         pixels = np.stack([channels[f"Combined.{name}"] for name in "RGB"], axis=-1)
         scores = compare_passes(channels["Depth.Z"], channels["IndexOB.X"], truth, camera_rays(recipe.camera))
-        return Picture(pixels, scores)
+        return Picture(add_haze(pixels, truth.depth_m, recipe), scores)
 
 
 def compare_passes(
@@ -154,10 +155,12 @@ def _fill(image: Any, pixels: NDArray[np.float32]) -> None:
 
 
 def _add_light(light: Light) -> None:
-    lamp = bpy.data.lights.new("light", "SUN" if light.kind == "sun" else "AREA")
+    lamp = bpy.data.lights.new("light", {"sun": "SUN", "point": "POINT", "area": "AREA"}[light.kind])
     lamp.color, lamp.energy = light.color, light.power
     if light.kind == "sun":
         lamp.angle = light.size_m
+    elif light.kind == "point":
+        lamp.shadow_soft_size = light.size_m
     else:
         lamp.shape, lamp.size = "SQUARE", light.size_m
     placed = bpy.data.objects.new("light", lamp)
@@ -203,7 +206,12 @@ def _material(surface: Surface, images: dict[int, Any]) -> Any:
     material = bpy.data.materials.new("material")
     material.use_nodes = True
     tree = material.node_tree
+    if surface.see_through:
+        return _pane(material, surface)
     shader = tree.nodes["Principled BSDF"]
+    shader.inputs["Transmission Weight"].default_value = surface.transmission
+    shader.inputs["Coat Weight"].default_value = surface.coat
+    shader.inputs["Coat Roughness"].default_value = 0.06
     shader.inputs["Roughness"].default_value = surface.roughness
     shader.inputs["Metallic"].default_value = surface.metallic
     linear = srgb_to_linear(np.array(surface.color, np.float64))
@@ -220,6 +228,22 @@ def _material(surface: Surface, images: dict[int, Any]) -> Any:
             images[id(surface.texture)] = image
         texture.image = images[id(surface.texture)]
         tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
+        if surface.emission > 0:
+            tree.links.new(texture.outputs["Color"], shader.inputs["Emission Color"])
+        if surface.relief_m > 0:
+            relief = tree.nodes.new("ShaderNodeBump")
+            relief.inputs["Distance"].default_value = surface.relief_m
+            tree.links.new(texture.outputs["Color"], relief.inputs["Height"])
+            tree.links.new(relief.outputs["Normal"], shader.inputs["Normal"])
+    return material
+
+
+def _pane(material: Any, surface: Surface) -> Any:
+    """Make a clear pane: it only tints. A reflection would need rays that stop here, and the passes would see the pane."""
+    tree = material.node_tree
+    clear = tree.nodes.new("ShaderNodeBsdfTransparent")
+    clear.inputs["Color"].default_value = (*srgb_to_linear(np.array(surface.color, np.float64)), 1.0)
+    tree.links.new(clear.outputs["BSDF"], tree.nodes["Material Output"].inputs["Surface"])
     return material
 
 

@@ -8,9 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import UInt8Image
-from render.skies import linear_to_srgb
 
 _LUMA = np.array([0.2126, 0.7152, 0.0722])
+_MIX = np.array(
+    [
+        [0.842479062253094, 0.0784335999999992, 0.0792237451477643],
+        [0.0423282422610123, 0.878468636469772, 0.0791661274605434],
+        [0.0423756549057051, 0.0784336, 0.879142973793104],
+    ]
+)
+"""Mixes the channels before the curve, so that bright colours turn pale instead of clipping; undone after it."""
+_UNMIX = np.linalg.inv(_MIX)
+_DARKEST_STOP, _BRIGHTEST_STOP = -12.47393, 4.026069
+SATURATION = 1.22
+CONTRAST = 1.12
 
 
 def find_exposure(light: NDArray[Any]) -> float:
@@ -18,14 +29,19 @@ def find_exposure(light: NDArray[Any]) -> float:
     luma = light.astype(np.float64) @ _LUMA
     middle = float(np.exp(np.mean(np.log(np.maximum(luma, 1e-4)))))
     bright = float(np.percentile(luma, 95))
-    return float(np.clip(min(0.32 / max(middle, 1e-4), 1.5 / max(bright, 1e-4)), 0.02, 60.0))
+    return float(np.clip(min(0.22 / max(middle, 1e-4), 2.2 / max(bright, 1e-4)), 0.02, 60.0))
 
 
 def develop(light: NDArray[Any], exposure: float) -> UInt8Image:
-    """Expose (H, W, 3) linear light, bend it by a filmic curve and encode it as sRGB.
+    """Expose (H, W, 3) linear light, bend it by a filmic curve and encode it for display (sRGB).
 
-    Source: the curve is the fit of the ACES reference transform by Narkowicz, 2015.
+    Source: AgX (Sobotka), in the polynomial fit of Wrensch, 2023, "Minimal AgX Implementation".
     """
-    x = np.maximum(light.astype(np.float64) * (exposure * 0.62), 0)
-    toned = x * (2.51 * x + 0.03) / (x * (2.43 * x + 0.59) + 0.14)
-    return (np.clip(linear_to_srgb(toned), 0, 1) * 255 + 0.5).astype(np.uint8)
+    mixed = np.maximum(light.astype(np.float64) * exposure, 0) @ _MIX.T
+    stops = np.log2(np.maximum(mixed, 2.0**_DARKEST_STOP))
+    x = np.clip((stops - _DARKEST_STOP) / (_BRIGHTEST_STOP - _DARKEST_STOP), 0, 1)
+    curve = (-0.00232, 0.1191, 0.4298, -6.868, 31.96, -40.14, 15.5)
+    toned = np.clip(np.polynomial.polynomial.polyval(x, curve), 0, 1) ** CONTRAST
+    grey = (toned @ _LUMA)[..., None]
+    shown = (grey + SATURATION * (toned - grey)) @ _UNMIX.T
+    return (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)

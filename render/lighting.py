@@ -19,7 +19,7 @@ from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.raster import Raster
 from render.recipe import Light, Recipe, pose_matrix
-from render.skies import environment, harmonic_light, irradiance, radiance, srgb_to_linear
+from render.skies import add_haze, environment, harmonic_light, irradiance, radiance, srgb_to_linear
 from render.views import Paint, Picture
 
 Floats = NDArray[np.float32]
@@ -49,6 +49,7 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
     The tree of the `last` world is used again when the same meshes stand at the same places.
     """
     triangles, albedo, emission = [], [], []
+    scene = [placed for placed in scene if not any(part.transmission or part.see_through for part in placed.surfaces)]
     meshes = tuple((placed.mesh, placed.matrix.tobytes()) for placed in scene)
     again = last is not None and last.meshes == meshes
     for placed in scene:
@@ -103,7 +104,7 @@ def light_picture(
     view = (view / np.linalg.norm(view, axis=1, keepdims=True)).astype(np.float32)
     points, normals = points.astype(np.float32), normals.astype(np.float32)
     rng = np.random.default_rng(17)
-    rough, metal, glow = _surface_values(scene, truth, seen)
+    rough, metal, glow, clear = _surface_values(scene, truth, seen)
     color = albedo[seen].astype(np.float32)
     base = 0.04 + (color - 0.04) * metal[:, None]
     diffuse, shine = _direct(world, points, normals, rng, view, rough, base)
@@ -115,18 +116,26 @@ def light_picture(
     soft = smooth_light(gathered[..., 6:], truth, 4)[seen]
     matte = color * (1 - metal)[:, None]
     picture[seen] = matte * (sharp[:, :3] + soft) + sharp[:, 3:] + color * glow[:, None]
-    return picture
+    if clear.any():  # glass: what lies behind, tinted; rays are not bent, and glass casts no shadow
+        glass = clear > 0
+        behind = _arriving(world, points[glass], view[glass], rng)
+        share = clear[glass, None]
+        lit = picture[seen]
+        lit[glass] = (1 - share) * lit[glass] + share * (color[glass] * behind + sharp[glass, 3:])
+        picture[seen] = lit
+    return add_haze(picture, truth.depth_m, world.recipe)
 
 
-def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool_]) -> tuple[Floats, Floats, Floats]:
-    """Return roughness, metallic and emission of each seen pixel."""
+def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool_]) -> tuple[Floats, ...]:
+    """Return roughness, metallic, emission and transmission of each seen pixel."""
     slots = max(len(placed.surfaces) for placed in scene)
-    table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 3), np.float32)
+    table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 4), np.float32)
     for placed in scene:
         for number, surface in enumerate(placed.surfaces):
-            table[placed.thing.id, number] = surface.roughness, surface.metallic, surface.emission
+            rough = min(surface.roughness, 0.25) if surface.coat > 0.5 else surface.roughness
+            table[placed.thing.id, number] = rough, surface.metallic, surface.emission, surface.transmission
     values = table[truth.instance_ids[seen], truth.slots[seen]]
-    return values[:, 0], values[:, 1], values[:, 2]
+    return tuple(values.T)
 
 
 def _direct(
@@ -186,6 +195,8 @@ def _toward_light(light: Light, points: Floats, stratum: Floats, rng: np.random.
         return toward, np.full(len(points), light.power, np.float32)
     toward = np.array(light.position_m, np.float32) + spread - points
     squared = (toward**2).sum(axis=1)
+    if light.kind == "point":
+        return toward, np.float32(light.power / (4 * math.pi)) / np.maximum(squared, np.float32(0.01))
     facing = np.maximum(-(toward @ direction.astype(np.float32)), 0) / np.sqrt(squared)
     return toward, np.float32(light.power / math.pi) * facing / np.maximum(squared, np.float32(0.01))
 

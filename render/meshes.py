@@ -29,6 +29,10 @@ class Surface:
     metallic: float
     texture: UInt8Image | None = None
     emission: float = 0.0
+    transmission: float = 0.0
+    see_through: bool = False
+    coat: float = 0.0
+    relief_m: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,11 @@ class Placed:
     mesh: Mesh
     surfaces: tuple[Surface, ...]
     matrix: NDArray[np.float64]
+
+
+def is_pane(placed: Placed) -> bool:
+    """Tell whether a thing is a thin clear pane, which labels look through."""
+    return all(surface.see_through for surface in placed.surfaces) and bool(placed.surfaces)
 
 
 def build_scene(recipe: Recipe) -> tuple[Placed, ...]:
@@ -86,7 +95,10 @@ def _texture_sizes(thing: Thing) -> tuple[float, ...]:
 
 def _surface(material: Material) -> Surface:
     image = None if material.texture is None else texture_image(material.texture)
-    return Surface(material.color, material.roughness, material.metallic, image, material.emission)
+    return Surface(
+        material.color, material.roughness, material.metallic, image, material.emission,
+        material.transmission, material.see_through, material.coat, material.relief_m,
+    )  # fmt: skip
 
 
 def largest_slot(mesh: Mesh) -> int:

@@ -17,7 +17,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from encoders.sample import Camera
-from render.meshes import Mesh, Placed
+from render.meshes import Mesh, Placed, is_pane
 from render.recipe import pose_matrix
 
 Box = tuple[int, int, int, int]
@@ -64,7 +64,7 @@ def cast_scene(scene: Sequence[Placed], camera: Camera) -> Truth:
     for placed in scene:
         x0, y0, x1, y1 = project_box(placed, camera)
         silhouettes[placed.thing.id] = 0
-        if x1 <= x0 or y1 <= y0:
+        if x1 <= x0 or y1 <= y0 or is_pane(placed):
             continue
         window = (slice(y0, y1), slice(x0, x1))
         hit, face, distance, normal = _cast_thing(placed, pose[:3, 3], rays[window].reshape(-1, 3))

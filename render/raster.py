@@ -19,7 +19,7 @@ vars(np).setdefault("infty", np.inf)  # pyrender 0.1.45 asks for the name that n
 
 import pyrender  # noqa: E402
 
-from render.meshes import Placed, Surface  # noqa: E402
+from render.meshes import Placed, Surface, is_pane  # noqa: E402
 from render.recipe import Recipe, pose_matrix  # noqa: E402
 from render.skies import srgb_to_linear  # noqa: E402
 
@@ -40,6 +40,7 @@ class Raster:
         self._meshes = {
             placed: self._meshes[placed] if placed in self._meshes else _mesh(placed, self._side, textures)
             for placed in scene
+            if not is_pane(placed)
         }
         for number, (placed, mesh) in enumerate(self._meshes.items(), start=1):
             stage.add_node(_NumberedNode(number, mesh, placed.matrix))
@@ -52,6 +53,8 @@ class Raster:
         stage = _stage(recipe)
         colors = {}
         for number, placed in enumerate(scene, start=1):
+            if is_pane(placed):
+                continue
             node = _NumberedNode(number, _mesh(placed, self._side, {}), placed.matrix)
             stage.add_node(node)
             colors[node] = (number % 256, number // 256, 0)

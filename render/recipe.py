@@ -24,17 +24,22 @@ Vec3 = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Texture:
-    """A procedural image: `kind` is a function of textures.py; it repeats every `size_m` metres."""
+    """A procedural image: `kind` is a function of textures.py; it repeats every `size_m` metres; `side` pixels."""
 
     kind: str
     colors: tuple[Rgb, ...]
     size_m: float
     seed: int
+    side: int = 256
 
 
 @dataclass(frozen=True)
 class Material:
-    """`word` is what a person would call it; `color` applies where there is no texture; `emission` in W/m2/sr."""
+    """`word` is what a person would call it; `color` applies where there is no texture; `emission` in W/m2/sr.
+
+    `transmission` 1 is clear solid glass of that colour; a `see_through` pane is so thin that labels show what lies
+    behind it; `coat` 0..1 is a clear varnish; `relief_m` is how deep the light and dark of the texture are felt.
+    """
 
     word: str
     color: Rgb
@@ -42,6 +47,10 @@ class Material:
     metallic: float = 0.0
     texture: Texture | None = None
     emission: float = 0.0
+    transmission: float = 0.0
+    see_through: bool = False
+    coat: float = 0.0
+    relief_m: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Thing:
 
     `numbers` are the shape's own parameters; `materials` fill its slots (for a model: none, it has its own);
     `paint` replaces the colour of its largest surface. `rests_on` is the id of what carries it, 0 for nothing.
+    `tilt` is a rotation vector (axis times angle) about the centre of its bottom, applied before the turn of `yaw_rad`.
     """
 
     id: int
@@ -65,11 +75,13 @@ class Thing:
     seed: int = 0
     rests_on: int = 0
     is_thing: bool = True
+    tilt: Vec3 = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
 class Light:
-    """`kind`: "sun" (power in W/m2, along `direction`) or "area" (a `size_m` square facing `direction`, in watts)."""
+    """`kind`: "sun" (power in W/m2, along `direction`, `size_m` its angle), "area" (a `size_m` square facing `direction`,
+    in watts) or "point" (a ball of radius `size_m`, in watts)."""
 
     kind: str
     color: Rgb
@@ -83,7 +95,9 @@ class Light:
 class Sky:
     """The environment: an image of the bpy wheel ("map", by `name`) or a painted one ("painted", from `colors`).
 
-    `colors` are zenith, horizon and cloud of a painted sky; `cloudiness` 0..1; `turn_rad` rotates either about +z.
+    `colors` are zenith, horizon and cloud of a painted sky; `cloudiness` 0..1; `turn_rad` rotates either about +z: the
+    painted one has its sun there, `lift_rad` above the horizon.
+    At `haze_m` metres 63 % of what is seen is the air between; 0 is clear air.
     """
 
     kind: str
@@ -93,6 +107,8 @@ class Sky:
     colors: tuple[Rgb, ...] = ()
     cloudiness: float = 0.0
     seed: int = 0
+    haze_m: float = 0.0
+    lift_rad: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -138,10 +154,23 @@ def pose_matrix(camera: Camera) -> NDArray[np.float64]:
     return np.array(camera.camera_to_world, np.float64).reshape(4, 4)
 
 
+def rotation(vector: Vec3) -> NDArray[np.float64]:
+    """Return the 3x3 matrix of a rotation vector (Rodrigues' formula)."""
+    x, y, z = vector
+    angle = math.sqrt(x * x + y * y + z * z)
+    if angle == 0:
+        return np.eye(3)
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]]) / angle
+    turned: NDArray[np.float64] = np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * (cross @ cross)
+    return turned
+
+
 def thing_matrix(thing: Thing) -> NDArray[np.float64]:
     """Return the 4x4 matrix from a thing's own space (origin: centre of its bottom) to the world."""
     cos, sin = math.cos(thing.yaw_rad), math.sin(thing.yaw_rad)
     matrix = np.eye(4)
     matrix[:2, :2] = [[cos, -sin], [sin, cos]]
+    if any(thing.tilt):
+        matrix[:3, :3] = matrix[:3, :3] @ rotation(thing.tilt)
     matrix[:3, 3] = thing.position_m
     return matrix

@@ -8,16 +8,19 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from render.assets import load_map
-from render.recipe import Sky
+from render.passes import camera_rays
+from render.recipe import Recipe, Sky
 from render.textures import cloud
 
 MAX_RADIANCE = 40.0
 """Brighter points of an environment map are cut to this: they would cost samples as fireflies."""
-HEIGHT, WIDTH = 256, 512
+HEIGHT, WIDTH = 384, 768
+CLOUD_SIDE = 512
 
 
 @lru_cache(maxsize=4)
@@ -40,21 +43,52 @@ def linear_to_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
-def _painted(sky: Sky) -> NDArray[np.float64]:
-    """Paint a gradient from horizon to zenith, clouds on a plane overhead, haze low down, and a dim ground below."""
-    zenith, horizon, cloud_color = (srgb_to_linear(np.array(color)) for color in sky.colors)
-    directions = pixel_directions(HEIGHT, WIDTH)
-    up = np.maximum(directions[..., 2], 0.0)
-    image = horizon + (zenith - horizon) * (1 - np.exp(-4.0 * up))[..., None]
-    noise = cloud(np.random.default_rng([sky.seed, 9]), 1.9)
-    plane = directions[..., :2] / (up + 0.12)[..., None] * 0.12
-    column, row = (np.floor(plane[..., axis] * 256).astype(int) % 256 for axis in range(2))
-    cover = np.clip((noise[row, column] - (1 - 0.75 * sky.cloudiness)) * 5, 0, 1) * np.clip(up * 9, 0, 1)
-    image = image + (cloud_color * 1.1 - image) * (0.85 * cover)[..., None]
-    toward = directions @ np.array([np.cos(sky.turn_rad - np.pi / 2), -np.sin(sky.turn_rad - np.pi / 2), 0.0])
-    image = image * (1 + 0.25 * np.clip(toward, 0, 1) * (1 - up))[..., None]
-    below = directions[..., 2:] < -0.01
-    return np.where(below, 0.3 * horizon + 0.02, image)
+def _painted(sky: Sky) -> NDArray[np.float32]:
+    """Paint a gradient from horizon to zenith, a glow round the sun, lit clouds on a plane overhead, a dim ground."""
+    zenith, horizon, cloud_color = (srgb_to_linear(np.array(color)).astype(np.float32) for color in sky.colors)
+    directions = pixel_directions(HEIGHT, WIDTH)[: HEIGHT // 2].astype(np.float32)
+    up = directions[..., 2]
+    image = horizon + (zenith - horizon) * (1 - np.exp(-3.2 * up))[..., None]
+    flat = np.array([np.sin(sky.turn_rad), np.cos(sky.turn_rad)]) * np.cos(sky.lift_rad)
+    toward = np.clip(directions @ np.array([*flat, np.sin(sky.lift_rad)], np.float32), 0, 1)
+    glow = (0.5 * toward**12 + 1.2 * toward**120) * (1 - 0.7 * sky.cloudiness)
+    image = image * (1 + 0.25 * toward * (1 - up))[..., None] + glow[..., None] * horizon
+    cover, lit = _clouds(sky, directions, flat)
+    white = cloud_color * (0.45 + 0.65 * lit + 0.35 * toward**6)[..., None]
+    image = image + (white - image) * cover[..., None]
+    ground = np.broadcast_to(0.3 * horizon + 0.02 * float(horizon.max()), image.shape)
+    return np.concatenate([image, ground])
+
+
+def _clouds(
+    sky: Sky, directions: NDArray[np.float32], toward_sun: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return how much the clouds hide of each direction, and how brightly they are lit, 0..1."""
+    rng = np.random.default_rng([sky.seed, 9])
+    noise = (0.8 * cloud(rng, 2.0, side=CLOUD_SIDE) + 0.2 * cloud(rng, 1.3, side=CLOUD_SIDE)).astype(np.float32)
+    threshold = np.float32(0.78 - 0.62 * sky.cloudiness)
+    thickness = np.clip((noise - threshold) * 4, 0, 1)
+    shift = np.rint(6 * toward_sun / max(np.linalg.norm(toward_sun), 1e-6)).astype(int)
+    shade = thickness - 0.7 * np.roll(cv2.blur(thickness, (9, 9)), (-shift[1], -shift[0]), axis=(0, 1))
+    up = directions[..., 2]
+    plane = directions[..., :2] / (up + 0.08)[..., None] * np.float32(0.13 * CLOUD_SIDE)
+    x, y = (np.ascontiguousarray(plane[..., axis] % CLOUD_SIDE) for axis in range(2))
+    cover, light = (
+        cv2.remap(layer, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        for layer in (thickness, np.clip(0.5 + shade, 0, 1).astype(np.float32))
+    )
+    return (cover * np.clip(up * 14, 0, 1)).astype(np.float32), light.astype(np.float32)
+
+
+def add_haze(light: NDArray[Any], depth_m: NDArray[np.float64], recipe: Recipe) -> NDArray[Any]:
+    """Lay the air of the horizon's colour over what is far away; the sky itself has its own."""
+    sky = recipe.sky
+    if sky.haze_m == 0:
+        return light
+    distance = depth_m * np.linalg.norm(camera_rays(recipe.camera), axis=-1)
+    passed = np.where(np.isfinite(depth_m), np.exp(-distance / sky.haze_m), 1.0)[..., None]
+    air = srgb_to_linear(np.array(sky.colors[1])) * sky.strength * 0.9
+    return light * passed + air * (1 - passed)
 
 
 def pixel_directions(height: int, width: int) -> NDArray[np.float64]:
