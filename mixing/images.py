@@ -1,19 +1,27 @@
-"""Pixels to bytes and back for shards: PNG only for targets, sizes checked before anything is decoded."""
+"""Pixels to bytes and back for shards: PNG only for targets, sizes checked before anything is decoded.
+
+PNGs are read by imagecodecs (libpng on zlib-ng, every checksum verified), everything else by OpenCV; both let other
+threads run meanwhile. docs/loader.md has what each costs.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from encoders.sample import InputError, UInt8Image
 
 MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")
+_PNG = b"\x89PNG\r\n\x1a\n"
+_RGB8 = b"\x08\x02"  # bit depth and colour type of a PNG header
 
 
 def encode_png(pixels: NDArray[Any]) -> bytes:
@@ -27,27 +35,45 @@ def encode_png(pixels: NDArray[Any]) -> bytes:
     return data.tobytes()
 
 
-def _check_header(data: bytes, name: str) -> None:
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
-            width, height = header.size
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise InputError(f"{name}: not a readable PNG, JPEG or WebP image: {error}") from None
+def _check_header(data: bytes, name: str) -> bool:
+    """Check the format and the size that the header tells; return whether it is a PNG."""
+    is_png = data[:8] == _PNG and data[12:16] == b"IHDR" and len(data) > 33
+    if is_png:
+        width, height = struct.unpack(">II", data[16:24])
+    else:
+        try:
+            with Image.open(io.BytesIO(data), formats=_FORMATS) as header:
+                width, height = header.size
+        except UnidentifiedImageError:
+            raise InputError(f"{name}: not a PNG, JPEG or WebP image") from None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise InputError(f"{name}: not a readable PNG, JPEG or WebP image: {error}") from None
     if width * height > MAX_PIXELS:
         raise InputError(f"{name}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
+    return is_png
+
+
+def _decode_png(data: bytes, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(imagecodecs.png_decode(data))
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise InputError(f"{name}: damaged image: {' '.join(str(error).split())}") from None
 
 
 def decode_rgb(data: bytes, name: str) -> UInt8Image:
-    """Decode a PNG, JPEG or WebP of a shard to (H, W, 3) uint8 RGB.
+    """Decode a PNG, JPEG or WebP of a shard to (H, W, 3) uint8 RGB, turned upright where its Exif says so.
 
     Raises:
         InputError: not such an image, damaged, or larger than `MAX_PIXELS` (checked before decoding).
     """
-    _check_header(data, name)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if pixels is None:
+    if _check_header(data, name) and data[24:26] == _RGB8 and b"eXIf" not in data:
+        pixels = _decode_png(data, name)
+        if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):  # four channels where tRNS makes a colour clear
+            return pixels
+    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if decoded is None:
         raise InputError(f"{name}: damaged image")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+    return np.asarray(decoded)
 
 
 def decode_png16(data: bytes, name: str, channels: int) -> NDArray[np.uint16]:
@@ -56,12 +82,11 @@ def decode_png16(data: bytes, name: str, channels: int) -> NDArray[np.uint16]:
     Raises:
         InputError: not a 16-bit PNG with that many channels, damaged, or too large.
     """
-    _check_header(data, name)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    found = None if pixels is None else (pixels.dtype, 1 if pixels.ndim == 2 else pixels.shape[2])
-    if pixels is None or found != (np.uint16, channels):
+    pixels = _decode_png(data, name) if _check_header(data, name) else None
+    if pixels is None or pixels.dtype != np.uint16 or pixels.shape[2:] != ((channels,) if channels > 1 else ()):
+        found = "another format" if pixels is None else f"{pixels.dtype} of shape {pixels.shape}"
         raise InputError(f"{name}: expected a 16-bit PNG of {channels} channels, found {found}")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)) if channels == 3 else pixels
+    return pixels
 
 
 def decode_grey(data: bytes, name: str) -> NDArray[np.uint8]:
@@ -70,8 +95,7 @@ def decode_grey(data: bytes, name: str) -> NDArray[np.uint8]:
     Raises:
         InputError: not an 8-bit grey PNG, damaged, or too large.
     """
-    _check_header(data, name)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = _decode_png(data, name) if _check_header(data, name) else None
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise InputError(f"{name}: expected an 8-bit grey PNG")
-    return np.asarray(pixels)
+    return pixels

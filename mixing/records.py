@@ -11,6 +11,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -63,10 +64,15 @@ def pack_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 def unpack_depth(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Return (H, W) float32 planar metres from `pack_depth` codes."""
+    return _depth_table()[codes]
+
+
+@cache
+def _depth_table() -> NDArray[np.float32]:
     table = DEPTH_MIN_M * np.exp((np.arange(65536) - 1) * _LOG_STEP)
     table = np.clip(table, DEPTH_MIN_M, DEPTH_MAX_M).astype(np.float32)  # both ends exact: packing again is allowed
     table[0], table[65535] = np.nan, np.inf
-    return table[codes]
+    return table
 
 
 def pack_normals(normals: NDArray[np.float32]) -> NDArray[np.uint16]:
