@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotate.annotators.protocol import AnnotatorSpec, Failure, each
-from annotate.weights import U2NETP, find_weights
+from annotate.annotators.sessions import open_onnx
+from annotate.weights import U2NETP
 from encoders.sample import UInt8Image
 
 SIDE_PX = 320
@@ -57,15 +58,7 @@ class U2NetSaliency:
 
     def load(self) -> None:
         """Read the weights; see `Annotator.load`."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1  # processes are the unit of parallel work
-        options.enable_mem_pattern = False  # 190 MB less, same speed
-        options.log_severity_level = 3  # old exports make it print thousands of warnings
-        self._session = onnxruntime.InferenceSession(
-            find_weights(U2NETP).read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        self._session = open_onnx(U2NETP)
 
     def annotate(self, images: Sequence[UInt8Image]) -> list[Saliency | Failure]:
         """Find the main subject of each image; see `Annotator.annotate`."""
