@@ -1,14 +1,14 @@
-"""Finds meshes and environment maps inside installed packages, with their sizes, licences, authors and hashes.
+"""Finds meshes and environment maps, with their sizes, licences, authors and hashes.
 
 Meshes: Debian's sweethome3d-furniture, .sh3f files (zips of OBJ, MTL, textures and a catalogue with sizes in cm).
 Environment maps: CC0 .exr files that ship in the bpy wheel. Both are read in place; nothing is extracted.
+Names that begin with own/ are files of the user's folders (folders.py).
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import os
 import posixpath
 import re
@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
 from encoders.sample import InputError, UInt8Image
+from render.environments import load_environment
+from render.folders import OwnFile, own_file, scale_of
+from render.meshfiles import decode_texture, read_mesh
 from render.recipe import Recipe
 from render.wavefront import Phong, Wavefront, parse_mtl, parse_obj
 
+OWN = "own/"
 FURNITURE = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts it; the layout is its own
 MAX_MEMBER_BYTES = 32_000_000
-MAX_TEXTURE_PIXELS = 40_000_000
-TEXTURE_SIDE = 512
 LICENCES = {
     "BlendSwap-CC-0": "CC0-1.0",
     "BlendSwap-CC-BY": "CC-BY-3.0",
@@ -53,6 +54,7 @@ class ModelInfo:
     member: str
     member_bytes: int
     rotation: tuple[float, ...]
+    scale_from: str = "catalogue"
 
 
 @dataclass(frozen=True)
@@ -140,13 +142,48 @@ def _read_member(pack: str, member: str) -> bytes:
         return file.read(MAX_MEMBER_BYTES)
 
 
-@lru_cache(maxsize=96)
+_hashes: dict[str, str] = {}
+"""sha256 of every model read so far: the models themselves are not kept for it."""
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what is known of a model: a curated one's catalogue entry, or that of a user's own mesh."""
+    return _own_info(name) if name.startswith(OWN) else catalogue()[name]
+
+
+@cache
+def _own_info(name: str) -> ModelInfo:
+    return load_model(name).info
+
+
+@lru_cache(maxsize=8)
 def load_model(name: str) -> RawModel:
-    """Read one curated model.
+    """Read one model.
 
     Raises:
         InputError: no such model, or its files are damaged.
     """
+    model = _load_own(own_file(name)) if name.startswith(OWN) else _load_curated(name)
+    _hashes[name] = model.sha256
+    return model
+
+
+def _load_own(file: OwnFile) -> RawModel:
+    geometry, materials, textures, sha256 = read_mesh(file)
+    rotation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    if file.up == "z":
+        rotation = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
+    used = geometry.positions[np.unique(geometry.corners[..., 0])] @ np.array(rotation).reshape(3, 3).T
+    extent = np.ptp(used, axis=0)
+    scale, origin = scale_of(file, extent)
+    width, height, depth = (max(round(float(side) * scale, 6), 1e-4) for side in extent)
+    info = ModelInfo(
+        file.name, file.category, (width, depth, height), file.licence, file.author, file.path.name, 0, rotation, origin
+    )
+    return RawModel(info, geometry, materials, textures, sha256)
+
+
+def _load_curated(name: str) -> RawModel:
     info = catalogue()[name]
     pack = name.partition("/")[0]
     hashed = hashlib.sha256()
@@ -167,21 +204,8 @@ def load_model(name: str) -> RawModel:
         if member in members:
             data = _read_member(pack, member)
             hashed.update(data)
-            textures[file] = _decode_texture(data, member)
+            textures[file] = decode_texture(data, member)
     return RawModel(info, geometry, materials, textures, hashed.hexdigest())
-
-
-def _decode_texture(data: bytes, name: str) -> UInt8Image:
-    try:
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.width * image.height > MAX_TEXTURE_PIXELS:
-                raise InputError(f"{name}: {image.width}x{image.height} is too large a texture")
-            pixels = image.convert("RGB")
-            if max(pixels.size) > TEXTURE_SIDE:
-                pixels = pixels.resize((min(pixels.width, TEXTURE_SIDE), min(pixels.height, TEXTURE_SIDE)))
-            return np.asarray(pixels)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{name}: not a readable texture: {error}") from None
 
 
 def map_path(name: str) -> Path:
@@ -203,6 +227,8 @@ def map_path(name: str) -> Path:
 @lru_cache(maxsize=4)
 def load_map(name: str) -> NDArray[np.float32]:
     """Read an environment map: (512, 1024, 3) float32 linear radiance, equirectangular, top row is up."""
+    if name.startswith(OWN):
+        return load_environment(own_file(name))[0]
     os.environ["OPENCV_IO_ENABLE_OPENEXR"] = "1"  # OpenCV asks for this consent; the file comes from an installed wheel
     import cv2
 
@@ -215,33 +241,40 @@ def load_map(name: str) -> NDArray[np.float32]:
 @cache
 def map_sha256(name: str) -> str:
     """Return the sha256 of an environment map's file."""
+    if name.startswith(OWN):
+        return load_environment(own_file(name))[1]
     return hashlib.sha256(map_path(name).read_bytes()).hexdigest()
 
 
 def licences_of(recipe: Recipe) -> tuple[str, list[dict[str, str]]]:
     """Return the licence a picture of this scene may be used under, and its models and maps with author and sha256.
 
-    CC-BY models make the picture CC-BY; without any it is CC0-1.0.
+    CC-BY models make the picture CC-BY; without any it is CC0-1.0. Other licences of a user's own files are all named,
+    joined by AND.
     """
     names = sorted({thing.model for thing in recipe.things if thing.model})
-    credits = [
-        {
-            "name": name,
-            "author": catalogue()[name].author,
-            "licence": catalogue()[name].licence,
-            "sha256": load_model(name).sha256,
-        }
-        for name in names
-    ]
+    credits = [_model_credit(name) for name in names]
     if recipe.sky.kind == "map":
-        credits.append(
-            {
-                "name": f"studiolights/world/{recipe.sky.name}.exr",
-                "author": "Greg Zaal (Poly Haven)",
-                "licence": "CC0-1.0",
-                "sha256": map_sha256(recipe.sky.name),
-            }
-        )
+        credits.append(_map_credit(recipe.sky.name))
     found = {credit["licence"] for credit in credits}
-    assert found <= {*LICENCES.values(), "CC0-1.0"}
-    return ("CC-BY-3.0" if found - {"CC0-1.0"} else "CC0-1.0"), credits
+    licences = {"CC-BY-3.0" if licence == "CC-BY-3.0-US" else licence for licence in found - {"CC0-1.0"}}
+    return (" AND ".join(sorted(licences)) or "CC0-1.0"), credits
+
+
+def _model_credit(name: str) -> dict[str, str]:
+    info = model_info(name)
+    credit = {"name": name, "author": info.author, "licence": info.licence}
+    credit["sha256"] = _hashes.get(name) or load_model(name).sha256
+    return {**credit, "scale_from": info.scale_from} if name.startswith(OWN) else credit
+
+
+def _map_credit(name: str) -> dict[str, str]:
+    if name.startswith(OWN):
+        file = own_file(name)
+        return {"name": name, "author": file.author, "licence": file.licence, "sha256": map_sha256(name)}
+    return {
+        "name": f"studiolights/world/{name}.exr",
+        "author": "Greg Zaal (Poly Haven)",
+        "licence": "CC0-1.0",
+        "sha256": map_sha256(name),
+    }

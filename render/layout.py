@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from render.assets import catalogue
+from render.assets import model_info
 from render.meshes import model_top
 from render.recipe import Material, Rgb, Texture, Thing, Vec3
 
@@ -145,8 +145,8 @@ def rounded(values: Sequence[float]) -> Vec3:
 
 
 def model(name: str, x: float = 0.0, y: float = 0.0, yaw: float = 0.0, paint: Rgb | None = None) -> Thing:
-    """Make a thing of a furniture model, standing at (x, y)."""
-    info = catalogue()[name]
+    """Make a thing of a model, standing at (x, y)."""
+    info = model_info(name)
     return Thing(0, info.noun, "model", (x, y, 0.0), info.size_m, yaw, model=name, paint=paint)
 
 

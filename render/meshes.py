@@ -13,7 +13,8 @@ from encoders.sample import UInt8Image
 from render.assets import RawModel, load_model
 from render.geometry import crease_normals, face_normals, triangle_areas
 from render.recipe import Material, Recipe, Rgb, Thing, thing_matrix
-from render.shapes import SHAPES, Solid
+from render.shape_table import SHAPES
+from render.shapes import Solid
 from render.textures import texture_image
 from render.wavefront import Phong
 
@@ -128,9 +129,24 @@ def _shape_mesh(
     return _merge(corners, normals, uv, slots)
 
 
-@lru_cache(maxsize=96)
+_models: dict[str, tuple[Mesh, tuple[Surface, ...]]] = {}
+MAX_CACHED_TRIANGLES = 1_500_000
+
+
 def model_mesh(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
-    """Return a model at its catalogue size (origin: centre of its bottom, front along -y) and its surfaces."""
+    """Return a model at its real size (origin: centre of its bottom, front along -y) and its surfaces.
+
+    The models used last are kept, up to MAX_CACHED_TRIANGLES in all.
+    """
+    made = _models.pop(name, None) or _make_model(name)
+    _models[name] = made
+    total = sum(len(mesh.faces) for mesh, _ in _models.values())
+    while total > MAX_CACHED_TRIANGLES and len(_models) > 1:
+        total -= len(_models.pop(next(iter(_models)))[0].faces)
+    return made
+
+
+def _make_model(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
     raw = load_model(name)
     obj = raw.geometry
     rotation = np.array(raw.info.rotation).reshape(3, 3)
@@ -193,6 +209,8 @@ def _model_surfaces(raw: RawModel) -> tuple[tuple[Surface, ...], NDArray[np.int6
 
 
 def _from_phong(phong: Phong, metal: bool, raw: RawModel) -> Surface:
+    if phong.roughness is not None and phong.opacity >= 0.9:
+        return Surface(phong.diffuse, max(phong.roughness, 0.05), phong.metallic or 0.0, raw.textures.get(phong.image))
     # Phong exponent to roughness as in Walter et al. 2007 (alpha = sqrt(2 / (n + 2))); dull ones are kept off a mirror
     roughness = min(0.9, max(0.15, math.sqrt(2 / (max(phong.shininess, 0.0) + 2)) ** 0.5))
     color = tuple(0.02 + 0.93 * part for part in phong.diffuse)

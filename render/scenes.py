@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -42,6 +43,33 @@ def draw_palette(rng: np.random.Generator, max_model_kb: int) -> Palette:
         count = min(len(names), PALETTE_SIZE.get(role, 3))
         palette[role] = tuple(names[index] for index in sorted(rng.permutation(len(names))[:count]))
     return palette
+
+
+def add_own(palette: Palette, own: Mapping[str, str], share: float) -> Palette:
+    """Add a user's own meshes to a palette, so that about `share` of the draws of their roles are theirs.
+
+    Args:
+        own: name -> role; those of role "map" are environment maps, and stay out.
+    """
+    mixed = dict(palette)
+    for role in sorted(set(own.values()) - {"map"}):
+        names = tuple(sorted(name for name in own if own[name] == role))
+        others = tuple(palette.get(role, ()))
+        if share >= 1 or not others:
+            mixed[role] = names
+            continue
+        # every name is as likely as another: repeat one side until the shares are about right
+        wanted = share / (1 - share) * len(others) / len(names)
+        mixed[role] = others * max(1, round(1 / wanted)) + names * max(1, round(wanted))
+    return mixed
+
+
+def use_own_map(recipe: Recipe, own: Mapping[str, str], share: float, rng: np.random.Generator) -> Recipe:
+    """Light a daylight scene that has an environment map by one of the user's, with probability `share`."""
+    maps = sorted(name for name, role in own.items() if role == "map")
+    if recipe.sky.kind != "map" or recipe.sky.name == "night" or not maps or rng.random() >= share:
+        return recipe
+    return replace(recipe, sky=replace(recipe.sky, name=maps[rng.integers(len(maps))]))
 
 
 def draw_recipe(

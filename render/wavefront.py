@@ -15,13 +15,18 @@ MAX_TRIANGLES = 400_000
 
 @dataclass(frozen=True)
 class Phong:
-    """One MTL material; colours as written (sRGB 0..1), `image` the name of its colour texture or ""."""
+    """One MTL material; colours as written (sRGB 0..1), `image` the name of its colour texture or "".
+
+    `roughness` and `metallic` (0..1) are None where the file says nothing of them.
+    """
 
     diffuse: tuple[float, float, float] = (0.8, 0.8, 0.8)
     specular: float = 0.0
     shininess: float = 0.0
     opacity: float = 1.0
     image: str = ""
+    roughness: float | None = None
+    metallic: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,7 @@ def _triangles(faces: list[list[bytes]], counts: tuple[int, int, int]) -> tuple[
 
 
 def parse_mtl(data: bytes, name: str) -> dict[str, Phong]:
-    """Parse MTL text to materials by name: Kd, Ks, Ns, d/Tr, map_Kd.
+    """Parse MTL text to materials by name: Kd, Ks, Ns, d, Pr, Pm, map_Kd.
 
     Raises:
         InputError: a number that is none.
@@ -144,6 +149,8 @@ def parse_mtl(data: bytes, name: str) -> dict[str, Phong]:
                 fields["shininess"] = _finite(words[1])
             elif words[0] == "d":
                 fields["opacity"] = _finite(words[-1])
+            elif words[0] in ("Pr", "Pm"):
+                fields["roughness" if words[0] == "Pr" else "metallic"] = min(max(_finite(words[1]), 0.0), 1.0)
             elif words[0] == "map_Kd":
                 fields["image"] = line.strip()[6:].strip().replace("\\", "/")
     except (ValueError, IndexError) as error:
