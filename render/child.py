@@ -1,4 +1,4 @@
-"""The child's side: `python -m render.child ENGINE WIDTH HEIGHT SAMPLES` makes views until its stdin closes."""
+"""The child's side: `python -m render.child ENGINE WIDTH HEIGHT SAMPLES [FOLDER ...]` makes views until stdin closes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,21 +23,45 @@ def main(argv: Sequence[str]) -> None:
     requests, answers = take_over_pipes()
     leave_with_parent()
     engine, width, height, samples = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
+    from render.folders import open_folders
     from render.views import ViewRequest, make_view
 
     try:
+        open_folders([Path(folder) for folder in argv[4:]])
         paint, versions = load_engine(engine, width, height, samples)
     except InputError as error:
         send(answers, {"error": str(error)}, b"")
         return
     send(answers, {"versions": versions}, b"")
     while (message := receive(requests)) is not None:
+        if "inspect" in message[0]:
+            send(answers, inspect_file(message[0]["inspect"]), b"")
+            continue
         try:
             made = make_view(ViewRequest(**message[0]), paint)
         except Exception as error:  # one scene's fault must not cost the others; the shard's row names it
             made = Rejection(message[0]["key"], f"{type(error).__name__}: {error}")
         send(answers, *encode_answer(made))
     os._exit(0)  # bpy can crash while the interpreter tears it down
+
+
+def inspect_file(name: str) -> dict[str, str]:
+    """Read one of the user's own files; return the role it plays in scenes, or why it cannot be used."""
+    from render.assets import load_map, model_info
+    from render.folders import own_file, role_of
+    from render.meshes import model_mesh
+
+    try:
+        if own_file(name).is_map:
+            load_map(name)
+            return {"role": "map"}
+        model_mesh(name)
+        info = model_info(name)
+        return {"role": role_of(info.noun, info.size_m)}
+    except InputError as error:
+        return {"error": str(error)}
+    except Exception as error:  # a file nobody foresaw must cost itself only
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def load_engine(engine: str, width: int, height: int, samples: int) -> tuple[Any, dict[str, str]]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import atexit
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from encoders.sample import InputError, Rejection, Sample
@@ -18,6 +19,7 @@ from mixing.engine import Engine, JobResult, Progress
 from mixing.shards import Plan
 from render.assets import MAPS, catalogue, map_path
 from render.child import decode_answer
+from render.folders import AssetsConfig, draw_files, find_files, fingerprint
 from render.scenes import KINDS
 from render.worker import Worker, WorkerFault
 
@@ -36,11 +38,13 @@ class RenderConfig(Config):
         default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1
     )
     edits: Annotated[float, Field(ge=0, le=1)] = 0.5
+    assets: AssetsConfig | None = None
     max_model_kb: PositiveInt = 2000
     attempts: PositiveInt = 12
     start_timeout_s: PositiveFloat = 180.0
     request_timeout_s: PositiveFloat = 300.0
     recycle_after: PositiveInt = 300
+    max_memory_mb: PositiveInt = 6000
 
 
 def render(config: RenderConfig, out: Path, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
@@ -51,6 +55,7 @@ def render(config: RenderConfig, out: Path, engine: Engine = Engine(), progress:
         JobFailed: a worker of the engine died, or nothing was committed for too long.
     """
     check_installation()
+    config = _with_absolute_folders(config)
     shards = -(-config.scenes // config.scenes_per_shard)
     plan = Plan(f"render-{config.engine}", shards, _plan_values(config))
     try:
@@ -73,30 +78,66 @@ def check_installation() -> None:
 def _plan_values(config: RenderConfig) -> dict[str, object]:
     """Return the part of the configuration that the pictures depend on: time-outs may change between runs."""
     values = config.model_dump()
-    for name in ("start_timeout_s", "request_timeout_s", "recycle_after"):
+    for name in ("start_timeout_s", "request_timeout_s", "recycle_after", "max_memory_mb"):
         del values[name]
+    if config.assets is not None:
+        # what is in the folders counts, not where they are
+        values["assets"]["folders"] = fingerprint(config.assets.folders)
     return values
+
+
+def _with_absolute_folders(config: RenderConfig) -> RenderConfig:
+    if config.assets is None:
+        return config
+    folders = tuple(folder.expanduser().resolve() for folder in config.assets.folders)
+    return config.model_copy(update={"assets": config.assets.model_copy(update={"folders": folders})})
 
 
 def build_shard(config: RenderConfig, shard: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard; each scene has `attempts` tries, and every failed one is reported."""
     first = shard * config.scenes_per_shard
+    own: dict[str, str] = {}
+    for name, role in inspect_files(config, shard):
+        if isinstance(role, Rejection):
+            yield role
+        else:
+            own[name] = role
     for index in range(min(config.scenes_per_shard, config.scenes - first)):
         key = f"{config.engine}-{config.seed}-{first + index:06d}"
         for attempt in range(config.attempts):
-            made = ask_for_view(config, key, shard, index, attempt)
+            made = ask_for_view(config, key, shard, index, attempt, own)
             yield made
             if isinstance(made, Sample):
                 break
 
 
-def ask_for_view(config: RenderConfig, key: str, shard: int, index: int, attempt: int) -> Sample | Rejection:
-    """Ask this process's worker child for one view; a fault that repeats becomes a Rejection that names it."""
-    worker = _worker(config)
+def inspect_files(config: RenderConfig, shard: int) -> Iterator[tuple[str, str | Rejection]]:
+    """Have the child read each of the user's own files this shard may use, before any scene does.
+
+    Yields:
+        A file's name, and the role it plays in scenes; or the Rejection of a file that cannot be read, or that takes
+        the child down with it.
+    """
+    if config.assets is None:
+        return
+    rng = np.random.default_rng([config.seed, shard, 8])
+    for name in draw_files(find_files(config.assets.folders), config.assets.per_shard, rng):
+        try:
+            answer, _ = _ready_worker(config).ask({"inspect": name})
+        except WorkerFault as fault:
+            answer = {"error": f"{fault}, twice"}
+        yield name, answer["role"] if "role" in answer else Rejection(name, answer["error"])
+
+
+def ask_for_view(
+    config: RenderConfig, key: str, shard: int, index: int, attempt: int, own: Mapping[str, str]
+) -> Sample | Rejection:
+    """Ask this process's worker child for one view; a fault that repeats becomes a Rejection that names it.
+
+    `own` are the user's files that may be used: name -> role.
+    """
     try:
-        hello = worker.start()
-        if "error" in hello:
-            raise InputError(hello["error"])
+        worker = _ready_worker(config)
         request = {
             "key": key,
             "engine": config.engine,
@@ -108,13 +149,23 @@ def ask_for_view(config: RenderConfig, key: str, shard: int, index: int, attempt
             "height": config.height,
             "kinds": dict(config.kinds),
             "edits": config.edits,
+            "own": dict(own),
+            "own_share": config.assets.share if config.assets else 0.0,
             "samples": config.samples,
             "max_model_kb": config.max_model_kb,
-            "versions": hello["versions"],
+            "versions": worker.hello["versions"],
         }
         return decode_answer(*worker.ask(request))
     except WorkerFault as fault:
         return Rejection(key, f"attempt {attempt}: {fault}, twice")
+
+
+def _ready_worker(config: RenderConfig) -> Worker:
+    worker = _worker(config)
+    hello = worker.start()
+    if "error" in hello:
+        raise InputError(hello["error"])
+    return worker
 
 
 _workers: dict[RenderConfig, Worker] = {}
@@ -123,7 +174,8 @@ _workers: dict[RenderConfig, Worker] = {}
 def _worker(config: RenderConfig) -> Worker:
     identity = config.model_copy(update={"kinds": ()})  # hashable; a child does not depend on the kinds
     if identity not in _workers:
-        words = (config.engine, config.width, config.height, config.samples)
+        folders = config.assets.folders if config.assets else ()
+        words = (config.engine, config.width, config.height, config.samples, *folders)
         _workers[identity] = Worker(
             [sys.executable, "-m", "render.child", *map(str, words)],
             config.start_timeout_s,
@@ -131,6 +183,7 @@ def _worker(config: RenderConfig) -> Worker:
             config.recycle_after,
             # one thread each: the engine gives a core to every worker, and pictures do not depend on the machine
             dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
+            config.max_memory_mb,
         )
     return _workers[identity]
 

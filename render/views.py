@@ -17,7 +17,7 @@ from render.facts import find_instances, write_captions
 from render.meshes import Placed, build_scene
 from render.passes import Truth, camera_rays, cast_scene
 from render.recipe import Recipe, recipe_digest
-from render.scenes import draw_palette, draw_recipe
+from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 """An engine: (recipe, scene, truth) -> linear light, with what it measured of itself."""
@@ -52,6 +52,8 @@ class ViewRequest:
     height: int
     kinds: dict[str, float]
     edits: float
+    own: dict[str, str]
+    own_share: float
     samples: int
     max_model_kb: int
     versions: dict[str, str]
@@ -68,7 +70,9 @@ def make_view(request: ViewRequest, paint: Paint) -> Sample | Rejection:
 def _make(request: ViewRequest, paint: Paint) -> Sample:
     seeds = [request.seed, request.shard, request.index, request.attempt]
     palette = draw_palette(np.random.default_rng([request.seed, request.shard]), request.max_model_kb)
+    palette = add_own(palette, request.own, request.own_share)
     recipe = draw_recipe(request.kinds, np.random.default_rng(seeds), palette, request.width, request.height)
+    recipe = use_own_map(recipe, request.own, request.own_share, np.random.default_rng([*seeds, 2]))
     scene = build_scene(recipe)
     truth = cast_scene(scene, recipe.camera)
     check_truth(recipe, truth)

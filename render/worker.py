@@ -18,8 +18,11 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
+import psutil
+
 _LENGTHS = struct.Struct(">II")
 MAX_HEADER_BYTES = 16_000_000
+MEMORY_CHECK_S = 0.25
 Message = tuple[dict[str, Any], bytes]
 
 
@@ -36,6 +39,7 @@ class Worker:
         request_timeout_s: how long one answer may take.
         recycle_after: requests after which a fresh child takes over, so that memory stays flat.
         environment: added to the child's environment.
+        max_memory_mb: resident memory above which the child is ended, before the machine runs out of it.
     """
 
     def __init__(
@@ -45,12 +49,14 @@ class Worker:
         request_timeout_s: float,
         recycle_after: int,
         environment: Mapping[str, str] | None = None,
+        max_memory_mb: int = 6000,
     ) -> None:
         self._command = list(command)
         self._start_timeout_s = start_timeout_s
         self._request_timeout_s = request_timeout_s
         self._recycle_after = recycle_after
         self._environment = {**os.environ, **(environment or {})}
+        self._max_memory_mb = max_memory_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = 0
         self._lock = threading.Lock()
@@ -133,14 +139,25 @@ class Worker:
         with selectors.DefaultSelector() as selector:
             selector.register(pipe, selectors.EVENT_READ)
             while left:
-                if not selector.select(max(0.0, deadline - time.monotonic())):
-                    self._fail(f"hung: no {what} in {timeout_s:g} s")
+                while not selector.select(min(MEMORY_CHECK_S, max(0.0, deadline - time.monotonic()))):
+                    if time.monotonic() >= deadline:
+                        self._fail(f"hung: no {what} in {timeout_s:g} s")
+                    self._check_memory()
                 data = os.read(pipe, min(left, 1 << 20))
                 if not data:
                     self._fail(self._cause_of_death())
                 parts.append(data)
                 left -= len(data)
         return b"".join(parts)
+
+    def _check_memory(self) -> None:
+        assert self._process is not None
+        try:
+            used_mb = psutil.Process(self._process.pid).memory_info().rss / 1e6
+        except psutil.Error:
+            return  # it has just died: reading its answer will say how
+        if used_mb > self._max_memory_mb:
+            self._fail(f"used {used_mb:.0f} MB of memory ({self._max_memory_mb} allowed)")
 
     def _cause_of_death(self) -> str:
         assert self._process is not None

@@ -77,10 +77,12 @@ def test_shards_are_the_same_bytes_on_two_workers_and_after_a_lost_renderer(
 def test_rejected_views_are_reported_and_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = job.ask_for_view
 
-    def refuse_the_first(config: RenderConfig, key: str, shard: int, index: int, attempt: int) -> Sample | Rejection:
+    def refuse_the_first(
+        config: RenderConfig, key: str, shard: int, index: int, attempt: int, own: dict[str, str]
+    ) -> Sample | Rejection:
         if attempt == 0:
             return Rejection(key, "attempt 0: too dark")
-        return ask(config, key, shard, index, attempt)
+        return ask(config, key, shard, index, attempt, own)
 
     monkeypatch.setattr(job, "ask_for_view", refuse_the_first)
     config = SMALL.model_copy(update={"scenes": 2, "edits": 0.0})
@@ -109,7 +111,7 @@ def test_blender_sees_what_the_ray_cast_sees_and_repeats_its_colours(kind: str) 
     views = []
     for _ in range(2):
         for attempt in range(6):
-            made = ask_for_view(config, "view", 0, 0, attempt)
+            made = ask_for_view(config, "view", 0, 0, attempt, {})
             if isinstance(made, Sample):
                 break
         assert isinstance(made, Sample), made
