@@ -18,11 +18,12 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from encoders.sample import Camera
+from render.checks import ViewRejected
 from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.recipe import Light, Recipe, pose_matrix
 from render.skies import add_haze, environment, srgb_to_linear
-from render.views import Picture, ViewRejected
+from render.views import Picture
 
 MAX_ID_MISMATCH = 1e-3
 """Share of pixels whose object index may differ from the ray cast's: rays that graze an edge in float32."""

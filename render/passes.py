@@ -1,4 +1,4 @@
-"""Exact ground truth by a ray cast at pixel centres: planar depth, shading normals, instance ids, silhouettes.
+"""Exact ground truth by a ray cast at pixel centres: planar depth, normals, instance ids, silhouettes, base colours.
 
 Every thing is cast alone, in its own space, inside its projected box, and the nearest hit wins. So a thing's whole
 silhouette is known (what fraction of it is visible), and its search tree is built once however often it is placed.
@@ -16,7 +16,8 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from encoders.sample import Camera
+from encoders.sample import Camera, UInt8Image
+from render.lens import BentLens
 from render.meshes import Mesh, Placed, is_pane
 from render.recipe import pose_matrix
 
@@ -31,16 +32,37 @@ class Truth:
     Args:
         depth_m: (H, W) float64 planar metres, +inf where nothing is hit.
         normals: (H, W, 3) float64 camera-space unit shading normals facing the viewer, (0, 0, 0) where nothing is hit.
+        geometric_normals: (H, W, 3) float64, those of the triangles themselves, facing the viewer.
         instance_ids: (H, W) uint16 thing ids, 0 where nothing is hit.
         slots: (H, W) uint16 which of the thing's surfaces, 0 where nothing is hit.
+        rays: (H, W, 3) float64 camera-space direction of each pixel, z = -1.
         silhouettes: id -> pixels the thing would cover were it alone in the picture.
+        albedo: (H, W, 3) uint8 sRGB base colour of the surface, 0 where nothing is hit; None unless asked for.
     """
 
     depth_m: NDArray[np.float64]
     normals: NDArray[np.float64]
+    geometric_normals: NDArray[np.float64]
     instance_ids: NDArray[np.uint16]
     slots: NDArray[np.uint16]
+    rays: NDArray[np.float64]
     silhouettes: Mapping[int, int]
+    albedo: UInt8Image | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The rays that hit a thing, N of them: which ray and triangle, planar depth, and the (N, 3) rest.
+
+    `weights` are barycentric; `smooth` and `flat` are the world-space shading and triangle normals facing the eye.
+    """
+
+    ray: NDArray[np.int64]
+    face: NDArray[np.int64]
+    distance: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    smooth: NDArray[np.float64]
+    flat: NDArray[np.float64]
 
 
 def camera_rays(camera: Camera) -> NDArray[np.float64]:
@@ -52,29 +74,88 @@ def camera_rays(camera: Camera) -> NDArray[np.float64]:
     return rays
 
 
-def cast_scene(scene: Sequence[Placed], camera: Camera) -> Truth:
-    """Cast all things of a scene; things of the same id count as one."""
+def lens_rays(lens: BentLens) -> NDArray[np.float64]:
+    """Return (H, W, 3) camera-space directions that a bent lens sees at pixel centres, with z = -1."""
+    source = lens.source
+    x, y = (lens.u - source.cx) / source.fx, -(lens.v - source.cy) / source.fy
+    return np.stack([x, y, np.full_like(x, -1.0)], axis=-1)
+
+
+def cast_scene(scene: Sequence[Placed], camera: Camera, lens: BentLens | None = None, albedo: bool = False) -> Truth:
+    """Cast all things of a scene, through a bent lens if there is one; look up the base colours if asked."""
     pose = pose_matrix(camera)
-    rays = camera_rays(camera) @ pose[:3, :3].T
+    rays = camera_rays(camera) if lens is None else lens_rays(lens)
+    directions = rays @ pose[:3, :3].T
     depth_m = np.full((camera.height, camera.width), np.inf)
-    normals = np.zeros((camera.height, camera.width, 3))
-    ids = np.zeros((camera.height, camera.width), np.uint16)
-    slots = np.zeros((camera.height, camera.width), np.uint16)
+    normals, flat = np.zeros((2, camera.height, camera.width, 3))
+    ids, slots = np.zeros((2, camera.height, camera.width), np.uint16)
+    colors = np.zeros((camera.height, camera.width, 3), np.uint8) if albedo else None
     silhouettes: dict[int, int] = {}
     for placed in scene:
-        x0, y0, x1, y1 = project_box(placed, camera)
+        x0, y0, x1, y1 = project_box(placed, camera) if lens is None else _bent_box(placed, lens)
         silhouettes[placed.thing.id] = 0
         if x1 <= x0 or y1 <= y0 or is_pane(placed):
             continue
         window = (slice(y0, y1), slice(x0, x1))
-        hit, face, distance, normal = _cast_thing(placed, pose[:3, 3], rays[window].reshape(-1, 3))
-        silhouettes[placed.thing.id] = len(hit)
-        near = distance < depth_m[window].reshape(-1)[hit]
-        row, column = np.divmod(hit[near], x1 - x0)
+        hits = _cast_thing(placed, pose[:3, 3], directions[window].reshape(-1, 3))
+        silhouettes[placed.thing.id] = len(hits.ray)
+        near = hits.distance < depth_m[window].reshape(-1)[hits.ray]
+        row, column = np.divmod(hits.ray[near], x1 - x0)
         at = (row + y0, column + x0)
-        depth_m[at], normals[at], ids[at] = distance[near], normal[near], placed.thing.id
-        slots[at] = placed.mesh.slot_of[face[near]]
-    return Truth(depth_m, normals @ pose[:3, :3], ids, slots, silhouettes)
+        depth_m[at], ids[at] = hits.distance[near], placed.thing.id
+        normals[at], flat[at] = hits.smooth[near], hits.flat[near]
+        slots[at] = placed.mesh.slot_of[hits.face[near]]
+        if colors is not None:
+            colors[at] = _base_colors(placed, hits.face[near], hits.weights[near])
+    turn = pose[:3, :3]
+    return Truth(depth_m, normals @ turn, flat @ turn, ids, slots, rays, silhouettes, colors)
+
+
+def _bent_box(placed: Placed, lens: BentLens) -> Box:
+    """Return a pixel box that holds what a bent lens sees of a thing."""
+    x0, y0, x1, y1 = project_box(placed, lens.source)
+    inside = (lens.u >= x0) & (lens.u <= x1) & (lens.v >= y0) & (lens.v <= y1)
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if x1 <= x0 or y1 <= y0 or not len(rows):
+        return 0, 0, 0, 0
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _base_colors(placed: Placed, face: NDArray[np.int64], weights: NDArray[np.float64]) -> UInt8Image:
+    """Return (N, 3) sRGB base colours: textures are interpolated bilinearly between texels, as encoded, and repeat."""
+    colors = np.zeros((len(face), 3), np.uint8)
+    slots = placed.mesh.slot_of[face]
+    for number in np.unique(slots):
+        surface, chosen = placed.surfaces[number], slots == number
+        if surface.texture is None:
+            colors[chosen] = np.rint(np.clip(np.array(surface.color), 0, 1) * 255)
+            continue
+        corners = placed.mesh.uv[placed.mesh.faces[face[chosen]]].astype(np.float64)
+        u, v = np.moveaxis((corners * weights[chosen][..., None]).sum(axis=1), 1, 0)
+        colors[chosen] = np.rint(_sample(surface.texture, u, v))
+    return colors
+
+
+def _sample(texture: UInt8Image, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
+    height, width = texture.shape[:2]
+    x, y = u * width - 0.5, (1 - v) * height - 0.5
+    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
+    right, down = (x - left)[:, None], (y - top)[:, None]
+
+    def at(dx: int, dy: int) -> NDArray[np.float64]:
+        texel: NDArray[np.float64] = texture[(top + dy) % height, (left + dx) % width].astype(np.float64)
+        return texel
+
+    upper = at(0, 0) * (1 - right) + at(1, 0) * right
+    lower = at(0, 1) * (1 - right) + at(1, 1) * right
+    mixed: NDArray[np.float64] = upper * (1 - down) + lower * down
+    return mixed
+
+
+def nearest_hit(scene: Sequence[Placed], origin: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
+    """Return how far a world-space ray gets before it meets a surface, panes included, in lengths of `direction`."""
+    found = [_cast_thing(placed, origin, direction[None]).distance for placed in scene]
+    return float(np.concatenate([*found, [np.inf]]).min())
 
 
 def project_box(placed: Placed, camera: Camera) -> Box:
@@ -102,10 +183,8 @@ def _tree(mesh: Mesh) -> EmbreeScene:
     return _trees[mesh]
 
 
-def _cast_thing(
-    placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return for the rays that hit: index, triangle, planar depth, and world-space normal facing the eye."""
+def _cast_thing(placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float64]) -> Hits:
+    """Cast (N, 3) world-space rays, whose lengths are planar depth, from the eye onto one thing."""
     turn = placed.matrix[:3, :3]
     origin = (eye - placed.matrix[:3, 3]) @ turn
     local = rays @ turn
@@ -131,16 +210,17 @@ def _cast_thing(
     third = (np.cross(ab, offset) * flat).sum(axis=1) / area
     weights = np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1)
     smooth = (mesh.normals[mesh.faces[face]] * weights[..., None]).sum(axis=1)
-    return hit, face, distance, _face_viewer(smooth, flat, ray) @ turn.T
+    smooth, flat = _face_viewer(smooth, flat, ray)
+    return Hits(hit, face, distance, weights, smooth @ turn.T, flat @ turn.T)
 
 
 def _face_viewer(
     smooth: NDArray[np.float64], flat: NDArray[np.float64], ray: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Turn shading normals to the side of the triangle that is seen; where they still look away, use the triangle's."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Turn shading and triangle normals to the side that is seen; shading normals that still look away are replaced."""
     flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
     flat = np.where((flat * ray).sum(axis=1, keepdims=True) > 0, -flat, flat)
     length = np.linalg.norm(smooth, axis=1, keepdims=True)
     smooth = np.divide(smooth, length, out=flat.copy(), where=length > 1e-6)
     smooth = np.where((smooth * flat).sum(axis=1, keepdims=True) < 0, -smooth, smooth)
-    return np.where((smooth * ray).sum(axis=1, keepdims=True) >= 0, flat, smooth)
+    return np.where((smooth * ray).sum(axis=1, keepdims=True) >= 0, flat, smooth), flat

@@ -112,8 +112,20 @@ class Sky:
 
 
 @dataclass(frozen=True)
+class Aperture:
+    """A lens opening on a 36 mm wide sensor: what lies off `focus_m` (planar metres) is blurred, the more the smaller
+    `f_stop` is."""
+
+    f_stop: float
+    focus_m: float
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """One scene and one camera in it; `facts` are words and numbers that hold for the whole picture."""
+    """One scene and one camera in it; `facts` are words and numbers that hold for the whole picture.
+
+    Without an `aperture` everything is in focus.
+    """
 
     kind: str
     things: tuple[Thing, ...]
@@ -121,6 +133,7 @@ class Recipe:
     sky: Sky
     camera: Camera
     facts: tuple[tuple[str, str], ...] = ()
+    aperture: Aperture | None = None
 
 
 def recipe_json(recipe: Recipe) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,20 @@ from numpy.typing import NDArray
 
 from encoders.sample import Rejection, Sample, UInt8Image
 from render.assets import licences_of
+from render.cameras import draw_camera
+from render.checks import ViewRejected, check_view
 from render.develop import develop, find_exposure
 from render.edits import make_edit
 from render.facts import find_instances, write_captions
+from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
 from render.meshes import Placed, build_scene
-from render.passes import Truth, camera_rays, cast_scene
+from render.passes import Truth, cast_scene
+from render.realism import draw_effects, effects_record, take_picture
 from render.recipe import Recipe, recipe_digest
 from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 """An engine: (recipe, scene, truth) -> linear light, with what it measured of itself."""
-
-MIN_DEPTH_M = 0.12
-MIN_THING_SHARE = 0.004
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,14 @@ class Picture:
     scores: dict[str, float]
 
 
-class ViewRejected(Exception):
-    """This view is not worth keeping, or its passes disagree; the message says why."""
-
-
 @dataclass(frozen=True)
 class ViewRequest:
-    """Which view: the sample's key, the numbers its randomness comes from, and what the job asks of it."""
+    """Which view: the sample's key, the numbers its randomness comes from, and what the job asks of it.
+
+    `view` counts the views of a scene from 0, which has the camera its recipe was drawn with; `view_attempt` the tries
+    at a further view; `scene_key` is what the views of a scene share, empty where a scene has one only. `realism` is
+    the share of pictures that each step of realism.py, or "lens_distortion", is done to.
+    """
 
     key: str
     engine: str
@@ -57,6 +60,13 @@ class ViewRequest:
     samples: int
     max_model_kb: int
     versions: dict[str, str]
+    scene_key: str = ""
+    view: int = 0
+    view_attempt: int = 0
+    depth_of_field: float = 0.0
+    albedo: bool = False
+    geometric_normals: bool = False
+    realism: Mapping[str, float] = field(default_factory=dict)
 
 
 def make_view(request: ViewRequest, paint: Paint) -> Sample | Rejection:
@@ -64,31 +74,61 @@ def make_view(request: ViewRequest, paint: Paint) -> Sample | Rejection:
     try:
         return _make(request, paint)
     except ViewRejected as error:
-        return Rejection(request.key, f"attempt {request.attempt}: {error}")
+        return Rejection(request.key, f"attempt {request.attempt + request.view_attempt}: {error}")
+
+
+@lru_cache(maxsize=1)
+def _stand(
+    kinds: tuple[tuple[str, float], ...],
+    own: tuple[tuple[str, str], ...],
+    own_share: float,
+    seeds: tuple[int, int, int, int],
+    max_model_kb: int,
+    size: tuple[int, int],
+) -> tuple[Recipe, tuple[Placed, ...]]:
+    """Draw and build a scene; the one built last is kept for its further views."""
+    palette = add_own(draw_palette(np.random.default_rng(list(seeds[:2])), max_model_kb), dict(own), own_share)
+    recipe = draw_recipe(dict(kinds), np.random.default_rng(list(seeds)), palette, *size)
+    recipe = use_own_map(recipe, dict(own), own_share, np.random.default_rng([*seeds, 2]))
+    return recipe, build_scene(recipe)
 
 
 def _make(request: ViewRequest, paint: Paint) -> Sample:
-    seeds = [request.seed, request.shard, request.index, request.attempt]
-    palette = draw_palette(np.random.default_rng([request.seed, request.shard]), request.max_model_kb)
-    palette = add_own(palette, request.own, request.own_share)
-    recipe = draw_recipe(request.kinds, np.random.default_rng(seeds), palette, request.width, request.height)
-    recipe = use_own_map(recipe, request.own, request.own_share, np.random.default_rng([*seeds, 2]))
-    scene = build_scene(recipe)
-    truth = cast_scene(scene, recipe.camera)
-    check_truth(recipe, truth)
-    picture = paint(recipe, scene, truth)
+    seeds = (request.seed, request.shard, request.index, request.attempt)
+    further = (request.view, request.view_attempt) if request.view else ()
+    recipe, scene = _stand(
+        tuple(request.kinds.items()),
+        tuple(request.own.items()),
+        request.own_share,
+        seeds,
+        request.max_model_kb,
+        (request.width, request.height),
+    )
+    if further:
+        recipe = replace(recipe, camera=draw_camera(recipe, scene, np.random.default_rng([*seeds, 5, *further])))
+    lens_rng = np.random.default_rng([*seeds, 3, *further])
+    lens = _draw_lens(request, recipe, lens_rng)
+    truth = cast_scene(scene, recipe.camera, lens, request.albedo)
+    check_view(recipe, scene, truth)
+    if lens_rng.random() < request.depth_of_field:
+        things = [thing.id for thing in recipe.things if thing.is_thing]
+        recipe = replace(recipe, aperture=draw_aperture(truth.depth_m, truth.instance_ids, things, lens_rng))
+    effects = draw_effects(request.realism, request.width, np.random.default_rng([*seeds, 4, *further]))
+
+    picture = _paint_through(lens, paint, recipe, scene, truth)
     exposure = find_exposure(picture.light)
-    image = develop(picture.light, exposure)
-    if image.std() < 8:
-        raise ViewRejected("the picture has next to no contrast")
-    instances = find_instances(recipe, scene, truth, image)
-    rng = np.random.default_rng([*seeds, 1])
+    clean = develop(picture.light, exposure)  # facts are read from it: no effect changes a word
+    if clean.std() < 8:
+        raise ViewRejected("no contrast: the picture is next to one colour")
+    image = take_picture(picture.light, exposure, effects)
+    instances = find_instances(recipe, scene, truth, clean)
+    rng = np.random.default_rng([*seeds, 1, *further])
     captions = write_captions(recipe, instances, rng)
     edit = None
     if rng.random() < request.edits:
 
         def draw(changed: Sequence[Placed], seen: Truth) -> UInt8Image:
-            return develop(paint(recipe, changed, seen).light, exposure)
+            return take_picture(_paint_through(lens, paint, recipe, changed, seen).light, exposure, effects)
 
         edit = make_edit(recipe, scene, truth, instances, image, draw, rng)
     licence, credits = licences_of(recipe)
@@ -99,65 +139,52 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
         licence=licence,
         depth_m=truth.depth_m.astype(np.float32),
         normals=truth.normals.astype(np.float32),
+        geometric_normals=truth.geometric_normals.astype(np.float32) if request.geometric_normals else None,
+        albedo=truth.albedo,
         instance_ids=truth.instance_ids,
         instances=instances,
         exhaustive=True,
         camera=recipe.camera,
         captions=captions,
         edit=edit,
-        facts={"scene": recipe.kind, **dict(recipe.facts)},
+        facts={"scene": recipe.kind, **dict(recipe.facts), **_lens_facts(request, recipe, lens)},
         provenance={
-            "seeds": seeds,
+            "seeds": [*seeds, *further],
             "recipe_sha256": recipe_digest(recipe),
             "engine": request.engine,
             "samples": request.samples,
             "exposure": float(f"{exposure:.3g}"),
             "assets": credits,
             "versions": request.versions,
+            **({"effects": effects_record(effects)} if effects_record(effects) else {}),
         },
         quality={"things": float(sum(i.is_thing for i in instances)), **picture.scores},
     )
 
 
-def check_truth(recipe: Recipe, truth: Truth) -> None:
-    """Check a view before it is painted.
-
-    Raises:
-        ViewRejected: too near, too empty, filled by one thing, or labels that contradict each other.
-    """
-    pixels = truth.instance_ids.size
-    seen = truth.instance_ids > 0
-    nearest = float(truth.depth_m.min())
-    if not seen.any() or nearest < MIN_DEPTH_M:
-        raise ViewRejected(f"something is {nearest:.2f} m before the camera (at least {MIN_DEPTH_M} m)")
-    counts = np.bincount(truth.instance_ids.ravel(), minlength=len(recipe.things) + 1)
-    things = [thing for thing in recipe.things if thing.is_thing]
-    shares = [(counts[thing.id] / pixels, thing) for thing in things]
-    large = sum(share >= MIN_THING_SHARE for share, _ in shares)
-    wanted = 2 if recipe.kind == "outdoor" else 3
-    if large < wanted:
-        raise ViewRejected(f"{large} things of at least {MIN_THING_SHARE:.1%} of the picture, {wanted} wanted")
-    for share, thing in shares:
-        most = 0.7 if thing.category in ("table", "desk", "coffee table") and recipe.kind == "table top" else 0.4
-        if share > most:
-            raise ViewRejected(f"a {thing.category} fills {share:.0%} of the picture")
-    structures = max((counts[thing.id] / pixels for thing in recipe.things if not thing.is_thing), default=0)
-    if structures > 0.8:
-        raise ViewRejected(f"one surface fills {structures:.0%} of the picture")
-    check_normals(recipe, truth)
+def _draw_lens(request: ViewRequest, recipe: Recipe, rng: np.random.Generator) -> BentLens | None:
+    distortion = draw_distortion(recipe.camera, rng)
+    bent = rng.random() < request.realism.get("lens_distortion", 0.0)
+    return bend(recipe.camera, distortion) if bent else None
 
 
-def check_normals(recipe: Recipe, truth: Truth) -> None:
-    """Check that normals have unit length, face the viewer, and are zero exactly where there is no surface.
+def _paint_through(
+    lens: BentLens | None, paint: Paint, recipe: Recipe, scene: Sequence[Placed], truth: Truth
+) -> Picture:
+    """Paint a view; with a bent lens, paint the wider pinhole picture it comes from and bend that."""
+    if lens is None:
+        return paint(recipe, scene, truth)
+    wider = paint(replace(recipe, camera=lens.source), scene, cast_scene(scene, lens.source))
+    return Picture(see_through_lens(wider.light, lens), wider.scores)
 
-    Raises:
-        ViewRejected: they do not.
-    """
-    seen = truth.instance_ids > 0
-    if (np.isfinite(truth.depth_m) != seen).any() or truth.normals[~seen].any():
-        raise ViewRejected("depth, normals and ids disagree on where there is a surface")
-    length = np.linalg.norm(truth.normals[seen], axis=-1)
-    if np.abs(length - 1).max() > 1e-4:
-        raise ViewRejected("normals are not unit vectors")
-    if ((truth.normals * camera_rays(recipe.camera)).sum(axis=-1)[seen] > 1e-6).any():
-        raise ViewRejected("normals look away from the viewer")
+
+def _lens_facts(request: ViewRequest, recipe: Recipe, lens: BentLens | None) -> dict[str, Any]:
+    """Return the facts about the picture as a whole that go beyond its pinhole camera."""
+    facts: dict[str, Any] = {}
+    if request.scene_key:
+        facts.update(scene_key=request.scene_key, view=request.view)
+    if lens is not None:
+        facts["distortion"] = {"model": "brown-conrady", "k1": lens.distortion.k1, "k2": lens.distortion.k2}
+    if recipe.aperture is not None:
+        facts["aperture"] = {"f_stop": recipe.aperture.f_stop, "focus_m": recipe.aperture.focus_m}
+    return facts
