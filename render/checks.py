@@ -14,8 +14,9 @@ from render.recipe import Recipe, pose_matrix
 MIN_DEPTH_M = 0.12
 MIN_THING_SHARE = 0.004
 MAX_DERIVED_ANGLE_DEG = 0.1
-MAX_DERIVED_SHARE = 0.03
-"""Share of the pixels on flat ground whose normal may differ from that of their depth: rims and strips a pixel wide."""
+MAX_DERIVED_SHARE = 0.15
+"""Share of the pixels on flat ground whose normal may differ from that of their depth: strips a pixel wide (skirting
+boards, shelves), where both neighbours are on a parallel plane. Up to 3 % at 64 x 64, under 1 % at 256 x 256."""
 BOX_TOLERANCE = 1e-5
 """How far outside its own box a seen point of a thing may be, relative to its distance from the camera."""
 
@@ -50,7 +51,7 @@ def check_content(recipe: Recipe, truth: Truth) -> None:
     things = [thing for thing in recipe.things if thing.is_thing]
     shares = [(counts[thing.id] / pixels, thing) for thing in things]
     large = sum(share >= MIN_THING_SHARE for share, _ in shares)
-    wanted = 2 if recipe.kind == "outdoor" else 3
+    wanted = 2 if recipe.kind in ("outdoor", "long range") else 3
     if large < wanted:
         raise ViewRejected(
             f"too empty: {large} things of at least {MIN_THING_SHARE:.1%} of the picture, {wanted} wanted"

@@ -21,7 +21,7 @@ _MIX = np.array(
 _UNMIX = np.linalg.inv(_MIX)
 _DARKEST_STOP, _BRIGHTEST_STOP = -12.47393, 4.026069
 SATURATION = 1.22
-CONTRAST = 1.12
+CONTRAST = 1.15
 
 
 def find_exposure(light: NDArray[Any]) -> float:
@@ -29,7 +29,7 @@ def find_exposure(light: NDArray[Any]) -> float:
     luma = light.astype(np.float64) @ _LUMA
     middle = float(np.exp(np.mean(np.log(np.maximum(luma, 1e-4)))))
     bright = float(np.percentile(luma, 95))
-    return float(np.clip(min(0.22 / max(middle, 1e-4), 2.2 / max(bright, 1e-4)), 0.02, 60.0))
+    return float(np.clip(min(0.28 / max(middle, 1e-4), 2.6 / max(bright, 1e-4)), 0.02, 60.0))
 
 
 def develop(light: NDArray[Any], exposure: float) -> UInt8Image:

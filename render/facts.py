@@ -141,19 +141,23 @@ def write_captions(recipe: Recipe, instances: Sequence[Instance], rng: Rng) -> t
 
 
 def _where(kind: str, facts: Mapping[str, str]) -> str:
-    if kind == "room":
+    if kind in ("room", "corridor", "clutter"):
         return article(facts["place"])
     if kind == "table top":
         return "a close-up of a table"
-    return {"street": "a street", "park": "a park", "yard": "a yard"}.get(facts["place"], "an open landscape")
+    known = {"open land": "an open landscape", "fields": "a landscape with fields", "hills": "hilly country"}
+    return known.get(facts["place"]) or article(facts["place"])
 
 
 def _setting(kind: str, facts: Mapping[str, str]) -> str:
-    if kind == "room":
+    if kind in ("room", "corridor"):
         return f"indoors, {article(facts['place'])}"
+    if kind == "clutter":
+        return "many things on top of each other"
     if kind == "table top":
         return "things on a table"
     sky = {"clear": "under a clear sky", "hazy": "on a hazy day", "overcast": "under an overcast sky"}
+    sky |= {"dusk": "at dusk", "night": "at night"}
     return f"outdoors, {facts['place']} {sky.get(facts['weather'], 'in low sunlight')}"
 
 

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
@@ -20,8 +20,23 @@ from mixing.shards import Plan
 from render.assets import MAPS, catalogue, map_path
 from render.child import decode_answer
 from render.folders import AssetsConfig, draw_files, find_files, fingerprint
+from render.presets import PRESETS, Hour, Kind, Lens, PresetName
 from render.scenes import KINDS
 from render.worker import Worker, WorkerFault
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class RealismConfig(Config):
+    """Shares of the pictures that each step of a real camera is done to; see render/realism.py and render/lens.py."""
+
+    sensor_noise: Share = 0.0
+    motion_blur: Share = 0.0
+    vignette: Share = 0.0
+    white_balance: Share = 0.0
+    jpeg: Share = 0.0
+    lens_distortion: Share = 0.0
 
 
 class RenderConfig(Config):
@@ -34,10 +49,17 @@ class RenderConfig(Config):
     width: Annotated[int, Field(ge=32, le=4096)] = 256
     height: Annotated[int, Field(ge=32, le=4096)] = 256
     samples: Annotated[int, Field(ge=1, le=4096)] = 8
-    kinds: dict[Literal["room", "table top", "outdoor"], PositiveFloat] = Field(
-        default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1
-    )
-    edits: Annotated[float, Field(ge=0, le=1)] = 0.5
+    preset: PresetName | None = None
+    kinds: dict[Kind, PositiveFloat] = Field(default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1)
+    lenses: dict[Lens, PositiveFloat] = {}
+    hours: dict[Hour, PositiveFloat] = {}
+    edits: Share = 0.5
+    views_per_scene: Annotated[int, Field(ge=1, le=100)] = 1
+    depth_of_field: Share = 0.0
+    realism: RealismConfig = RealismConfig()
+    albedo: bool = False
+    geometric_normals: bool = False
+    cross_check: bool = False
     assets: AssetsConfig | None = None
     max_model_kb: PositiveInt = 2000
     attempts: PositiveInt = 12
@@ -45,6 +67,21 @@ class RenderConfig(Config):
     request_timeout_s: PositiveFloat = 300.0
     recycle_after: PositiveInt = 300
     max_memory_mb: PositiveInt = 6000
+
+    @model_validator(mode="after")
+    def _blender_for_depth_of_field(self) -> RenderConfig:
+        if self.depth_of_field > 0 and self.engine != "blender":
+            raise ValueError("depth_of_field: only engine blender blurs what is out of focus; set it to 0")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_preset(cls, values: Any) -> Any:
+        """Let a preset say which kinds, lenses and hours, instead of those keys."""
+        if not isinstance(values, dict) or values.get("preset") not in PRESETS:
+            return values
+        preset = PRESETS[values["preset"]]
+        return {**values, "kinds": dict(preset.kinds), "lenses": dict(preset.lenses), "hours": dict(preset.hours)}
 
 
 def render(config: RenderConfig, out: Path, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
@@ -148,6 +185,8 @@ def ask_for_view(
             "width": config.width,
             "height": config.height,
             "kinds": dict(config.kinds),
+            "lenses": dict(config.lenses),
+            "hours": dict(config.hours),
             "edits": config.edits,
             "own": dict(own),
             "own_share": config.assets.share if config.assets else 0.0,
@@ -172,7 +211,8 @@ _workers: dict[RenderConfig, Worker] = {}
 
 
 def _worker(config: RenderConfig) -> Worker:
-    identity = config.model_copy(update={"kinds": ()})  # hashable; a child does not depend on the kinds
+    # hashable; a child does not depend on what it is asked for
+    identity = config.model_copy(update={"kinds": (), "lenses": (), "hours": ()})
     if identity not in _workers:
         folders = config.assets.folders if config.assets else ()
         words = (config.engine, config.width, config.height, config.samples, *folders)
@@ -196,4 +236,4 @@ def close_workers() -> None:
 
 atexit.register(close_workers)
 
-assert set(KINDS) == {"room", "table top", "outdoor"}
+assert set(KINDS) <= set(get_args(Kind))

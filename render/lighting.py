@@ -248,9 +248,9 @@ def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Ge
 
 def _rest(world: World, normals: Floats, diffuse: Floats) -> Floats:
     """Stand in for all further bounces: in rooms the mean of the first, outdoors half of the open sky's light."""
-    if world.recipe.kind == "outdoor":
+    if world.recipe.kind in ("outdoor", "long range"):
         return 0.5 * irradiance(world.open_light, normals)
-    open_air = 0.35 * irradiance(world.open_light, normals) if world.recipe.kind == "table top" else 0.0
+    open_air = 0.35 * irradiance(world.open_light, normals) if world.recipe.kind in ("table top", "clutter") else 0.0
     rest: Floats = 0.6 * diffuse.mean(axis=0) + open_air
     return rest
 

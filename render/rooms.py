@@ -21,6 +21,7 @@ from render.layout import (
     wood_material,
 )
 from render.meshes import model_top
+from render.presets import Style
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
 
 Palette = Mapping[str, Sequence[str]]
@@ -42,7 +43,7 @@ USES = {
 WALL_M = 0.15
 
 
-def draw_room(rng: Rng, palette: Palette, width: int, height: int) -> Recipe:
+def draw_room(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
     """Draw a furnished room and a camera standing in it."""
     layout = Layout()
     size = (float(rng.uniform(3.4, 7.0)), float(rng.uniform(3.6, 8.5)), float(rng.uniform(2.45, 3.2)))

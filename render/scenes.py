@@ -9,15 +9,17 @@ import numpy as np
 
 from encoders.sample import InputError
 from render.assets import catalogue, roles
-from render.outdoors import draw_outdoor
+from render.outdoors import draw_long_range, draw_outdoor
+from render.presets import Style
 from render.recipe import Recipe
 from render.rooms import Palette, draw_room
 from render.tabletops import draw_tabletop
 
-KINDS: Mapping[str, Callable[[np.random.Generator, Palette, int, int], Recipe]] = {
+KINDS: Mapping[str, Callable[[np.random.Generator, Palette, int, int, Style], Recipe]] = {
     "room": draw_room,
     "table top": draw_tabletop,
     "outdoor": draw_outdoor,
+    "long range": draw_long_range,
 }
 PALETTE_SIZE = {
     "table_item": 16,
@@ -73,7 +75,12 @@ def use_own_map(recipe: Recipe, own: Mapping[str, str], share: float, rng: np.ra
 
 
 def draw_recipe(
-    kinds: Mapping[str, float], rng: np.random.Generator, palette: Palette, width: int, height: int
+    kinds: Mapping[str, float],
+    rng: np.random.Generator,
+    palette: Palette,
+    width: int,
+    height: int,
+    style: Style = Style(),
 ) -> Recipe:
     """Draw one scene with its camera.
 
@@ -81,6 +88,7 @@ def draw_recipe(
         kinds: kind of scene -> relative weight; see KINDS.
         palette: role -> names of the models it may use.
         width, height: of the picture, pixels.
+        style: weights of lenses and hours; each kind's own where it has none.
 
     Raises:
         InputError: a kind that is not in KINDS.
@@ -90,4 +98,4 @@ def draw_recipe(
         raise InputError(f"scene kind {unknown[0]!r}: known are {', '.join(KINDS)}")
     weights = np.array([kinds[kind] for kind in kinds], np.float64)
     kind = list(kinds)[rng.choice(len(weights), p=weights / weights.sum())]
-    return KINDS[kind](rng, palette, width, height)
+    return KINDS[kind](rng, palette, width, height, style)

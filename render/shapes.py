@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -117,7 +115,8 @@ def _revolve(profile: NDArray[np.float64], segments: int) -> tuple[NDArray[np.fl
     return vertices, index[np.concatenate(faces)]
 
 
-def _scaled(solid: Solid, size: Size) -> Solid:
+def scaled(solid: Solid, size: Size) -> Solid:
+    """Stretch a solid to a size, its origin at the centre of its bottom."""
     low, high = solid.vertices.min(axis=0), solid.vertices.max(axis=0)
     factor = np.array(size[:3]) / (high - low)
     center = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]
@@ -130,29 +129,27 @@ def cylinder(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A cylinder with slightly rounded rims."""
     r, h, e = size[0] / 2, size[2], min(size[0], size[2]) * 0.03
     profile = [(0, 0), (r - e, 0), (r, e), (r, h - e), (r - e, h), (0, h)]
-    return _scaled(lathe(np.array(profile), 40), size)
+    return scaled(lathe(np.array(profile), 40), size)
 
 
 def cone(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A cone, cut off at numbers[0] of its radius (0: a tip)."""
     r, h = size[0] / 2, size[2]
     tip = numbers[0] * r if numbers else 0.0
-    return _scaled(lathe(np.array([(0, 0), (r, 0), (tip, h), (0, h)] if tip else [(0, 0), (r, 0), (0, h)]), 40), size)
+    return scaled(lathe(np.array([(0, 0), (r, 0), (tip, h), (0, h)] if tip else [(0, 0), (r, 0), (0, h)]), 40), size)
 
 
 def sphere(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """An ellipsoid."""
     angles = np.linspace(-np.pi / 2, np.pi / 2, 25)
-    return _scaled(lathe(np.column_stack([np.cos(angles), np.sin(angles)]), 48), size)
+    return scaled(lathe(np.column_stack([np.cos(angles), np.sin(angles)]), 48), size)
 
 
 def torus(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A ring lying flat."""
     tube = size[2] / 2
     around = np.linspace(0, 2 * np.pi, 21)
-    return _scaled(
-        lathe(np.column_stack([size[0] / 2 - tube + tube * np.cos(around), tube * np.sin(around)]), 48), size
-    )
+    return scaled(lathe(np.column_stack([size[0] / 2 - tube + tube * np.cos(around), tube * np.sin(around)]), 48), size)
 
 
 VESSELS = {
@@ -189,7 +186,7 @@ VESSELS = {
 
 def vessel(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A turned pot: profile numbers[0] of vase, bowl, cup, bottle, plate, round vase."""
-    return _scaled(lathe(np.array(VESSELS[int(numbers[0])], np.float64), 36), size)
+    return scaled(lathe(np.array(VESSELS[int(numbers[0])], np.float64), 36), size)
 
 
 def rock(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -204,60 +201,7 @@ def rock(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
         bump += np.cos(points @ (direction / np.linalg.norm(direction)) * scale + rng.uniform(0, 6)) / scale
     points = points * (1 + 0.22 * bump[:, None])
     points[:, 2] = np.maximum(points[:, 2], -0.6)
-    return _scaled(_solid(points, faces), size)
-
-
-def hill(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
-    """A range of hills: a height field that falls to 0 at its rim."""
-    n = 40
-    rng = np.random.default_rng([seed, 6])
-    y, x = np.mgrid[-1 : 1 : n * 1j, -1 : 1 : n * 1j]
-    height = np.zeros((n, n))
-    for scale in (2.0, 3.0, 5.0, 9.0):
-        angle = rng.uniform(0, 2 * np.pi)
-        height += np.abs(np.sin((x * np.cos(angle) + y * np.sin(angle)) * scale + rng.uniform(0, 6))) / scale
-    height = height * np.clip(1 - (x**2 + y**2), 0, None)
-    index = np.arange(n * n).reshape(n, n)
-    a, b, c, d = index[:-1, :-1].ravel(), index[:-1, 1:].ravel(), index[1:, 1:].ravel(), index[1:, :-1].ravel()
-    faces = np.concatenate([np.stack([a, b, c], 1), np.stack([a, c, d], 1)])
-    return _scaled(_solid(np.column_stack([x.ravel(), y.ravel(), height.ravel()]), faces), size)
-
-
-def tree(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
-    """A tree: trunk (slot 1) and a crown (slot 0) of lumps, or of stacked cones when numbers[0] is 1."""
-    return _scaled(_unit_tree(bool(numbers and numbers[0] == 1), seed), size)
-
-
-@lru_cache(maxsize=16)
-def _unit_tree(fir: bool, seed: int) -> Solid:
-    rng = np.random.default_rng([seed, 7])
-    width = 0.5 if fir else 0.75
-    trunk = moved(cone((width * 0.13, width * 0.13, 0.7), (0.5,)), 0, 0, 0, 1)
-    parts = []
-    for level in range(5 if fir else 0):
-        share = width * (1 - level / 5.5)
-        parts.append(moved(cone((share, share, 0.3)), 0, 0, 0.15 + 0.165 * level))
-    for _ in range(0 if fir else 16):
-        radius = rng.uniform(0.26, 0.42) * width
-        angle, away = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.3) * width
-        lump = rock((radius, radius, radius * 0.85), (10,), int(rng.integers(1 << 30)))
-        parts.append(moved(lump, away * math.cos(angle), away * math.sin(angle), rng.uniform(0.33, 0.72)))
-    return join(*parts, trunk)
-
-
-def building(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
-    """A block (slot 0) with a plinth (slot 1) and a roof (slot 2): flat, or gabled when numbers[0] is 1."""
-    width, depth, height = size[:3]
-    plinth = moved(box((width, depth, 0.6)), 0, 0, 0, 1)
-    if numbers and numbers[0] == 1:
-        rise = min(0.28 * height, 0.35 * depth)
-        body = moved(box((width * 0.96, depth * 0.92, height - rise - 0.6)), 0, 0, 0.6, 0)
-        w, d, low = width / 2, depth / 2, height - rise
-        vertices = np.array([[-w, -d, low], [w, -d, low], [w, d, low], [-w, d, low], [-w, 0, height], [w, 0, height]])
-        faces = np.array([[0, 1, 5], [0, 5, 4], [2, 3, 4], [2, 4, 5], [1, 2, 5], [3, 0, 4], [0, 3, 2], [0, 2, 1]])
-        return join(body, plinth, _solid(vertices, faces, 2))
-    body = moved(box((width * 0.97, depth * 0.97, height - 1.2)), 0, 0, 0.6, 0)
-    return join(body, plinth, moved(box((width, depth, 0.6)), 0, 0, height - 0.6, 2))
+    return scaled(_solid(points, faces), size)
 
 
 def table(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -299,7 +243,7 @@ def books(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
         parts.append(moved(box((cover, d, thick * 0.8)), -(w - cover) / 2, 0, z + cover, slot))
         parts.append(moved(box((w * 0.94, d * 0.95, thick * 0.8)), w * 0.015, 0, z + cover, 1))
         z += thick
-    return _scaled(join(*parts), size)
+    return scaled(join(*parts), size)
 
 
 def frame(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -347,23 +291,3 @@ def wall(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     if not numbers or all(sill > 0.12 for _, sill, _, _ in holes):
         parts.append(moved(box((width, 0.015, 0.08), (0.003,)), 0, -depth / 2 - 0.0075, 0, 1))
     return join(*parts)
-
-
-SHAPES: dict[str, Callable[[Size, Size, int], Solid]] = {
-    "books": books,
-    "box": box,
-    "building": building,
-    "cone": cone,
-    "cylinder": cylinder,
-    "frame": frame,
-    "hill": hill,
-    "mat": mat,
-    "rock": rock,
-    "shelf": shelf,
-    "sphere": sphere,
-    "table": table,
-    "torus": torus,
-    "tree": tree,
-    "vessel": vessel,
-    "wall": wall,
-}

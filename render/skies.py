@@ -54,7 +54,7 @@ def _painted(sky: Sky) -> NDArray[np.float32]:
     glow = (0.5 * toward**12 + 1.2 * toward**120) * (1 - 0.7 * sky.cloudiness)
     image = image * (1 + 0.25 * toward * (1 - up))[..., None] + glow[..., None] * horizon
     cover, lit = _clouds(sky, directions, flat)
-    white = cloud_color * (0.45 + 0.65 * lit + 0.35 * toward**6)[..., None]
+    white = cloud_color * (0.66 + 0.5 * lit + 0.35 * toward**6)[..., None]
     image = image + (white - image) * cover[..., None]
     ground = np.broadcast_to(0.3 * horizon + 0.02 * float(horizon.max()), image.shape)
     return np.concatenate([image, ground])

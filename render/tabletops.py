@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from render.layout import MUTED, Layout, model, on_top, rounded, some_paint, vivid, wood_material
+from render.presets import Style
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
 from render.rooms import WALL_COLORS, Palette, Rng, floor_material, primitive, small_thing
 
 
-def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int) -> Recipe:
+def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
     """Draw a table with five to fourteen things on it, seen from close by."""
     layout = Layout()
     table = _table(rng, palette)

@@ -21,6 +21,7 @@ from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_thro
 from render.meshes import Placed, build_scene
 from render.passes import Truth, cast_scene
 from render.realism import draw_effects, effects_record, take_picture
+from render.presets import Style
 from render.recipe import Recipe, recipe_digest
 from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
@@ -54,6 +55,8 @@ class ViewRequest:
     width: int
     height: int
     kinds: dict[str, float]
+    lenses: dict[str, float]
+    hours: dict[str, float]
     edits: float
     own: dict[str, str]
     own_share: float
@@ -80,6 +83,8 @@ def make_view(request: ViewRequest, paint: Paint) -> Sample | Rejection:
 @lru_cache(maxsize=1)
 def _stand(
     kinds: tuple[tuple[str, float], ...],
+    lenses: tuple[tuple[str, float], ...],
+    hours: tuple[tuple[str, float], ...],
     own: tuple[tuple[str, str], ...],
     own_share: float,
     seeds: tuple[int, int, int, int],
@@ -88,7 +93,7 @@ def _stand(
 ) -> tuple[Recipe, tuple[Placed, ...]]:
     """Draw and build a scene; the one built last is kept for its further views."""
     palette = add_own(draw_palette(np.random.default_rng(list(seeds[:2])), max_model_kb), dict(own), own_share)
-    recipe = draw_recipe(dict(kinds), np.random.default_rng(list(seeds)), palette, *size)
+    recipe = draw_recipe(dict(kinds), np.random.default_rng(list(seeds)), palette, *size, Style(dict(lenses), dict(hours)))
     recipe = use_own_map(recipe, dict(own), own_share, np.random.default_rng([*seeds, 2]))
     return recipe, build_scene(recipe)
 
@@ -98,6 +103,8 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
     further = (request.view, request.view_attempt) if request.view else ()
     recipe, scene = _stand(
         tuple(request.kinds.items()),
+        tuple(request.lenses.items()),
+        tuple(request.hours.items()),
         tuple(request.own.items()),
         request.own_share,
         seeds,
