@@ -87,9 +87,9 @@ def many_shards(shards: int = 100_000, records: int = 1000) -> None:
         LockedShard(f"shard-{number:06d}.tar", "0" * 64, "1" * 64, 10**9, records, {"depth": "all"}, "none")
         for number in range(shards)
     )
-    source = LockedSource("web", "raw/web", "raw", "0" * 64, shards * records, {}, {}, locked)
+    source = LockedSource("web", "raw/web", "raw", "0" * 64, shards * records, {}, {}, {}, 0.1, None, locked)
     stream = Stream("web", "depth", "vision", shards * records, ((0, "1"),))
-    lock = Lock({}, "", 0, "1/100", 0.1, (source,), (stream,), {})
+    lock = Lock({}, "", 0, "1/100", (source,), (stream,), {})
     of_lock = tracemalloc.get_traced_memory()[0]
     reader = MixtureReader(lock, Path(), 64)
     rng = np.random.default_rng(0)

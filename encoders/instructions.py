@@ -57,7 +57,11 @@ def tasks_of(sample: Sample) -> tuple[str, ...]:
 
 
 def make_example(
-    sample: Sample, task: str, rng: np.random.Generator, negative_probability: float = NEGATIVE_PROBABILITY
+    sample: Sample,
+    task: str,
+    rng: np.random.Generator,
+    negative_probability: float = NEGATIVE_PROBABILITY,
+    colormap_shares: Mapping[str, float] | None = None,
 ) -> Example:
     """Draw one instruction for a sample.
 
@@ -67,6 +71,8 @@ def make_example(
         rng: every draw; the Example is a function of (sample, task, the state of rng).
         negative_probability: of asking for a class or an object that is not there, in samples that are exhaustive;
             the target is then background only.
+        colormap_shares: share of depth examples drawn in each of COLORMAPS, the rest with the cube walk; None:
+            `COLORMAP_PROBABILITY` in any of them, evenly.
 
     Returns:
         The Example. Its source is the sample's image, None for "generate".
@@ -74,22 +80,31 @@ def make_example(
     Raises:
         InputError: the sample cannot serve the task.
     """
-    if task not in _MAKERS:
+    if task not in TASKS:
         raise InputError(f"task {task!r} is not known; known: {', '.join(TASKS)}")
     serial = int(rng.integers(2**32))
     if not _SERVES[task](sample):
         raise InputError(f"{sample.key}: cannot serve task {task!r}; it serves {', '.join(tasks_of(sample)) or 'none'}")
-    prompt, target, spec = _MAKERS[task](sample, rng, negative_probability)
+    if task == "depth":
+        prompt, target, spec = _depth(sample, rng, colormap_shares)
+    else:
+        prompt, target, spec = _MAKERS[task](sample, rng, negative_probability)
     source = None if task == "generate" else sample.image
     return Example(f"{sample.key}.{task}.{serial:08x}", task, prompt, source, target, {"task": task, **spec})
 
 
-def _depth(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
+def _depth(sample: Sample, rng: np.random.Generator, colormap_shares: Mapping[str, float] | None) -> Drawn:
     depth_m = _array(sample.depth_m)
-    if rng.random() >= COLORMAP_PROBABILITY:
+    chance = COLORMAP_PROBABILITY if colormap_shares is None else sum(colormap_shares.values())
+    if rng.random() >= chance:
         return draw_wording(wordings.DEPTH, {}, rng), encode_depth(depth_m), {"codec": CUBE_WALK.id}
     near_m, far_m = _depth_range(depth_m, rng)
-    codec = ColormapCodec(_choice(COLORMAPS, rng), near_m, far_m)
+    if colormap_shares is None:
+        name = _choice(COLORMAPS, rng)
+    else:
+        names = [name for name in COLORMAPS if colormap_shares.get(name, 0) > 0]
+        name = names[int(rng.choice(len(names), p=[colormap_shares[name] / chance for name in names]))]
+    codec = ColormapCodec(name, near_m, far_m)
     unit = _choice((" m", " m", " meters", "m", " metres"), rng)
     slots = {"colormap": codec.name, "near": f"{near_m:g}{unit}", "far": f"{far_m:g}{unit}"}
     prompt = draw_wording(wordings.DEPTH_COLORMAP, slots, rng)
@@ -350,7 +365,6 @@ _SERVES: Mapping[str, Callable[[Sample], bool]] = {
 }
 
 _MAKERS: Mapping[str, Callable[[Sample, np.random.Generator, float], Drawn]] = {
-    "depth": _depth,
     "normals": _normals,
     "semantic": _semantic,
     "instance": _instance,

@@ -67,4 +67,7 @@ def _problem(model: type[BaseModel], item: Any) -> str:
         return f"unknown key {where!r}{known}"
     if item["type"] == "missing":
         return f"missing key {where!r}"
+    if item["type"] == "value_error":  # raised by a model's own checks, in words of its own
+        told = str(item["ctx"]["error"])
+        return f"{where}: {told} (found {item['input']!r})" if where and not isinstance(item["input"], dict) else told
     return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]} (found {item['input']!r})"

@@ -42,12 +42,21 @@ def draw_rng(seed: int, key: str, task: str, epoch: int) -> np.random.Generator:
     return np.random.default_rng(np.frombuffer(name, np.uint32))
 
 
-def draw_example(sample: Sample, task: str, seed: int, epoch: int, size: int, negatives: float = 0.1) -> Example:
+def draw_example(
+    sample: Sample,
+    task: str,
+    seed: int,
+    epoch: int,
+    size: int,
+    negatives: float = 0.1,
+    colormaps: Mapping[str, float] | None = None,
+) -> Example:
     """Make the example of a sample for a task in an epoch, at size x size pixels; resized before it is encoded.
 
     Args:
         size: side of the picture in pixels.
         negatives: how often a prompt asks for what is not there, where that is known (see `make_example`).
+        colormaps: share of depth answers in each colour map; None: a quarter in any (see `make_example`).
 
     The example's key is `SAMPLE.TASK.EPOCH`, and its spec says under `origin` where the picture is from.
 
@@ -56,6 +65,6 @@ def draw_example(sample: Sample, task: str, seed: int, epoch: int, size: int, ne
     """
     if sample.image.shape[:2] != (size, size):
         sample = resize_sample(sample, size, size)
-    example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives)
+    example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives, colormaps)
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
     return dataclasses.replace(example, key=f"{sample.key}.{task}.{epoch}", spec={**example.spec, "origin": origin})

@@ -22,7 +22,7 @@ from encoders.sample import InputError
 from mixing.schedule import Points, Schedule
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 
-LOCK_SCHEMA = "cavendish-lock/1"
+LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
 Kind = Literal["generation", "editing", "vision"]
 Form = Literal["raw", "instructions"]
@@ -59,7 +59,13 @@ class LockedShard:
 
 @dataclass(frozen=True)
 class LockedSource:
-    """One source: its shards, how many records of each licence may be drawn, and how many may not, by reason."""
+    """One source: its shards, how many records of each licence may be drawn, and how many may not, by reason.
+
+    Args:
+        sizes: how many of the records that may be drawn have their shorter side in each range of pixels, by its name.
+        negatives: how often a prompt asks for what is not there.
+        colormaps: share of depth answers in each colour map; None: as `encoders.instructions` does it.
+    """
 
     name: str
     path: str
@@ -68,6 +74,9 @@ class LockedSource:
     records: int
     licences: Mapping[str, int]
     left_out: Mapping[str, int]
+    sizes: Mapping[str, int]
+    negatives: float
+    colormaps: Mapping[str, float] | None
     shards: tuple[LockedShard, ...]
 
 
@@ -104,14 +113,12 @@ class Lock:
         exclusions: sha256 of each exclusion list, by path, and under `keys` the digest of all keys together.
         audit: sha256 of the audit's report and its verdict, or None when the mixture names no audit.
         max_bad: share of draws that may meet a damaged record before a run stops.
-        negatives: how often a prompt asks for what is not there.
     """
 
     mixture: Mapping[str, Any]
     mixture_digest: str
     seed: int
     max_bad: str
-    negatives: float
     sources: tuple[LockedSource, ...]
     streams: tuple[Stream, ...]
     exclusions: Mapping[str, str]
@@ -175,8 +182,9 @@ def read_lock(path: Path) -> Lock:
         InputError: missing, of another schema, or changed since it was written.
     """
     values = read_json(path, "the lock of a mixture")
-    if not isinstance(values, dict) or values.pop("schema", None) != LOCK_SCHEMA:
-        raise InputError(f"{path}: not a {LOCK_SCHEMA} file")
+    schema = values.pop("schema", None) if isinstance(values, dict) else None
+    if schema != LOCK_SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}, this version reads {LOCK_SCHEMA!r}: lock the mixture again")
     written = values.pop("digest", None)
     try:
         sources = tuple(

@@ -1,153 +1,54 @@
-"""The mixture file: which shards, in what exact shares, drawn for which tasks; and locking it to what is on disk."""
+"""Locking a mixture to what is on disk: which records may be drawn, and the exact share of every stream."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BeforeValidator, Field, PlainSerializer, field_validator, model_validator
 
 from encoders.sample import TASKS, InputError
-from mixing.config import Config, read_config
 from mixing.lock import KIND_OF, Kind, Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
+from mixing.mixture_file import Floor as FloorSetting
+from mixing.mixture_file import Mixture, Positive, Source, Task, load, ratio_bends
 from mixing.pool import Limits, scan_source
-from mixing.schedule import Schedule, share_at
+from mixing.shares import Bends, Floor, draws_in, multiply, raise_to_floors
 from mixing.storage import digest, file_sha256, read_json
 
-__all__ = ["Filter", "HoldOut", "Mixture", "Source", "load", "lock_mixture", "read_lock", "write_lock"]
+__all__ = [
+    "Mixture",
+    "Positive",
+    "Source",
+    "Task",
+    "load",
+    "lock_mixture",
+    "read_exclusions",
+    "read_lock",
+    "write_lock",
+]
 
 
-def _fraction(value: Any) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
-        raise ValueError('write a number, or a fraction in quotes such as "1/3"')
-    try:
-        return Fraction(str(value))  # of the text, so that 0.1 is one tenth
-    except (ValueError, ZeroDivisionError):
-        raise ValueError('write a number, or a fraction in quotes such as "1/3"') from None
+@dataclass(frozen=True)
+class _Leaf:
+    """A source of a mixture or of one inside it, with what it inherits; `name` begins with the mixtures it is in."""
+
+    name: str
+    source: Source
+    limits: Limits
+    negatives: float
+    colormaps: dict[str, float] | None
 
 
-Exact = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
-Positive = Annotated[Exact, Field(gt=0)]
-Share = Annotated[Exact, Field(ge=0, le=1)]
-Ratio = Share | Annotated[tuple[tuple[int, Share], ...], Field(min_length=2)] | Literal["rest"]
-Task = Literal["depth", "normals", "semantic", "instance", "referring", "generate", "edit"]
-KINDS: tuple[Kind, ...] = ("generation", "editing", "vision")
+@dataclass(frozen=True)
+class _Share:
+    """A stream to be: `ratio_name` is the ratio that its share grows with, or None when floors stand between them."""
 
-
-class HoldOut(Config):
-    """Records that are never trained on: a share chosen by the hash of the key, and whole shards by number.
-
-    The choice depends on the key and the share alone: mixtures with the same share hold out the same records.
-    """
-
-    share: Share = Fraction(0)
-    shards: tuple[int, ...] = ()
-
-
-class Filter(Config):
-    """Which records of a raw source may be drawn: bounds on the picture's sides in pixels, and on quality scores."""
-
-    min_side: int = Field(default=1, ge=1)
-    max_side: int | None = None
-    min_quality: dict[str, float] = Field(default_factory=dict)
-    max_quality: dict[str, float] = Field(default_factory=dict)
-
-
-class Source(Config):
-    """One directory of shards."""
-
-    path: Path = Field(description="directory of raw or instruction shards, relative to the data folder")
-    tasks: dict[Task, Positive] | None = Field(
-        None,
-        description="what is drawn from it, with weights within the kind; instruction shards: as many as there are",
-    )
-    weight: Positive = Field(Fraction(1), description="times the weight of each task")
-    hold_out: HoldOut = HoldOut()
-    where: Filter = Filter()
-    max_epochs: Positive | None = Field(None, description="how often a record may be drawn for one task in `examples`")
-
-
-class Mixture(Config):
-    """A mixture of sources. Ratios are exact: numbers are taken as written, 0.1 is one tenth.
-
-    A ratio is a number, "rest" (for one kind), or points [[step, ratio], ...] that are joined by straight lines.
-    """
-
-    seed: int = Field(0, ge=0)
-    ratios: dict[Kind, Ratio] = Field(min_length=1)
-    examples_per_step: int = Field(1, ge=1, description="a step of the points of ratios is so many examples")
-    examples: int | None = Field(None, ge=1, description="length of the run, for `max_epochs`; the stream has no end")
-    licences: tuple[str, ...] | None = Field(None, description="allow-list; none: any licence")
-    exclude: tuple[Path, ...] = Field((), description='lists of keys not to train on, json {"keys": [...]}')
-    audit: Path | None = Field(None, description="report.json of the audit whose verdict goes into the lock")
-    max_bad: Share = Field(Fraction(1, 100), description="stop when more of the draws met a damaged record")
-    negatives: float = Field(default=0.1, ge=0, le=1, description="how often a prompt asks for what is not there")
-    sources: dict[str, Source] = Field(min_length=1)
-
-    @field_validator("ratios")
-    @classmethod
-    def _points_in_order(cls, ratios: dict[Kind, Ratio]) -> dict[Kind, Ratio]:
-        for kind, ratio in ratios.items():
-            steps = [step for step, _ in ratio] if isinstance(ratio, tuple) else [0]
-            if steps[0] < 0 or any(after <= before for before, after in pairwise(steps)):
-                raise ValueError(f"the steps of {kind} must rise from 0 on")
-        return ratios
-
-    @model_validator(mode="after")
-    def _possible(self) -> Mixture:
-        if any(source.max_epochs is not None for source in self.sources.values()) and self.examples is None:
-            raise ValueError("max_epochs needs `examples`, the length of the run it is meant for")
-        kind_points(self)
-        return self
-
-
-def load(path: Path, overrides: Sequence[str] = ()) -> Mixture:
-    """Read a mixture file, with `key=value` overrides.
-
-    Raises:
-        InputError: a key or value is wrong, or the ratios cannot be; the message says what would be possible.
-    """
-    return read_config(Mixture, path, overrides)
-
-
-def kind_points(mixture: Mixture) -> dict[Kind, dict[int, Fraction]]:
-    """Return the ratio of each kind at every index where any of them bends; they add up to 1 everywhere.
-
-    Raises:
-        ValueError: they do not, with what would.
-    """
-    rests = [kind for kind, ratio in mixture.ratios.items() if ratio == "rest"]
-    if len(rests) > 1:
-        raise ValueError(f"ratios: only one kind can be the rest, not {' and '.join(rests)}")
-    given = {
-        kind: ratio if isinstance(ratio, tuple) else ((0, ratio),)
-        for kind, ratio in mixture.ratios.items()
-        if not isinstance(ratio, str)
-    }
-    steps = sorted({0, *(step for points in given.values() for step, _ in points)})
-    ratios = {kind: {step: share_at(points, step) for step in steps} for kind, points in given.items()}
-    for step in steps:
-        total = sum((at[step] for at in ratios.values()), Fraction(0))
-        if total > 1 or (total < 1 and not rests):
-            raise ValueError(_sum_problem(total, step, {kind: at[step] for kind, at in ratios.items()}))
-    for kind in rests:
-        ratios[kind] = {step: 1 - sum((at[step] for at in ratios.values()), Fraction(0)) for step in steps}
-    return {
-        kind: {step * mixture.examples_per_step: at for step, at in ratios[kind].items()}
-        for kind in KINDS
-        if kind in ratios and any(ratios[kind].values())
-    }
-
-
-def _sum_problem(total: Fraction, step: int, ratios: Mapping[Kind, Fraction]) -> str:
-    largest = max(ratios, key=lambda kind: ratios[kind])
-    would = ratios[largest] + 1 - total
-    fix = f"{largest} {float(would):g} would do" if would >= 0 else "scale them down"
-    parts = " + ".join(f"{kind} {float(ratio):g}" for kind, ratio in ratios.items())
-    return f"ratios at step {step} add up to {float(total):g} ({parts}), not 1: {fix}, or write one of them as rest"
+    source: str
+    task: str
+    kind: Kind
+    share: Bends
+    ratio_name: str | None
 
 
 def lock_mixture(mixture: Mixture, data: Path) -> Lock:
@@ -157,38 +58,78 @@ def lock_mixture(mixture: Mixture, data: Path) -> Lock:
         data: folder that the paths in the mixture are relative to.
 
     Raises:
-        InputError: a source or list is not there, the audit's verdict is not clean, or the ratios cannot be met from
-            what is there; the message says what would be possible.
+        InputError: a source or list is not there, the report of the audit has no verdict, two sources draw the same
+            records for one task, or the ratios, caps and floors cannot be met from what is there; the message says
+            what would be possible.
     """
     excluded: set[str] = set()
     exclusions = {}
-    for path in mixture.exclude:
+    for path in dict.fromkeys(_exclude_lists(mixture)):
         excluded |= read_exclusions(data / path)
         exclusions[path.as_posix()] = file_sha256(data / path)
     exclusions["keys"] = digest(sorted(excluded))
-    sources = tuple(
-        scan_source(name, data, source.path, _limits(mixture, source, excluded))
-        for name, source in mixture.sources.items()
-    )
+    leaves = list(_leaves(mixture, "", frozenset(excluded), None))
+    sources = {
+        leaf.name: scan_source(leaf.name, data, leaf.source.path, leaf.limits, leaf.negatives, leaf.colormaps)
+        for leaf in leaves
+    }
+    _refuse_double_draws(data, list(sources.values()))
+    streams = []
+    for share in _shares(mixture, sources, ""):
+        source = sources[share.source]
+        points = tuple((index, str(value)) for index, value in share.share.items())
+        streams.append(Stream(share.source, share.task, share.kind, pool_size(source, share.task), points))
+    settings = {leaf.name: leaf.source for leaf in leaves}
+    for stream, share in zip(streams, _shares(mixture, sources, "")):
+        _check_stream(mixture, sources[stream.source], settings[stream.source], stream, share.ratio_name, streams)
     values = mixture.model_dump(mode="json")
     return Lock(
         mixture=values,
         mixture_digest=digest(values),
         seed=mixture.seed,
         max_bad=str(mixture.max_bad),
-        negatives=mixture.negatives,
-        sources=sources,
-        streams=_streams(mixture, sources),
+        sources=tuple(sources.values()),
+        streams=tuple(streams),
         exclusions=exclusions,
         audit=None if mixture.audit is None else _read_verdict(data / mixture.audit),
     )
 
 
-def _limits(mixture: Mixture, source: Source, excluded: set[str]) -> Limits:
+def _exclude_lists(mixture: Mixture) -> Iterator[Path]:
+    yield from mixture.exclude
+    for nested in mixture.mixtures.values():
+        yield from _exclude_lists(_inner(nested.mixture))
+
+
+def _inner(mixture: Mixture | None) -> Mixture:
+    if mixture is None:
+        raise InputError("mixture: a mixture inside is not read yet: use mixing.mixture.load")
+    return mixture
+
+
+def _leaves(
+    mixture: Mixture, prefix: str, excluded: frozenset[str], licences: frozenset[str] | None
+) -> Iterator[_Leaf]:
+    """Yield the sources of a mixture and of those inside it; a licence has to be allowed by each of them."""
+    if mixture.licences is not None:
+        licences = frozenset(mixture.licences) & (licences if licences is not None else frozenset(mixture.licences))
+    for name, source in mixture.sources.items():
+        yield _Leaf(
+            prefix + name,
+            source,
+            _limits(source, excluded, licences),
+            mixture.negatives if source.negatives is None else source.negatives,
+            mixture.colormaps if source.colormaps is None else source.colormaps,
+        )
+    for name, nested in mixture.mixtures.items():
+        yield from _leaves(_inner(nested.mixture), f"{prefix}{name}.", excluded, licences)
+
+
+def _limits(source: Source, excluded: frozenset[str], licences: frozenset[str] | None) -> Limits:
     return Limits(
         tasks=None if source.tasks is None else tuple(sorted(source.tasks, key=TASKS.index)),
-        excluded=frozenset(excluded),
-        licences=None if mixture.licences is None else frozenset(mixture.licences),
+        excluded=excluded,
+        licences=licences,
         held_out_share=source.hold_out.share,
         held_out_shards=frozenset(source.hold_out.shards),
         min_side=source.where.min_side,
@@ -218,29 +159,58 @@ def _read_verdict(path: Path) -> dict[str, str]:
     return {"sha256": file_sha256(path), "verdict": str(values["verdict"])}
 
 
-def _streams(mixture: Mixture, sources: Sequence[LockedSource]) -> tuple[Stream, ...]:
-    streams = []
-    for kind, points in kind_points(mixture).items():
-        weights: list[tuple[LockedSource, str, Fraction]] = []
-        for locked in sources:
-            source = mixture.sources[locked.name]
-            for task, weight in (source.tasks or _natural_weights(locked)).items():
-                if KIND_OF[task] == kind:
-                    weights.append((locked, task, weight * source.weight))
+def _refuse_double_draws(data: Path, sources: Sequence[LockedSource]) -> None:
+    """Refuse two sources that draw the same records for one task: they would be repeated beyond what is asked."""
+    for one, other in combinations(sources, 2):
+        if (data / one.path).resolve() != (data / other.path).resolve():
+            continue
+        for task in TASKS:
+            shared = 0
+            for mine, others in zip(one.shards, other.shards):
+                if task in mine.usable and task in others.usable:
+                    flags = unpack_bits(mine.usable[task], mine.count) & unpack_bits(others.usable[task], mine.count)
+                    shared += int(flags.sum())
+            if shared:
+                raise InputError(
+                    f"mixture: sources {one.name} and {other.name} both draw {task} from the same {shared} records of "
+                    f"{one.path}: take {task} out of the tasks of one of them, or part them by `where` or `hold_out`"
+                )
+
+
+def _shares(mixture: Mixture, sources: dict[str, LockedSource], prefix: str) -> Iterator[_Share]:
+    """Yield the streams of a mixture as if it were alone, then those of the mixtures inside it, scaled."""
+    kinds, ratios = ratio_bends(mixture)
+    own: list[_Share] = []
+    for kind, bends in kinds.items():
+        weights = [
+            (prefix + name, task, weight * source.weight)
+            for name, source in mixture.sources.items()
+            for task, weight in _weights(source, sources[prefix + name]).items()
+            if KIND_OF[task] == kind
+        ]
         if not weights:
             raise InputError(f"mixture: {kind} has a ratio, but no source has a task of that kind")
         total = sum((weight for _, _, weight in weights), Fraction(0))
-        for locked, task, weight in weights:
-            share = tuple((index, str(ratio * weight / total)) for index, ratio in points.items())
-            stream = Stream(locked.name, task, kind, pool_size(locked, task), share)
-            _check_stream(mixture, locked, stream, weight / total)
-            streams.append(stream)
-    return tuple(streams)
+        own += [
+            _Share(source, task, kind, {index: ratio * weight / total for index, ratio in bends.items()}, kind)
+            for source, task, weight in weights
+        ]
+    floors = list(_floors(mixture, own, prefix))
+    raised = raise_to_floors([x.share for x in own], [x.kind for x in own], floors, mixture.examples_per_step)
+    for share, values in zip(own, raised):
+        yield _Share(share.source, share.task, share.kind, values, None if floors else share.ratio_name)
+    for name, nested in mixture.mixtures.items():
+        if any(ratios[name].values()):
+            for share in _shares(_inner(nested.mixture), sources, f"{prefix}{name}."):
+                values = multiply(share.share, ratios[name], f"mixtures.{name}")
+                yield _Share(share.source, share.task, share.kind, values, None)
 
 
-def _natural_weights(source: LockedSource) -> dict[str, Fraction]:
-    tasks = {task for shard in source.shards for task in shard.usable}
-    return {task: Fraction(pool_size(source, task)) for task in sorted(tasks, key=TASKS.index)}
+def _weights(source: Source, locked: LockedSource) -> dict[str, Fraction]:
+    if source.tasks is not None:
+        return {task: draws.weight for task, draws in source.tasks.items()}
+    tasks = {task for shard in locked.shards for task in shard.usable}
+    return {task: Fraction(pool_size(locked, task)) for task in sorted(tasks, key=TASKS.index)}
 
 
 def pool_size(source: LockedSource, task: str) -> int:
@@ -248,24 +218,58 @@ def pool_size(source: LockedSource, task: str) -> int:
     return sum(int(unpack_bits(shard.usable.get(task, "none"), shard.count).sum()) for shard in source.shards)
 
 
-def _check_stream(mixture: Mixture, source: LockedSource, stream: Stream, within: Fraction) -> None:
+def _floors(mixture: Mixture, shares: Sequence[_Share], prefix: str) -> Iterator[Floor]:
+    groups: list[tuple[str, FloorSetting, list[int], list[str]]] = []
+    for task, setting in mixture.floors.tasks.items():
+        members = [k for k, share in enumerate(shares) if share.task == task]
+        groups.append((task, setting, members, [share.task for share in shares]))
+    for name, setting in mixture.floors.sources.items():
+        members = [k for k, share in enumerate(shares) if share.source == prefix + name]
+        groups.append((name, setting, members, [share.source.removeprefix(prefix) for share in shares]))
+    for name, setting, members, known in groups:
+        if not members:
+            raise InputError(
+                f"mixture: floors: nothing is drawn of {name}; drawn are {', '.join(dict.fromkeys(known))}"
+            )
+        if setting.share is not None:
+            yield Floor(name, tuple(members), share=setting.share)
+        else:
+            yield Floor(name, tuple(members), draws=setting.draws or 0, examples=mixture.examples or 0)
+
+
+def _check_stream(
+    mixture: Mixture,
+    locked: LockedSource,
+    source: Source,
+    stream: Stream,
+    ratio_name: str | None,
+    streams: Sequence[Stream],
+) -> None:
     if stream.pool == 0:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in source.left_out.items()) or "no record serves it"
+        reasons = ", ".join(f"{count} {reason}" for reason, count in locked.left_out.items()) or "no record serves it"
         raise InputError(
-            f"mixture: source {source.name} has nothing to draw for task {stream.task} "
-            f"({source.records} records; {reasons}): take {stream.task} out of its tasks"
+            f"mixture: source {locked.name} has nothing to draw for task {stream.task} "
+            f"({locked.records} records; {reasons}): take {stream.task} out of its tasks"
         )
-    cap = mixture.sources[source.name].max_epochs
-    if cap is None or mixture.examples is None:
+    own = None if source.tasks is None else source.tasks[stream.task].max_epochs
+    cap = source.max_epochs if own is None else own
+    if cap is None:
         return
-    other = tuple((index, 1 - share) for index, share in stream.points)
-    wanted = Schedule([stream.points, other]).quota(0, mixture.examples)
+    if mixture.examples is None:
+        raise InputError(f"mixture: {stream.name} has max_epochs: give the outermost mixture `examples`, its length")
+    wanted = draws_in(dict(stream.points), mixture.examples)
     allowed = cap * stream.pool
-    if wanted > allowed:
-        mean = wanted / mixture.examples / within
-        raise InputError(
-            f"mixture: {mixture.examples} examples would draw {float(wanted):g} of {stream.name}, but {stream.pool} "
-            f"records at max_epochs {float(cap):g} give {float(allowed):g}. Possible: {stream.kind} at "
-            f"{float(mean * allowed / wanted):.4g} instead of {float(mean):.4g}, or max_epochs "
-            f"{float(wanted / stream.pool):.4g}, or examples {int(mixture.examples * allowed / wanted)}"
-        )
+    if wanted <= allowed:
+        return
+    ways = [
+        f"max_epochs {float(wanted / stream.pool):.4g}",
+        f"examples {int(mixture.examples * allowed / wanted)}",
+    ]
+    if ratio_name is not None:
+        mean = sum((draws_in(dict(x.points), mixture.examples) for x in streams if x.kind == stream.kind), Fraction(0))
+        mean /= mixture.examples
+        ways.insert(0, f"{ratio_name} at {float(mean * allowed / wanted):.4g} instead of {float(mean):.4g}")
+    raise InputError(
+        f"mixture: {mixture.examples} examples would draw {float(wanted):g} of {stream.name}, but {stream.pool} "
+        f"records at max_epochs {float(cap):g} give {float(allowed):g}. Possible: {', or '.join(ways)}"
+    )

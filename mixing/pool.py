@@ -49,8 +49,24 @@ def is_held_out(sample_key: str, share: Fraction) -> bool:
     return value < share * 2**64
 
 
-def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSource:
+def size_range(height: int, width: int) -> str:
+    """Name the range of pixels, a factor of two wide, that the shorter side of a picture is in."""
+    low = 1 << min(height, width).bit_length() - 1
+    return f"{low}-{2 * low - 1}"
+
+
+def scan_source(
+    name: str,
+    data: Path,
+    path: Path,
+    limits: Limits,
+    negatives: float = 0.1,
+    colormaps: Mapping[str, float] | None = None,
+) -> LockedSource:
     """Read the rows of a directory of shards.
+
+    Args:
+        negatives, colormaps: how its examples will be drawn; they go into the lock as they are.
 
     Raises:
         InputError: the directory is not complete, or holds both kinds of record.
@@ -62,6 +78,7 @@ def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSour
         raise InputError(f"{directory}: {len(rows)} of {dataset['shards']} shards are committed; finish the job first")
     licences: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     shards = []
     forms: set[bool] = set()
     for index, row in enumerate(rows):
@@ -75,6 +92,7 @@ def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSour
             raise InputError(f"{tar.with_suffix('.json')}: damaged facts in the row: {error}") from None
         left_out.update(reason for reason in reasons if reason is not None)
         licences.update(record["licence"] for record, reason in zip(records, reasons) if reason is None)
+        sizes.update(size_range(*record["size"]) for record, reason in zip(records, reasons) if reason is None)
         tasks = sorted({task for record in records for task in _wanted(record, limits)})
         usable = {
             task: pack_bits(np.array([r is None and task in x["tasks"] for x, r in zip(records, reasons)], bool))
@@ -95,6 +113,9 @@ def scan_source(name: str, data: Path, path: Path, limits: Limits) -> LockedSour
         records=sum(row.count for row in rows),
         licences=dict(sorted(licences.items())),
         left_out=dict(sorted(left_out.items())),
+        sizes=dict(sorted(sizes.items())),
+        negatives=negatives,
+        colormaps=None if colormaps is None else dict(colormaps),
         shards=tuple(shards),
     )
 

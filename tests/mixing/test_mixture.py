@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.sample import InputError
-from mixing.lock import diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
-from mixing.mixture import Mixture, kind_points, load, lock_mixture
+from mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
+from mixing.mixture import Mixture, load, lock_mixture
+from mixing.mixture_file import ratio_bends
 from mixing.pool import is_held_out
 from mixing.reader import held_out
+from mixing.shares import Floor, raise_to_floors
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
 
@@ -24,7 +26,7 @@ def read(tmp_path: Path, text: str, *overrides: str) -> Mixture:
 
 def test_numbers_are_taken_as_written(tmp_path: Path) -> None:
     mixture = read(tmp_path, MIXTURE.replace("0.05", '"1/3"').replace("0.3", "0.1"))
-    assert kind_points(mixture) == {
+    assert ratio_bends(mixture)[0] == {
         "generation": {0: Fraction(17, 30)},
         "editing": {0: Fraction(1, 10)},
         "vision": {0: Fraction(1, 3)},
@@ -120,6 +122,180 @@ def test_a_cap_on_repetition_says_what_would_be_possible(tmp_path: Path) -> None
         lock_text(tmp_path, text + "examples: 2400\n")
     assert "generation at 0.5 instead of 0.65, or max_epochs 65, or examples 1846" in str(caught.value)
     lock_text(tmp_path, text + "examples: 1846\n")
+
+
+def test_a_task_may_have_a_cap_of_its_own(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    text = MIXTURE.replace("depth: 2", "depth: {weight: 2, max_epochs: 2}") + "examples: 2400\n"
+    with pytest.raises(InputError, match="would draw 60 of renders/depth, but 24 records at max_epochs 2 give 48"):
+        lock_text(tmp_path, text)
+    relaxed = lock_text(tmp_path, text.replace("max_epochs: 2", "max_epochs: 2.5"))
+    assert relaxed.streams == lock_text(tmp_path).streams
+    with pytest.raises(InputError, match="max_epochs needs `examples`"):
+        lock_text(tmp_path, text.replace("examples: 2400", ""))
+
+
+def shares_of(lock: Lock) -> dict[str, Fraction]:
+    return {stream.name: Fraction(stream.share[0][1]) for stream in lock.streams}
+
+
+def test_floors_raise_a_task_and_the_others_of_its_kind_make_room(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    shares = shares_of(lock_text(tmp_path, MIXTURE + "floors: {tasks: {referring: 0.02}}\n"))
+    assert shares["renders/referring"] == Fraction(2, 100)
+    assert shares["renders/depth"] == 2 * shares["renders/normals"] == Fraction(2, 100)
+    assert shares["renders/generate"] == Fraction(65, 100)
+    untouched = lock_text(tmp_path, MIXTURE + "floors: {tasks: {referring: 0.01}}\n")
+    assert shares_of(untouched) == shares_of(lock_text(tmp_path))
+
+
+def test_a_floor_of_a_source_is_over_all_its_tasks(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    write_raw(tmp_path / "few")
+    text = (
+        MIXTURE
+        + """  few:
+    path: few
+    weight: 0.001
+    tasks: {generate: 1, depth: 1}
+floors: {sources: {few: 0.1}}
+"""
+    )
+    lock = lock_text(tmp_path, text)
+    shares = shares_of(lock)
+    assert shares["few/generate"] + shares["few/depth"] >= Fraction(1, 10)
+    assert sum(shares.values()) == 1
+    assert sum(share for name, share in shares.items() if name.endswith("/generate")) == Fraction(65, 100)
+
+
+def test_a_floor_in_draws_is_met_under_a_ramp(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    text = MIXTURE.replace("vision: 0.05", "vision: [[0, 0], [1000, 0.1]]") + "examples: 2000\n"
+    lock = lock_text(tmp_path, text + "floors: {tasks: {referring: {draws: 100}}}\n")
+    number = [stream.task for stream in lock.streams].index("referring")
+    assert lock.schedule().quota(number, 2000) == 100
+    assert lock.schedule().counts(2000)[number] in (99, 100, 101)
+
+
+@pytest.mark.parametrize(
+    ("floors", "message"),
+    [
+        ("tasks: {depth: 0.04, referring: 0.02}", r"need 0.06 of all .*vision has 0.05.*vision at 0.06.*depth 0.0333"),
+        ("tasks: {semantic: 0.01}", "nothing is drawn of semantic; drawn are generate, edit, depth"),
+        ("sources: {render: 0.01}", "nothing is drawn of render; drawn are renders"),
+        ("tasks: {depth: {draws: 5}}", "a floor in draws needs `examples`"),
+        ("tasks: {depth: {share: 0.1, draws: 5}}", "write a share, or"),
+    ],
+)
+def test_impossible_floors_say_what_would_be_possible(tmp_path: Path, floors: str, message: str) -> None:
+    write_raw(tmp_path / "raw")
+    with pytest.raises(InputError, match=message):
+        lock_text(tmp_path, MIXTURE + f"floors: {{{floors}}}\n")
+
+
+def test_a_floor_where_a_ramp_begins_at_nothing_is_refused(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    text = MIXTURE.replace("vision: 0.05", "vision: [[0, 0], [1000, 0.1]]")
+    with pytest.raises(InputError, match=r"depth has a floor of 0.01, but no share at step 0"):
+        lock_text(tmp_path, text + "floors: {tasks: {depth: 0.01}}\n")
+
+
+@settings(deadline=None)
+@given(st.data())
+def test_floors_hold_and_kinds_keep_their_ratios(data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(1, 1000), min_size=2, max_size=6))
+    kinds = data.draw(st.lists(st.sampled_from("ab"), min_size=len(weights), max_size=len(weights)))
+    shares = [{0: Fraction(weight, sum(weights))} for weight in weights]
+    parts = data.draw(st.lists(st.fractions(0, 1), min_size=len(weights), max_size=len(weights)))
+    floors = [Floor(str(k), (k,), share=part / len(weights)) for k, part in enumerate(parts)]
+    of_kind = lambda values, kind: sum(v for v, other in zip(values, kinds) if other == kind)
+    fits = all(of_kind([f.share for f in floors], kind) <= of_kind([s[0] for s in shares], kind) for kind in kinds)
+    if not fits:
+        with pytest.raises(InputError, match="Possible"):
+            raise_to_floors(shares, kinds, floors, 1)
+        return
+    raised = [share[0] for share in raise_to_floors(shares, kinds, floors, 1)]
+    assert all(share >= (floor.share or 0) for share, floor in zip(raised, floors))
+    assert all(of_kind(raised, kind) == of_kind([s[0] for s in shares], kind) for kind in kinds)
+
+
+NESTED = """
+ratios: {vision: 0.01}
+sources:
+  tuned:
+    path: tuned
+    tasks: {depth: 1}
+mixtures:
+  base: {file: base.yaml, ratio: rest}
+"""
+
+
+def write_nested(tmp_path: Path, inner: str = MIXTURE) -> None:
+    write_raw(tmp_path / "raw")
+    write_raw(tmp_path / "tuned")
+    (tmp_path / "base.yaml").write_text(inner)
+
+
+def test_a_mixture_inside_keeps_its_shares_times_its_ratio(tmp_path: Path) -> None:
+    write_nested(tmp_path)
+    lock = lock_text(tmp_path, NESTED)
+    inner = {f"base.{name}": share * Fraction(99, 100) for name, share in shares_of(lock_text(tmp_path)).items()}
+    assert shares_of(lock_text(tmp_path, NESTED)) == {"tuned/depth": Fraction(1, 100), **inner}
+    (tmp_path / "base.yaml").write_text(MIXTURE.replace("0.05", "0.06"))
+    assert lock_text(tmp_path, NESTED).mixture_digest != lock.mixture_digest
+
+
+def test_a_ramp_outside_or_inside_is_exact_and_both_at_once_are_refused(tmp_path: Path) -> None:
+    write_nested(tmp_path)
+    ramp = NESTED.replace("vision: 0.01", "vision: [[0, 0], [400, 0.1]]")
+    lock = lock_text(tmp_path, ramp)
+    edits = next(stream for stream in lock.streams if stream.task == "edit")
+    assert edits.share == ((0, "3/10"), (400, "27/100"))
+    (tmp_path / "base.yaml").write_text(MIXTURE.replace("vision: 0.05", "vision: [[100, 0], [500, 0.05]]"))
+    assert lock_text(tmp_path, NESTED).schedule().size == 6
+    with pytest.raises(InputError, match=r"from example 100 to 400 both the ratio of mixtures.base and ratios inside"):
+        lock_text(tmp_path, ramp)
+
+
+def test_the_limits_of_a_mixture_inside_hold(tmp_path: Path) -> None:
+    write_nested(tmp_path, MIXTURE + "licences: [MIT]\n")
+    with pytest.raises(InputError, match=r"source base.renders .*24 licence not allowed"):
+        lock_text(tmp_path, NESTED)
+    (tmp_path / "exclude.json").write_text(json.dumps({"keys": ["scene-0-3"]}))
+    (tmp_path / "base.yaml").write_text(MIXTURE + "exclude: [exclude.json]\nnegatives: 0.5\n")
+    lock = lock_text(tmp_path, NESTED)
+    assert [source.left_out for source in lock.sources] == [{"excluded": 1}] * 2
+    assert {source.name: source.negatives for source in lock.sources} == {"tuned": 0.1, "base.renders": 0.5}
+
+
+def test_a_mixture_that_contains_itself_is_refused(tmp_path: Path) -> None:
+    write_nested(tmp_path, NESTED.replace("base.yaml", "mixture.yaml"))
+    with pytest.raises(InputError, match=r"contains itself: .*mixture.yaml -> .*base.yaml -> .*mixture.yaml"):
+        lock_text(tmp_path, NESTED)
+
+
+def test_the_same_records_for_one_task_by_two_ways_are_refused(tmp_path: Path) -> None:
+    write_nested(tmp_path)
+    with pytest.raises(InputError, match=r"tuned and base.renders both draw depth from the same 24 records of raw"):
+        lock_text(tmp_path, NESTED.replace("path: tuned", "path: raw"))
+    (tmp_path / "base.yaml").write_text(MIXTURE.replace("path: raw", "path: raw\n    hold_out: {shards: [2]}"))
+    with pytest.raises(InputError, match="the same 16 records"):
+        lock_text(tmp_path, NESTED.replace("path: tuned", "path: raw"))
+    parted = NESTED.replace("path: tuned", "path: raw\n    hold_out: {shards: [0, 1]}")
+    assert lock_text(tmp_path, parted).streams[0].pool == 8
+
+
+def test_colour_maps_and_negatives_are_set_by_mixture_or_source(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    text = MIXTURE.replace("path: raw", "path: raw\n    negatives: 0") + "colormaps: {turbo: 0.25, grey: 0.5}\n"
+    source = lock_text(tmp_path, text).sources[0]
+    assert (source.negatives, source.colormaps) == (0, {"turbo": 0.25, "grey": 0.5})
+    for change, message in (
+        (("turbo", "jet"), "no colour map jet; there are plasma"),
+        (("0.5", "0.9"), "add up to 1.15"),
+    ):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path, text.replace(*change))
 
 
 def test_a_lock_knows_when_it_or_its_shards_changed(tmp_path: Path) -> None:
