@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 from encoders.sample import InputError
 from mixing.deal import Dealer
 from mixing.lock import Lock
+from mixing.open_shards import Reading
 from mixing.reader import Ledger, MixtureItem, MixtureReader
 
 STREAM_STATE_SCHEMA = "cavendish-stream/1"
@@ -23,15 +25,24 @@ class MixtureDataset(Dataset[MixtureItem]):
 
     Args:
         lock: the locked mixture.
-        data: folder that the paths of the lock are relative to.
+        data: folder, or fsspec URL of one, that the paths of the lock are relative to.
         size: side of the pictures in pixels.
+        reading: threads, cache, what to do about damage.
 
     Raises:
         InputError: a shard is not the one that was locked, or too many records are damaged.
     """
 
-    def __init__(self, lock: Lock, data: Path, size: int, start: int = 0, count: int | None = None) -> None:
-        self.reader = MixtureReader(lock, data, size)
+    def __init__(
+        self,
+        lock: Lock,
+        data: Path | str,
+        size: int,
+        start: int = 0,
+        count: int | None = None,
+        reading: Reading | None = None,
+    ) -> None:
+        self.reader = MixtureReader(lock, data, size, reading)
         self.start = start
         self.count = count
 
@@ -54,7 +65,7 @@ class MixtureDataset(Dataset[MixtureItem]):
         return self.reader.item(index)
 
     def __iter__(self) -> Iterator[MixtureItem]:
-        return (self.reader.item(index) for index in self.indices)
+        return self.reader.items(self.indices)
 
 
 class MixtureStream(IterableDataset[MixtureItem]):
@@ -78,22 +89,37 @@ class MixtureStream(IterableDataset[MixtureItem]):
     """
 
     def __init__(
-        self, lock: Lock, data: Path, size: int, rank: int = 0, world: int = 1, batch: int = 1, start: int = 0
+        self,
+        lock: Lock,
+        data: Path | str,
+        size: int,
+        rank: int = 0,
+        world: int = 1,
+        batch: int = 1,
+        start: int = 0,
+        reading: Reading | None = None,
     ) -> None:
-        self.reader = MixtureReader(lock, data, size)
+        self.reader = MixtureReader(lock, data, size, reading)
         self._batch = batch
         self._taken = 0  # elements of this rank that are behind us, those of other workers included
         self._origin = 0  # where the workers' turns are counted from
-        self._dealer = Dealer(self.reader.schedule, rank, world, start)
+        self._dealer = Dealer(lock.schedule(), rank, world, start)
 
     def __iter__(self) -> Iterator[MixtureItem]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        for index in self._dealer:
-            mine = (self._taken - self._origin) // self._batch % workers == worker
-            self._taken += 1
-            if mine:
-                yield self.reader.item(index)
+        ahead = copy.deepcopy(self._dealer)  # may be read further than this stream has come
+        mine = (
+            index
+            for turn, index in enumerate(ahead, self._taken - self._origin)
+            if turn // self._batch % workers == worker
+        )
+        for item in self.reader.items(mine):
+            index = -1
+            while index != item.index:
+                index = next(self._dealer)
+                self._taken += 1
+            yield item
 
     def advance(self, count: int) -> None:
         """Move on by `count` elements without reading them.

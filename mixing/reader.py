@@ -5,13 +5,17 @@ No torch here: `mixing.loader` puts this behind torch's interfaces.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+import contextlib
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +23,20 @@ from numpy.typing import NDArray
 from encoders.sample import Example, InputError, Rejection, Sample
 from mixing.draw import draw_example, parse_sample_for, parts_of
 from mixing.lock import Kind, Lock, LockedShard, LockedSource, Stream, unpack_bits
+from mixing.open_shards import (
+    OPEN_SHARDS,
+    ChangedShard,
+    MissingShard,
+    OpenShard,
+    Reading,
+    Recent,
+    Shards,
+)
 from mixing.permutation import LocalOrder
 from mixing.records import parse_example, parse_sample
-from mixing.shards import Row, read_parts, read_row
-from mixing.storage import file_sha256
+from mixing.remote import Unreachable, is_url
 
 BLOCK = 4096  # indices scheduled at a time: 1.5 ms, once per block
-OPEN_SHARDS = 128  # rows and files kept open; an order of records touches about so many shards at a time
 _ATTEMPTS = 16  # records tried for one draw before the run stops
 _MIN_DRAWS = 200  # draws before the share of damaged records can stop a run
 DAMAGED, UNFIT = "damaged: ", "unfit: "  # how the reasons of replacements begin
@@ -80,28 +91,6 @@ class Ledger:
             )
 
 
-Value = TypeVar("Value")
-
-
-class _Cache(Generic[Value]):
-    """The most recently used values, at most `size`; `drop` is told which leaves."""
-
-    def __init__(self, size: int, make: Callable[[Any], Value], drop: Callable[[Value], None] | None = None) -> None:
-        self._size, self._make, self._drop = size, make, drop
-        self._values: OrderedDict[Any, Value] = OrderedDict()
-
-    def __call__(self, key: Any) -> Value:
-        if key in self._values:
-            self._values.move_to_end(key)
-            return self._values[key]
-        value = self._values[key] = self._make(key)
-        if len(self._values) > self._size:
-            _, oldest = self._values.popitem(last=False)
-            if self._drop is not None:
-                self._drop(oldest)
-        return value
-
-
 class _Pool:
     """The records of a source that may be drawn for a task, numbered through all shards."""
 
@@ -124,76 +113,144 @@ class _Pool:
         return shard, int(np.flatnonzero(self._flags(self._shards[shard]))[number - before])
 
 
-@dataclass(frozen=True)
-class _OpenShard:
-    file: BinaryIO
-    row: Row
-    keys: tuple[str, ...]
-
-
 class MixtureReader:
     """Reads items of a locked mixture at any index.
 
     Args:
         lock: what to read.
-        data: folder that the paths of the lock are relative to.
+        data: folder, or fsspec URL of one, that the paths of the lock are relative to.
         size: side of the pictures in pixels.
+        reading: how; see `Reading`.
 
     Raises:
         InputError: a shard is not the one that was locked, a draw finds no usable record, or too many are replaced.
     """
 
-    def __init__(self, lock: Lock, data: Path, size: int) -> None:
+    def __init__(self, lock: Lock, data: Path | str, size: int, reading: Reading | None = None) -> None:
         self.lock = lock
         self.data = data
         self.size = size
+        self.reading = Reading() if reading is None else reading
         self.ledger = Ledger()
         self.schedule = lock.schedule()
+        self.shards = Shards(data, self.reading)
         self._max_bad = Fraction(lock.max_bad)
+        self._sources = {source.name: source for source in lock.sources}
+        self._remote = is_url(data) or any(is_url(source.path) for source in lock.sources)
         self._open_caches()
 
     def _open_caches(self) -> None:
-        self._block = _Cache(8, lambda number: self.schedule.draws(number * BLOCK, BLOCK))
-        self._pool = _Cache(len(self.lock.streams), self._make_pool)
-        self._shard = _Cache(OPEN_SHARDS, self._open_shard, lambda shard: shard.file.close())
-        self._order = lru_cache(maxsize=4 * len(self.lock.streams))(self._make_order)
+        self._process = os.getpid()
+        self._planning = threading.Lock()
+        self._block: Recent[int, Any] = Recent(8, lambda number: self.schedule.draws(number * BLOCK, BLOCK))
+        self._pool = Recent(len(self.lock.streams), self._make_pool)
+        self._order = Recent(4 * len(self.lock.streams), self._make_order)
+        self._shard = Recent(OPEN_SHARDS, self._open_shard)
+        self._fetchers: ThreadPoolExecutor | None = None
+        self._fetched_to = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"lock": self.lock, "data": self.data, "size": self.size}
+        return {"lock": self.lock, "data": self.data, "size": self.size, "reading": self.reading}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # caches and open files stay with their process
 
     def draw(self, index: int) -> tuple[Stream, int]:
         """Return the stream that index draws from, and which draw of that stream it is."""
-        number, at = divmod(index, BLOCK)
-        streams, ordinals = self._block(number)
-        return self.lock.streams[int(streams[at])], int(ordinals[at])
+        with self._planning:
+            number, at = divmod(index, BLOCK)
+            streams, ordinals = self._block(number)
+            return self.lock.streams[int(streams[at])], int(ordinals[at])
 
-    def record(self, stream: Stream, ordinal: int, attempt: int = 0) -> tuple[int, str]:
-        """Return the shard number and the key that draw `ordinal` of a stream takes; later attempts go on from it.
+    def _locate(self, stream: Stream, ordinal: int, attempt: int) -> tuple[int, int]:
+        """Return the shard, and the place in it, of what a draw takes; later attempts go on from it.
 
         A stream deals its whole pool, shuffled anew, before any record comes again.
         """
         epoch, at = divmod(ordinal, stream.pool)
-        number = self._order(stream, epoch)[(at + attempt) % stream.pool]
-        shard, place = self._pool(stream).locate(number)
-        return shard, self._shard((stream.source, shard)).keys[place]
+        with self._planning:
+            return self._pool(stream).locate(self._order((stream, epoch))[(at + attempt) % stream.pool])
+
+    def record(self, stream: Stream, ordinal: int, attempt: int = 0) -> tuple[int, str]:
+        """Return the shard number and the key that draw `ordinal` of a stream takes; later attempts go on from it."""
+        shard, place = self._locate(stream, ordinal, attempt)
+        return shard, self._shard((stream.source, shard)).index.keys[place]
 
     def item(self, index: int) -> MixtureItem:
         """Return item `index`.
 
         A record that is damaged or cannot serve is replaced by the next of the same stream, and counted.
         """
+        if self._process != os.getpid():
+            self._open_caches()  # of the process this one was forked from
+        if self._remote and self.reading.ahead:
+            first = max(index + 1, min(self._fetched_to, index + self.reading.ahead))
+            for near in range(first, index + 1 + self.reading.ahead):
+                self._fetch_ahead(near)
+            self._fetched_to = index + 1 + self.reading.ahead
+        return self._count(self._make(index))
+
+    def items(self, indices: Iterable[int]) -> Iterator[MixtureItem]:
+        """Yield the items of `indices` in this order; made ahead by threads, and fetched ahead, as `reading` says."""
+        if self._process != os.getpid():
+            self._open_caches()
+        left = iter(indices)
+        near: deque[int] = deque()  # to be fetched, or being fetched
+        making: deque[Future[tuple[MixtureItem, Stream]]] = deque()
+        threads = self.reading.threads
+        ahead = self.reading.ahead if self._remote else 0
+        with ThreadPoolExecutor(threads or 1, "make") as pool:
+            try:
+                while True:
+                    for index in itertools.islice(left, max(0, ahead + 1 - len(near))):
+                        near.append(index)
+                        if ahead:
+                            self._fetch_ahead(index)
+                    while threads and near and len(making) < 2 * threads:
+                        making.append(pool.submit(self._make, near.popleft()))
+                    if making:
+                        yield self._count(making.popleft().result())
+                    elif near:
+                        yield self._count(self._make(near.popleft()))
+                    else:
+                        return
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch_ahead(self, index: int) -> None:
+        if self._fetchers is None:
+            self._fetchers = ThreadPoolExecutor(self.reading.fetches, "fetch")
+        self._fetchers.submit(self._fetch, index)
+
+    def _fetch(self, index: int) -> None:
+        """Bring the bytes of an item near; what goes wrong is said when the item is read."""
+        with contextlib.suppress(InputError):
+            stream, ordinal = self.draw(index)
+            shard, place = self._locate(stream, ordinal, 0)
+            self._shard((stream.source, shard)).fetch(place, self._parts_of(stream))
+
+    def _parts_of(self, stream: Stream) -> tuple[str, ...] | None:
+        return None if self._sources[stream.source].form == "instructions" else parts_of(stream.task)
+
+    def _count(self, made: tuple[MixtureItem, Stream]) -> MixtureItem:
+        item, stream = made
+        self.ledger.count(stream.name, item.replaced, self._max_bad)
+        return item
+
+    def _make(self, index: int) -> tuple[MixtureItem, Stream]:
         if index < 0:
             raise IndexError(f"index {index}: a mixture starts at 0")
         stream, ordinal = self.draw(index)
         replaced: list[Rejection] = []
         for attempt in range(min(_ATTEMPTS, stream.pool)):
-            shard, key = self.record(stream, ordinal, attempt)
+            shard, place = self._locate(stream, ordinal, attempt)
+            key = f"{self._sources[stream.source].shards[shard].name}#{place}"
             try:
-                record = self._read(stream, shard, key)
+                opened = self._shard((stream.source, shard))
+                key = opened.index.keys[place]
+                record = self._read(stream, opened, place)
             except InputError as error:
+                self._may_replace(error)
                 replaced.append(Rejection(key, f"{DAMAGED}{error}"))
                 continue
             try:
@@ -201,55 +258,54 @@ class MixtureReader:
             except InputError as error:
                 replaced.append(Rejection(key, f"{UNFIT}{error}"))
                 continue
-            self.ledger.count(stream.name, tuple(replaced), self._max_bad)
-            return MixtureItem(example, stream.source, stream.kind, index, tuple(replaced))
+            return MixtureItem(example, stream.source, stream.kind, index, tuple(replaced)), stream
         raise InputError(
             f"{stream.name}: {len(replaced)} records in a row could not be used at index {index}; "
             f"the last: {replaced[-1].key}: {replaced[-1].reason}"
         )
 
-    def _read(self, stream: Stream, shard: int, key: str) -> Sample | Example:
-        opened = self._shard((stream.source, shard))
-        if self.lock.source(stream.source).form == "instructions":
-            return parse_example(key, read_parts(opened.file, opened.row, key))
-        return parse_sample_for(stream.task, key, read_parts(opened.file, opened.row, key, parts_of(stream.task)))
+    def _may_replace(self, error: InputError) -> None:
+        """Raise `error` again when the record it is about may not be replaced."""
+        if isinstance(error, MissingShard):
+            if self.reading.on_damage != "replace_shards":
+                raise error
+        elif isinstance(error, Unreachable | ChangedShard) or self.reading.on_damage == "stop":
+            raise error
+
+    def _read(self, stream: Stream, opened: OpenShard, place: int) -> Sample | Example:
+        key, parts = opened.index.keys[place], opened.parts(place, self._parts_of(stream))
+        if self._sources[stream.source].form == "instructions":
+            return parse_example(key, parts)
+        return parse_sample_for(stream.task, key, parts)
 
     def _encode(self, record: Sample | Example, stream: Stream, epoch: int) -> Example:
         if isinstance(record, Sample):
-            return draw_example(record, stream.task, self.lock.seed, epoch, self.size, self.lock.negatives)
+            source = self.lock.source(stream.source)
+            settings = source.negatives, source.colormaps
+            return draw_example(record, stream.task, self.lock.seed, epoch, self.size, *settings)
         height, width = record.target.shape[:2]
         if (height, width) != (self.size, self.size):
             raise InputError(f"frozen at {width}x{height} pixels, the run is at {self.size}x{self.size}")
         return record
 
     def _make_pool(self, stream: Stream) -> _Pool:
-        pool = _Pool(self.lock.source(stream.source), stream.task)
+        pool = _Pool(self._sources[stream.source], stream.task)
         if pool.size != stream.pool:
             raise InputError(f"{stream.name}: the lock says {stream.pool} records, its shards have {pool.size}")
         return pool
 
-    def _make_order(self, stream: Stream, epoch: int) -> LocalOrder:
+    def _make_order(self, of: tuple[Stream, int]) -> LocalOrder:
+        stream, epoch = of
         return LocalOrder(stream.pool, (self.lock.seed, stream.name, epoch))
 
-    def _open_shard(self, at: tuple[str, int]) -> _OpenShard:
-        source = self.lock.source(at[0])
-        locked = source.shards[at[1]]
-        tar = self.data / source.path / locked.name
-        try:
-            if file_sha256(tar.with_suffix(".json")) != locked.row_sha256 or tar.stat().st_size != locked.bytes:
-                raise ChangedShard(f"{tar}: changed since the mixture was locked; lock it again")
-            row = read_row(tar.with_suffix(".json"))
-            return _OpenShard(tar.open("rb"), row, tuple(sorted(row.samples)))
-        except FileNotFoundError as error:
-            raise ChangedShard(f"{error.filename}: not there, but the lock names it") from None
+    def _open_shard(self, at: tuple[str, int]) -> OpenShard:
+        source = self._sources[at[0]]
+        return self.shards.open(source.path, source.shards[at[1]])
 
 
-class ChangedShard(InputError):
-    """A shard is not the one that was locked: no record of it may be replaced quietly."""
-
-
-def held_out(lock: Lock, data: Path) -> Iterator[Sample]:
+def held_out(lock: Lock, data: Path | str, reading: Reading | None = None) -> Iterator[Sample]:
     """Yield the samples that the mixture's raw sources keep for evaluation, each once, in the order of the lock."""
+    shards = Shards(data, Reading() if reading is None else reading)
     seen: set[str] = set()
     for source in lock.sources:
         if source.form != "raw":
@@ -258,10 +314,9 @@ def held_out(lock: Lock, data: Path) -> Iterator[Sample]:
             flags = unpack_bits(shard.held_out, shard.count)
             if not flags.any():
                 continue
-            tar = data / source.path / shard.name
-            row = read_row(tar.with_suffix(".json"))
-            with tar.open("rb") as file:
-                for key in np.array(sorted(row.samples))[flags]:
-                    if key not in seen:
-                        seen.add(str(key))
-                        yield parse_sample(str(key), read_parts(file, row, str(key)))
+            opened = shards.open(source.path, shard)
+            for place in np.flatnonzero(flags).tolist():
+                key = opened.index.keys[place]
+                if key not in seen:
+                    seen.add(key)
+                    yield parse_sample(key, opened.parts(place))
