@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
+from torchdata.stateful_dataloader import StatefulDataLoader
 
 from encoders.sample import Example, InputError
 from mixing.draw import draw_example, parse_sample_for
@@ -263,3 +264,22 @@ def test_a_place_in_the_stream_can_be_resumed_with_another_number_of_workers(tmp
     resumed.load_state_dict(json.loads(json.dumps(place.state_dict())))
     loader = DataLoader(resumed, batch_size=4, num_workers=2, collate_fn=as_is)
     assert [facts(item) for items in take(loader, 7) for item in items] == whole[12:]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_stateful_dataloader_of_torchdata_resumes_exactly_in_the_middle_of_a_pass(tmp_path: Path, workers: int) -> None:
+    write_raw(tmp_path / "raw")
+    lock = lock_text(tmp_path)
+
+    def loader() -> StatefulDataLoader[MixtureItem]:
+        stream = MixtureStream(lock, tmp_path, 16, 1, 2, batch=3)
+        return StatefulDataLoader(stream, batch_size=3, num_workers=workers, collate_fn=as_is)
+
+    alone = [facts(item) for item in take(MixtureStream(lock, tmp_path, 16, 1, 2), 42)]
+    before = loader()
+    first = take(before, 5)
+    state = pickle.loads(pickle.dumps(before.state_dict()))
+    after = loader()
+    after.load_state_dict(state)
+    rest = take(after, 9)
+    assert [facts(item) for items in (*first, *rest) for item in items] == alone
