@@ -246,13 +246,13 @@ def map_sha256(name: str) -> str:
     return hashlib.sha256(map_path(name).read_bytes()).hexdigest()
 
 
-def licences_of(recipe: Recipe) -> tuple[str, list[dict[str, str]]]:
+def licences_of(recipe: Recipe, further: str = "") -> tuple[str, list[dict[str, str]]]:
     """Return the licence a picture of this scene may be used under, and its models and maps with author and sha256.
 
     CC-BY models make the picture CC-BY; without any it is CC0-1.0. Other licences of a user's own files are all named,
-    joined by AND.
+    joined by AND. `further` is a model that an edit brought in ("": none).
     """
-    names = sorted({thing.model for thing in recipe.things if thing.model})
+    names = sorted({*(thing.model for thing in recipe.things), further} - {""})
     credits = [_model_credit(name) for name in names]
     if recipe.sky.kind == "map":
         credits.append(_map_credit(recipe.sky.name))

@@ -1,90 +1,287 @@
-"""Edit pairs: the same scene a second time with one change, and the instruction that asks for it."""
+"""Edit pairs: the same scene a second time with one change, and an instruction that is true of it and of nothing else.
+
+Each kind of edit proposes a change that words can single out, checks it with the ray cast before anything is painted,
+and looks at the painted picture afterwards. A change that fails is dropped, and the next kind is tried.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
 from encoders.palettes import color_word
 from encoders.sample import Edit, Instance, UInt8Image
-from render.facts import PEOPLE, edit_instruction, name_uniquely
-from render.layout import PAINTS
+from render.facts import (
+    PEOPLE,
+    counted,
+    find_instances,
+    move_instruction,
+    name_uniquely,
+    recolor_instruction,
+    remove_instruction,
+    replace_instruction,
+)
+from render.layout import PAINTS, model
 from render.meshes import Placed, largest_slot, place
-from render.passes import Truth, cast_scene
+from render.passes import Truth
+from render.placing import beside, is_free, on_top_of, rests
 from render.recipe import Recipe
 
-Draw = Callable[[Sequence[Placed], Truth], UInt8Image]
-"""Paints a changed scene the way the first picture was painted: same light, exposure and after-effects."""
-
-MIN_REMOVAL_CHANGE = 12.0
-"""Mean change, of 255, of the pixels where a thing was."""
+EditKind = Literal["recolor", "remove", "move", "replace"]
+Rng = np.random.Generator
+MIN_CHANGE = 12.0
+"""Mean change, of 255, of the pixels where a thing was, and of those where it is now."""
+MIN_SHARE = 0.01
+"""Part of the picture that a thing to be edited covers."""
 RECOLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
+PLACES = 6
+"""Changes of one kind that are looked at by ray cast before the kind is given up."""
+STAND_INS = {
+    "room": ("chair", "stool", "armchair", "floor_item", "floor_plant", "low_storage", "high_storage", "floor_lamp"),
+    "outdoor": ("street_item", "vehicle", "person"),
+}
+"""Roles of what may stand in for something on the floor or ground; on tops it is table items."""
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A finished picture and what it takes to make another of the changed scene.
+
+    Args:
+        cast: scene -> labels, through the same lens; draw: scene and labels -> picture, in the same light.
+        palette: role -> models that may take a thing's place.
+    """
+
+    recipe: Recipe
+    scene: Sequence[Placed]
+    truth: Truth
+    instances: Sequence[Instance]
+    image: UInt8Image
+    cast: Callable[[Sequence[Placed]], Truth]
+    draw: Callable[[Sequence[Placed], Truth], UInt8Image]
+    palette: Mapping[str, Sequence[str]]
+
+    def placed(self, instance: Instance) -> Placed:
+        """Return the thing of an instance."""
+        return next(placed for placed in self.scene if placed.thing.id == instance.id)
+
+    def without(self, instance: Instance) -> list[Placed]:
+        """Return the scene but for one thing."""
+        return [placed for placed in self.scene if placed.thing.id != instance.id]
+
+
+@dataclass(frozen=True)
+class Done:
+    """An edit, the changed thing as the new picture shows it (None: gone), and the model it brought in, if any."""
+
+    edit: Edit
+    after: Instance | None
+    model: str = ""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A thing that could be edited: its instance, the words that single it out, and its place in the scene."""
+    """A thing that could be edited, and the words that single it out."""
 
     instance: Instance
     words: str
-    number: int
 
 
-def make_edit(
-    recipe: Recipe, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance], image: UInt8Image,
-    draw: Draw, rng: np.random.Generator,
-) -> Edit | None:  # fmt: skip
-    """Recolour or remove one clearly visible thing that words can single out; None when the scene offers none.
-
-    A recoloured thing must read as the colour asked for, a removed one must have changed its pixels; there are two
-    tries, of one kind each.
-    """
-    kinds = ["recolor", "remove"] if rng.random() < 0.6 else ["remove", "recolor"]
-    for kind in kinds:
-        candidates = find_candidates(kind, scene, truth, instances)
-        if not candidates:
-            continue
-        chosen = candidates[rng.integers(len(candidates))]
-        before, thing, after = scene[: chosen.number], scene[chosen.number], scene[chosen.number + 1 :]
-        mask = truth.instance_ids == chosen.instance.id
-        color = ""
-        if kind == "recolor":
-            color = str(rng.choice([word for word in RECOLORS if word != chosen.instance.attributes.get("color")]))
-            changed = [*before, place(replace(thing.thing, paint=PAINTS[color])), *after]
-            edited = draw(changed, truth)
-            done = color_word(edited[mask]) == color
-        else:
-            changed = [*before, *after]
-            edited = draw(changed, cast_scene(changed, recipe.camera))
-            done = np.abs(edited[mask].astype(int) - image[mask]).mean() >= MIN_REMOVAL_CHANGE
-        if done:
-            return Edit(kind, edit_instruction(kind, chosen.words, color, rng), chosen.instance.id, edited)
+def make_edit(shot: Shot, weights: Mapping[EditKind, float], rng: Rng) -> Done | None:
+    """Make one edit, of the first kind drawn by `weights` that works out; None when the scene offers none."""
+    kinds = [kind for kind in weights if weights[kind] > 0]
+    chances = np.array([weights[kind] for kind in kinds])
+    makers = {"recolor": _recolor, "remove": _remove, "move": _move, "replace": _replace}
+    for number in rng.choice(len(kinds), len(kinds), replace=False, p=chances / chances.sum()):
+        done = makers[kinds[number]](shot, rng)
+        if done is not None:
+            return done
     return None
 
 
-def find_candidates(kind: str, scene: Sequence[Placed], truth: Truth, instances: Sequence[Instance]) -> list[Candidate]:
-    """List the things that can be recoloured, or removed: clearly visible, singled out by words, carrying nothing."""
-    number_of = {placed.thing.id: number for number, placed in enumerate(scene)}
-    carried = {placed.thing.rests_on for placed in scene}
+def find_candidates(shot: Shot) -> list[Candidate]:
+    """List the things that are clearly visible and singled out by words."""
     found = []
-    for instance in instances:
-        words = name_uniquely(instance, instances)
-        clear = instance.visible_pixels > 0.01 * truth.instance_ids.size and (instance.visible_fraction or 0) > 0.55
-        if not instance.is_thing or words is None or not clear:
-            continue
-        number = number_of[instance.id]
-        if kind == "recolor":
-            fits = instance.category not in PEOPLE and _painted_share(scene[number], truth) > 0.6
-        else:
-            fits = instance.id not in carried
-        if fits:
-            found.append(Candidate(instance, words, number))
+    for instance in shot.instances:
+        words = name_uniquely(instance, shot.instances)
+        clear = instance.visible_pixels > MIN_SHARE * shot.truth.instance_ids.size
+        if instance.is_thing and words is not None and clear and (instance.visible_fraction or 0) > 0.55:
+            found.append(Candidate(instance, words))
     return found
 
 
-def _painted_share(placed: Placed, truth: Truth) -> float:
+def _recolor(shot: Shot, rng: Rng) -> Done | None:
+    """Paint a thing; it must read as the colour asked for."""
+    candidates = [
+        candidate for candidate in find_candidates(shot)
+        if candidate.instance.category not in PEOPLE and _painted_share(shot, candidate.instance) > 0.6
+    ]  # fmt: skip
+    if not candidates:
+        return None
+    chosen = candidates[rng.integers(len(candidates))]
+    color = str(rng.choice([word for word in RECOLORS if word != chosen.instance.attributes.get("color")]))
+    changed = [
+        place(replace(placed.thing, paint=PAINTS[color])) if placed.thing.id == chosen.instance.id else placed
+        for placed in shot.scene
+    ]
+    image = shot.draw(changed, shot.truth)
+    mask = shot.truth.instance_ids == chosen.instance.id
+    if color_word(image[mask]) != color:
+        return None
+    edit = Edit("recolor", recolor_instruction(chosen.words, color, rng), chosen.instance.id, image)
+    return Done(edit, _after(shot, changed, shot.truth, edit))
+
+
+def _painted_share(shot: Shot, instance: Instance) -> float:
     """Return the share of a thing's visible pixels that new paint would cover."""
+    placed = shot.placed(instance)
     slot = largest_slot(placed.mesh) if placed.thing.shape == "model" else 0
-    return float((truth.slots[truth.instance_ids == placed.thing.id] == slot).mean())
+    return float((shot.truth.slots[shot.truth.instance_ids == instance.id] == slot).mean())
+
+
+def _loose(shot: Shot) -> list[Candidate]:
+    """List the candidates that carry nothing."""
+    carried = {placed.thing.rests_on for placed in shot.scene}
+    return [candidate for candidate in find_candidates(shot) if candidate.instance.id not in carried]
+
+
+def _remove(shot: Shot, rng: Rng) -> Done | None:
+    """Take a thing away."""
+    candidates = _loose(shot)
+    if not candidates:
+        return None
+    chosen = candidates[rng.integers(len(candidates))]
+    changed = shot.without(chosen.instance)
+    truth = shot.cast(changed)
+    image = shot.draw(changed, truth)
+    if not _has_changed(shot, truth, image, chosen.instance.id):
+        return None
+    return Done(Edit("remove", remove_instruction(chosen.words, rng), chosen.instance.id, image), None)
+
+
+def _move(shot: Shot, rng: Rng) -> Done | None:
+    """Move a thing to the left or right of another one, or onto it."""
+    everything = find_candidates(shot)
+    movable = [one for one in _loose(shot) if rests(shot.placed(one.instance), shot.without(one.instance))]
+    pairs = [(one, other) for one in movable for other in everything if one.instance.id != other.instance.id]
+    for number in rng.permutation(len(pairs))[: 2 * PLACES]:
+        chosen, reference = pairs[number]
+        relation = str(rng.choice(["left", "right", "on"]))
+        if _holds(relation, chosen.instance, reference.instance, shot.placed(chosen.instance)):
+            continue
+        others = shot.without(chosen.instance)
+        placed, anchor = shot.placed(chosen.instance), shot.placed(reference.instance)
+        if relation == "on":
+            moved = on_top_of(placed, anchor, others, rng)
+        else:
+            moved = beside(placed, anchor, shot.recipe.camera, relation, others, rng)
+        if moved is None:
+            continue
+        changed = [moved if one is placed else one for one in shot.scene]
+        truth = shot.cast(changed)
+        seen = {one.id: one for one in find_instances(shot.recipe, changed, truth, shot.image)}
+        if not _well_seen(chosen.instance, seen, truth) or not _well_seen(reference.instance, seen, truth):
+            continue
+        if not _holds(relation, seen[chosen.instance.id], seen[reference.instance.id], moved):
+            continue
+        image = shot.draw(changed, truth)
+        if not _has_changed(shot, truth, image, chosen.instance.id):
+            return None
+        text = move_instruction(chosen.words, relation, reference.words, rng)
+        edit = Edit("move", text, chosen.instance.id, image)
+        return Done(edit, _after(shot, changed, truth, edit))
+    return None
+
+
+def _holds(relation: str, moved: Instance, reference: Instance, placed: Placed) -> bool:
+    """Tell whether a thing is seen to the left or right of another one, at its height, or stands on it."""
+    if relation == "on":
+        return placed.thing.rests_on == reference.id
+    (x0, y0, x1, y1), (u0, v0, u1, v1) = moved.box, reference.box
+    level = min(y1, v1) - max(y0, v0) > 0.3 * min(y1 - y0, v1 - v0)
+    middle = (u0 + u1) / 2
+    beyond = (x0 + x1) / 2 < u0 and x1 < middle if relation == "left" else (x0 + x1) / 2 > u1 and x0 > middle
+    return level and beyond
+
+
+def _well_seen(before: Instance, seen: Mapping[int, Instance], truth: Truth) -> bool:
+    """Tell whether a thing is as clearly in the new picture as it was in the old one."""
+    after = seen.get(before.id)
+    if after is None or (after.visible_fraction or 0) < 0.5:
+        return False
+    height, width = truth.instance_ids.shape
+    x0, y0, x1, y1 = after.box
+    inside = x0 > 0 and y0 > 0 and x1 < width and y1 < height
+    whole_before = before.box[0] > 0 and before.box[1] > 0 and before.box[2] < width and before.box[3] < height
+    return after.visible_pixels >= 0.5 * MIN_SHARE * truth.instance_ids.size and (inside or not whole_before)
+
+
+def _replace(shot: Shot, rng: Rng) -> Done | None:
+    """Put a model of another category in a thing's place."""
+    candidates = [one for one in _loose(shot) if rests(shot.placed(one.instance), shot.without(one.instance))]
+    if not candidates:
+        return None
+    for _ in range(PLACES):
+        chosen = candidates[rng.integers(len(candidates))]
+        placed = shot.placed(chosen.instance)
+        stand_in = _draw_stand_in(shot, placed, rng)
+        others = shot.without(chosen.instance)
+        if stand_in is None or not is_free(stand_in, others) or not rests(stand_in, others):
+            continue
+        changed = [stand_in if one is placed else one for one in shot.scene]
+        truth = shot.cast(changed)
+        seen = {one.id: one for one in find_instances(shot.recipe, changed, truth, shot.image)}
+        if not _well_seen(chosen.instance, seen, truth):
+            continue
+        image = shot.draw(changed, truth)
+        if not _has_changed(shot, truth, image, chosen.instance.id):
+            return None
+        after = next(one for one in find_instances(shot.recipe, changed, truth, image) if one.id == chosen.instance.id)
+        # the colour is read from the picture, so that naming it is true
+        color = after.attributes.get("color") if rng.random() < 0.5 else None
+        words = counted(f"{color} {after.category}" if color else after.category, 1)
+        edit = Edit("replace", replace_instruction(chosen.words, words, rng), chosen.instance.id, image)
+        return Done(edit, after, stand_in.thing.model)
+    return None
+
+
+def _draw_stand_in(shot: Shot, placed: Placed, rng: Rng) -> Placed | None:
+    """Draw a model of about the same size, of a category that the scene does not have."""
+    thing = placed.thing
+    support = next((one.thing for one in shot.scene if one.thing.id == thing.rests_on), None)
+    on_a_top = support is not None and support.size_m[2] > 0.2
+    roles = ("table_item",) if on_a_top else STAND_INS.get(_setting(shot.recipe), STAND_INS["room"])
+    there = {one.thing.category for one in shot.scene}
+    fitting = []
+    for name in sorted({name for role in roles for name in shot.palette.get(role, ())}):
+        other = model(name)
+        words = set(other.category.split())
+        ratio = max(other.size_m) / max(thing.size_m)
+        if 0.6 < ratio < 1.7 and not any(words & set(category.split()) for category in there):
+            fitting.append(other)
+    if not fitting:
+        return None
+    drawn = fitting[rng.integers(len(fitting))]
+    return place(
+        replace(drawn, id=thing.id, position_m=thing.position_m, yaw_rad=thing.yaw_rad, rests_on=thing.rests_on)
+    )
+
+
+def _setting(recipe: Recipe) -> str:
+    return "room" if recipe.kind in ("room", "table top") else "outdoor"
+
+
+def _has_changed(shot: Shot, truth: Truth, image: UInt8Image, number: int) -> bool:
+    """Tell whether the picture differs clearly where the thing was, and where it is now."""
+    change = np.abs(image.astype(int) - shot.image).mean(axis=-1)
+    masks = [shot.truth.instance_ids == number, truth.instance_ids == number]
+    return all(change[mask].mean() >= MIN_CHANGE for mask in masks if mask.any())
+
+
+def _after(shot: Shot, changed: Sequence[Placed], truth: Truth, edit: Edit) -> Instance:
+    """Describe the changed thing from the new picture."""
+    found = find_instances(shot.recipe, changed, truth, edit.image)
+    return next(instance for instance in found if instance.id == edit.instance_id)

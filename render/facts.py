@@ -96,7 +96,8 @@ def plural(noun: str) -> str:
 _PLURAL_ONLY = ("clothes", "slippers", "sneakers", "logs", "headphones", "scissors")
 
 
-def _phrase(noun: str, count: int) -> str:
+def counted(noun: str, count: int) -> str:
+    """Return a noun with its number in words: "a cup", "two cups", "scissors"."""
     if count == 1:
         return noun if noun.endswith(_PLURAL_ONLY) else article(noun)
     numbers = {2: "two", 3: "three", 4: "four", 5: "five"}
@@ -124,12 +125,12 @@ def write_captions(recipe: Recipe, instances: Sequence[Instance], rng: Rng) -> t
     if not things:
         return (_where(recipe.kind, facts),)
     counts = Counter(thing.category for thing in things)
-    plain = _listed([_phrase(noun, count) for noun, count in counts.items()])
+    plain = _listed([counted(noun, count) for noun, count in counts.items()])
     described = []
     for thing in things[:4]:
         noun = " ".join([*([thing.attributes["color"]] if "color" in thing.attributes else []), thing.category])
         described.append(noun)
-    colored = _listed([_phrase(noun, count) for noun, count in Counter(described).items()])
+    colored = _listed([counted(noun, count) for noun, count in Counter(described).items()])
     return tuple(
         str(rng.choice(options))
         for options in (
@@ -175,22 +176,47 @@ def name_uniquely(instance: Instance, instances: Sequence[Instance]) -> str | No
     return None
 
 
-def edit_instruction(kind: str, words: str, color: str, rng: Rng) -> str:
-    """Word an edit: "recolor" or "remove"."""
-    if kind == "recolor":
-        options = (
-            f"Make the {words} {color}.",
-            f"Change the color of the {words} to {color}.",
-            f"Paint the {words} {color}.",
-            f"Turn the {words} {color}.",
-            f"make the {words} {color}",
-        )
-    else:
-        options = (
-            f"Remove the {words}.",
-            f"Take away the {words}.",
-            f"Erase the {words} from the picture.",
-            f"Delete the {words}.",
-            f"remove the {words} from the scene",
-        )
+def recolor_instruction(words: str, color: str, rng: Rng) -> str:
+    """Word the change of a colour."""
+    options = (
+        f"Make the {words} {color}.",
+        f"Change the color of the {words} to {color}.",
+        f"Paint the {words} {color}.",
+        f"Turn the {words} {color}.",
+        f"make the {words} {color}",
+    )
+    return str(rng.choice(options))
+
+
+def remove_instruction(words: str, rng: Rng) -> str:
+    """Word a removal."""
+    options = (
+        f"Remove the {words}.",
+        f"Take away the {words}.",
+        f"Erase the {words} from the picture.",
+        f"Delete the {words}.",
+        f"remove the {words} from the scene",
+    )
+    return str(rng.choice(options))
+
+
+def move_instruction(words: str, relation: str, reference: str, rng: Rng) -> str:
+    """Word a move: `relation` is "left" or "right" of, or "on", the reference."""
+    where = f"onto the {reference}" if relation == "on" else f"to the {relation} of the {reference}"
+    verbs = ("Move", "Put", "Place") if relation == "on" else ("Move", "Shift", "Put")
+    where_put = where.replace("onto", "on")
+    verb = str(rng.choice(verbs))
+    sentence = f"{verb} the {words} {where if verb in ('Move', 'Shift') else where_put}"
+    return str(rng.choice((f"{sentence}.", f"{sentence[0].lower()}{sentence[1:]}")))
+
+
+def replace_instruction(words: str, by: str, rng: Rng) -> str:
+    """Word a replacement; `by` comes with its article."""
+    options = (
+        f"Replace the {words} with {by}.",
+        f"Swap the {words} for {by}.",
+        f"Put {by} in place of the {words}.",
+        f"Exchange the {words} for {by}.",
+        f"replace the {words} by {by}",
+    )
     return str(rng.choice(options))

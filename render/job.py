@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,14 +18,14 @@ from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
 from mixing.config import Config
 from mixing.engine import Engine, JobResult, Progress
-from mixing.shards import Plan
+from mixing.shards import Plan, committed_rows
 from render.assets import MAPS, catalogue, map_path
 from render.child import decode_answer
+from render.edits import EditKind
 from render.folders import AssetsConfig, draw_files, find_files, fingerprint
 from render.presets import PRESETS, Hour, Kind, Lens, PresetName
 from render.scenes import KINDS
 from render.worker import Worker, WorkerFault
-
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -60,6 +62,9 @@ class RenderConfig(Config):
     albedo: bool = False
     geometric_normals: bool = False
     cross_check: bool = False
+    edit_kinds: dict[EditKind, PositiveFloat] = Field(
+        default={"recolor": 0.3, "remove": 0.25, "move": 0.25, "replace": 0.2}, min_length=1
+    )
     assets: AssetsConfig | None = None
     max_model_kb: PositiveInt = 2000
     attempts: PositiveInt = 12
@@ -130,8 +135,21 @@ def _with_absolute_folders(config: RenderConfig) -> RenderConfig:
     return config.model_copy(update={"assets": config.assets.model_copy(update={"folders": folders})})
 
 
+def count_rejections(out: Path) -> dict[str, int]:
+    """Count the views under `out` that were rejected, by reason, the commonest first."""
+    reasons = Counter(
+        re.sub(r"^attempt \d+: ", "", rejection.reason).partition(":")[0]
+        for row in committed_rows(out)
+        for rejection in row.rejected
+    )
+    return dict(reasons.most_common())
+
+
 def build_shard(config: RenderConfig, shard: int) -> Iterator[Sample | Rejection]:
-    """Make the samples of one shard; each scene has `attempts` tries, and every failed one is reported."""
+    """Make the samples of one shard; each scene has `attempts` tries, and every failed one is reported.
+
+    So has each further view of a scene that stands; one that finds no place is left out.
+    """
     first = shard * config.scenes_per_shard
     own: dict[str, str] = {}
     for name, role in inspect_files(config, shard):
@@ -140,12 +158,20 @@ def build_shard(config: RenderConfig, shard: int) -> Iterator[Sample | Rejection
         else:
             own[name] = role
     for index in range(min(config.scenes_per_shard, config.scenes - first)):
-        key = f"{config.engine}-{config.seed}-{first + index:06d}"
+        scene_key = f"{config.engine}-{config.seed}-{first + index:06d}"
         for attempt in range(config.attempts):
-            made = ask_for_view(config, key, shard, index, attempt, own)
+            made = ask_for_view(config, scene_key, shard, index, attempt, own)
             yield made
             if isinstance(made, Sample):
                 break
+        else:
+            continue
+        for view in range(1, config.views_per_scene):
+            for view_attempt in range(config.attempts):
+                made = ask_for_view(config, scene_key, shard, index, attempt, own, (view, view_attempt))
+                yield made
+                if isinstance(made, Sample):
+                    break
 
 
 def inspect_files(config: RenderConfig, shard: int) -> Iterator[tuple[str, str | Rejection]]:
@@ -167,12 +193,20 @@ def inspect_files(config: RenderConfig, shard: int) -> Iterator[tuple[str, str |
 
 
 def ask_for_view(
-    config: RenderConfig, key: str, shard: int, index: int, attempt: int, own: Mapping[str, str]
+    config: RenderConfig,
+    scene_key: str,
+    shard: int,
+    index: int,
+    attempt: int,
+    own: Mapping[str, str],
+    view: tuple[int, int] = (0, 0),
 ) -> Sample | Rejection:
     """Ask this process's worker child for one view; a fault that repeats becomes a Rejection that names it.
 
-    `own` are the user's files that may be used: name -> role.
+    `own` are the user's files that may be used: name -> role. `view` is which view of the scene, and which try at it.
     """
+    several = config.views_per_scene > 1
+    key = f"{scene_key}-v{view[0]:02d}" if several else scene_key
     try:
         worker = _ready_worker(config)
         request = {
@@ -188,9 +222,17 @@ def ask_for_view(
             "lenses": dict(config.lenses),
             "hours": dict(config.hours),
             "edits": config.edits,
+            "edit_kinds": dict(config.edit_kinds),
             "own": dict(own),
             "own_share": config.assets.share if config.assets else 0.0,
             "samples": config.samples,
+            "scene_key": scene_key if several else "",
+            "view": view[0],
+            "view_attempt": view[1],
+            "depth_of_field": config.depth_of_field,
+            "albedo": config.albedo,
+            "geometric_normals": config.geometric_normals,
+            "realism": config.realism.model_dump(),
             "max_model_kb": config.max_model_kb,
             "versions": worker.hello["versions"],
         }
@@ -212,10 +254,10 @@ _workers: dict[RenderConfig, Worker] = {}
 
 def _worker(config: RenderConfig) -> Worker:
     # hashable; a child does not depend on what it is asked for
-    identity = config.model_copy(update={"kinds": (), "lenses": (), "hours": ()})
+    identity = config.model_copy(update={"kinds": (), "lenses": (), "hours": (), "edit_kinds": ()})
     if identity not in _workers:
         folders = config.assets.folders if config.assets else ()
-        words = (config.engine, config.width, config.height, config.samples, *folders)
+        words = (config.engine, config.width, config.height, config.samples, int(config.cross_check), *folders)
         _workers[identity] = Worker(
             [sys.executable, "-m", "render.child", *map(str, words)],
             config.start_timeout_s,

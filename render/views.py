@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import Rejection, Sample, UInt8Image
+from encoders.sample import Rejection, Sample
 from render.assets import licences_of
 from render.cameras import draw_camera
 from render.checks import ViewRejected, check_view
 from render.develop import develop, find_exposure
-from render.edits import make_edit
+from render.edits import EditKind, Shot, make_edit
 from render.facts import find_instances, write_captions
 from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
 from render.meshes import Placed, build_scene
 from render.passes import Truth, cast_scene
-from render.realism import draw_effects, effects_record, take_picture
 from render.presets import Style
+from render.realism import draw_effects, effects_record, take_picture
 from render.recipe import Recipe, recipe_digest
+from render.rooms import Palette
 from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
@@ -58,6 +59,7 @@ class ViewRequest:
     lenses: dict[str, float]
     hours: dict[str, float]
     edits: float
+    edit_kinds: dict[EditKind, float]
     own: dict[str, str]
     own_share: float
     samples: int
@@ -92,10 +94,19 @@ def _stand(
     size: tuple[int, int],
 ) -> tuple[Recipe, tuple[Placed, ...]]:
     """Draw and build a scene; the one built last is kept for its further views."""
-    palette = add_own(draw_palette(np.random.default_rng(list(seeds[:2])), max_model_kb), dict(own), own_share)
-    recipe = draw_recipe(dict(kinds), np.random.default_rng(list(seeds)), palette, *size, Style(dict(lenses), dict(hours)))
+    palette = _palette(own, own_share, seeds, max_model_kb)
+    recipe = draw_recipe(
+        dict(kinds), np.random.default_rng(list(seeds)), palette, *size, Style(dict(lenses), dict(hours))
+    )
     recipe = use_own_map(recipe, dict(own), own_share, np.random.default_rng([*seeds, 2]))
     return recipe, build_scene(recipe)
+
+
+def _palette(
+    own: tuple[tuple[str, str], ...], own_share: float, seeds: tuple[int, int, int, int], max_model_kb: int
+) -> Palette:
+    """Draw the models of the scene's shard."""
+    return add_own(draw_palette(np.random.default_rng(list(seeds[:2])), max_model_kb), dict(own), own_share)
 
 
 def _make(request: ViewRequest, paint: Paint) -> Sample:
@@ -131,14 +142,18 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
     instances = find_instances(recipe, scene, truth, clean)
     rng = np.random.default_rng([*seeds, 1, *further])
     captions = write_captions(recipe, instances, rng)
-    edit = None
+    done = None
     if rng.random() < request.edits:
-
-        def draw(changed: Sequence[Placed], seen: Truth) -> UInt8Image:
-            return take_picture(_paint_through(lens, paint, recipe, changed, seen).light, exposure, effects)
-
-        edit = make_edit(recipe, scene, truth, instances, image, draw, rng)
-    licence, credits = licences_of(recipe)
+        shot = Shot(
+            recipe, scene, truth, instances, image,
+            lambda changed: cast_scene(changed, recipe.camera, lens),
+            lambda changed, seen: take_picture(
+                _paint_through(lens, paint, recipe, changed, seen).light, exposure, effects
+            ),
+            _palette(tuple(request.own.items()), request.own_share, seeds, request.max_model_kb),
+        )  # fmt: skip
+        done = make_edit(shot, request.edit_kinds, rng)
+    licence, credits = licences_of(recipe, done.model if done else "")
     return Sample(
         key=request.key,
         image=image,
@@ -153,7 +168,7 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
         exhaustive=True,
         camera=recipe.camera,
         captions=captions,
-        edit=edit,
+        edit=done.edit if done else None,
         facts={"scene": recipe.kind, **dict(recipe.facts), **_lens_facts(request, recipe, lens)},
         provenance={
             "seeds": [*seeds, *further],
@@ -162,6 +177,7 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
             "samples": request.samples,
             "exposure": float(f"{exposure:.3g}"),
             "assets": credits,
+            **({"edit_result": asdict(done.after)} if done and done.after else {}),
             "versions": request.versions,
             **({"effects": effects_record(effects)} if effects_record(effects) else {}),
         },
