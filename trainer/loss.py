@@ -45,7 +45,7 @@ def make_batch(generator: Generator, examples: Sequence[Example]) -> Batch:
         clean_BCHW=generator.encode_image(np.stack([e.target for e in examples])),
         reference_BCHW=reference * has_reference_B[:, None, None, None],
         has_reference_B=has_reference_B,
-        condition=generator.encode_text([e.prompt for e in examples]),
+        condition=generator.encode_text([e.prompt for e in examples], [e.source for e in examples]),
     )
 
 

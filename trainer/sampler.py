@@ -11,14 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainer.generators.protocol import Generator, Spec
+from trainer.generators.protocol import Generator
 from trainer.loss import Batch, draw_noise
 
 
-def noise_levels(steps: int, spec: Spec) -> list[float]:
-    """Return the steps + 1 levels from 1 to 0 that sampling visits, spaced by the generator's shift."""
+def noise_levels(steps: int, shift: float) -> list[float]:
+    """Return the steps + 1 levels from 1 to 0 that sampling visits, spaced by a shift (1: evenly)."""
     even = [1 - i / steps for i in range(steps + 1)]
-    return [spec.shift * s / (1 + (spec.shift - 1) * s) for s in even]
+    return [shift * s / (1 + (shift - 1) * s) for s in even]
 
 
 @torch.no_grad()
@@ -30,7 +30,8 @@ def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: in
         steps: Euler steps, at least 1. One step of an x-model is its prediction from pure noise.
     """
     x = draw_noise(seed, indices, batch.clean_BCHW.shape[1:])
-    levels = noise_levels(steps, generator.spec)
+    height, width = x.shape[2:]
+    levels = noise_levels(steps, generator.sampling_shift(height, width, steps))
     for level, following in itertools.pairwise(levels):
         sigma_B = torch.full((len(indices),), level)
         out = generator.predict(x, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)

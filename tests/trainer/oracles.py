@@ -18,8 +18,12 @@ class Oracle:
 
     spec: Spec
     rule: Callable[[Tensor, Tensor], Tensor]
+    shift: float = 1.0
 
-    def encode_text(self, prompts: Sequence[str]) -> list[str]:
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        return self.shift
+
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[Any] = ()) -> list[str]:
         return list(prompts)
 
     def encode_image(self, images_u8: Any) -> Tensor:
@@ -38,10 +42,10 @@ class Oracle:
         raise NotImplementedError
 
 
-def spec_of(prediction: str, shift: float = 1.0) -> Spec:
+def spec_of(prediction: str) -> Spec:
     """A pixel-space spec."""
     assert prediction in ("x", "v")
-    return Spec("oracle", prediction, 1, 3, 1, shift)  # type: ignore[arg-type]
+    return Spec("oracle", prediction, 1, 3, 1)  # type: ignore[arg-type]
 
 
 def knows(clean: Tensor, prediction: str) -> Oracle:
@@ -52,4 +56,4 @@ def knows(clean: Tensor, prediction: str) -> Oracle:
 
 def gaussian(std: float, shift: float = 1.0) -> Oracle:
     """The perfect generator of data N(0, std^2): E[x | noisy] in closed form."""
-    return Oracle(spec_of("x", shift), lambda noisy, s: (1 - s) * std**2 / ((1 - s) ** 2 * std**2 + s**2) * noisy)
+    return Oracle(spec_of("x"), lambda noisy, s: (1 - s) * std**2 / ((1 - s) ** 2 * std**2 + s**2) * noisy, shift)

@@ -4,7 +4,7 @@ import torch
 
 from encoders.sample import Example
 from tests.trainer.items import FakeItems
-from tests.trainer.oracles import gaussian, knows, spec_of
+from tests.trainer.oracles import gaussian, knows
 from trainer.generators.tiny import TinyConfig, TinyGenerator
 from trainer.loss import make_batch
 from trainer.predict import predict_examples
@@ -31,8 +31,8 @@ def test_many_steps_draw_the_right_distribution(shift: float) -> None:
 
 
 def test_levels_follow_the_shift() -> None:
-    assert noise_levels(4, spec_of("x")) == [1, 0.75, 0.5, 0.25, 0]
-    assert noise_levels(2, spec_of("x", shift=3.0)) == [1, 0.75, 0]
+    assert noise_levels(4, 1.0) == [1, 0.75, 0.5, 0.25, 0]
+    assert noise_levels(2, 3.0) == [1, 0.75, 0]
 
 
 def test_answers_do_not_depend_on_the_batch() -> None:

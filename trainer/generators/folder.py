@@ -1,23 +1,68 @@
-"""Saved generators: a folder whose generator.json says which adapter reads it."""
+"""Saved generators: a folder whose generator.json (ours) or model_index.json (diffusers') names the adapter."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Literal
+
+import torch
 
 from encoders.sample import InputError
 from mixing.storage import read_json
 from trainer.generators.protocol import Generator
 from trainer.generators.tiny import load_tiny
 
+Precision = Literal["float32", "bfloat16"]
 
-def load_generator(folder: Path) -> Generator:
-    """Load a generator that `Generator.save` or a training run wrote.
+PIPELINES = {
+    "Flux2KleinPipeline": "flux2-klein/1",
+    "FluxKontextPipeline": "flux1-kontext/1",
+    "QwenImageEditPlusPipeline": "qwen-image-edit-plus/1",
+}
+"""Adapters by the class that a downloaded model's model_index.json names."""
+
+
+def load_generator(folder: Path, precision: Precision = "float32") -> Generator:
+    """Load a generator that `Generator.save` or a training run wrote, or a model downloaded in diffusers' layout.
+
+    Args:
+        precision: of the weights of a downloaded model; the embedded generator is always float32.
 
     Raises:
-        InputError: no generator there, of a kind this version does not know, or damaged.
+        InputError: no generator there, of a kind this version does not know, damaged, or of a model that has changed.
     """
+    if not (folder / "generator.json").exists() and (folder / "model_index.json").exists():
+        pipeline = read_json(folder / "model_index.json", "a model in diffusers' layout").get("_class_name")
+        if pipeline not in PIPELINES:
+            known = ", ".join(PIPELINES)
+            raise InputError(f"{folder}/model_index.json: a {pipeline}; this version has adapters for {known}")
+        return _load_adapter(PIPELINES[pipeline], folder, None, None, precision)
     values = read_json(folder / "generator.json", "a saved generator")
-    name = values.get("name") if isinstance(values, dict) else None
-    if name != "tiny/1":
-        raise InputError(f"{folder}/generator.json: holds a generator {name!r}; this version reads tiny/1")
-    return load_tiny(folder, values.get("config"))
+    name = str(values.get("name")) if isinstance(values, dict) else "nothing"
+    if name == "tiny/1":
+        return load_tiny(folder, values.get("config"))
+    if name not in PIPELINES.values():
+        known = ", ".join(("tiny/1", *PIPELINES.values()))
+        raise InputError(f"{folder}/generator.json: holds a generator {name!r}; this version reads {known}")
+    return _load_adapter(name, Path(str(values.get("model"))), folder, values.get("model_digest"), precision)
+
+
+def _load_adapter(name: str, model: Path, tuned: Path | None, expected: Any, precision: Precision) -> Generator:
+    """Load an adapter; its libraries are only imported here, they take seconds."""
+    try:
+        from trainer.generators.diffusers_folder import read_origin
+        from trainer.generators.flux1_kontext import load_flux1_kontext
+        from trainer.generators.flux2_klein import load_flux2_klein
+        from trainer.generators.qwen_image_edit import load_qwen_image_edit
+    except ImportError as error:
+        raise InputError(f"{name} needs more packages ({error}); install cavendish[generators]") from None
+    origin = read_origin(model)
+    if expected is not None and origin.model_digest != expected:
+        raise InputError(f"{tuned}: tuned from another {model} than is there now (digest {origin.model_digest[:12]})")
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    match name:
+        case "flux2-klein/1":
+            return load_flux2_klein(origin, tuned, dtype)
+        case "flux1-kontext/1":
+            return load_flux1_kontext(origin, tuned, dtype)
+    return load_qwen_image_edit(origin, tuned, dtype)

@@ -26,7 +26,6 @@ class Spec:
         pixel_multiple: height and width of every image must be a multiple of this.
         latent_channels: C of the latents.
         downsampling: pixels per latent position along one side (1 for a pixel-space model).
-        shift: how sampling spaces its noise levels, sigma' = shift sigma / (1 + (shift - 1) sigma); 1 is even spacing.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Spec:
     pixel_multiple: int
     latent_channels: int
     downsampling: int
-    shift: float
 
 
 class Generator(Protocol):
@@ -48,10 +46,19 @@ class Generator(Protocol):
         """The fixed properties."""
         ...
 
-    def encode_text(self, prompts: Sequence[str]) -> Any:
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        """Return how sampling spaces its noise levels, sigma' = shift sigma / (1 + (shift - 1) sigma); 1 is evenly.
+
+        Args:
+            height, width: latent size.
+        """
+        ...
+
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Any:
         """Turn prompts into the condition that `predict` takes, batched in the same order.
 
-        Holds no trainable step, so it may be cached by the text.
+        Some text encoders look at the picture that the prompt is about. Holds no trainable step, so it may be cached by
+        the text and the picture.
         """
         ...
 

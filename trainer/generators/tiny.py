@@ -24,12 +24,13 @@ from torch import Tensor, nn
 from encoders.sample import InputError, UInt8Image
 from mixing.config import Config
 from mixing.storage import canonical_json, write_atomic
+from trainer.generators.latents import to_pixels, to_unit
 from trainer.generators.protocol import Spec
 from trainer.generators.words import COLOR_FEATURES, encode_prompts
 
 PATCH = 4
 _DAMAGE = (ValidationError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError, KeyError)
-_SPEC = Spec("tiny/1", prediction="x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1, shift=1.0)
+_SPEC = Spec("tiny/1", prediction="x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1)
 
 
 class TinyConfig(Config):
@@ -205,22 +206,22 @@ class TinyGenerator:
         """The fixed properties."""
         return _SPEC
 
-    def encode_text(self, prompts: Sequence[str]) -> TextCondition:
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        """Return 1: noise levels are spaced evenly."""
+        return 1.0
+
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> TextCondition:
         """Tokenise prompts; the embeddings are trainable and live in `predict`."""
         words, colors, valid = encode_prompts(list(prompts), self.config.word_buckets)
         return TextCondition(torch.from_numpy(words), torch.from_numpy(colors), torch.from_numpy(valid))
 
     def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
         """Turn (B, H, W, 3) uint8 into (B, 3, H, W) float32 in -1..1."""
-        height, width = images_u8.shape[1:3]
-        if height % _SPEC.pixel_multiple or width % _SPEC.pixel_multiple:
-            raise InputError(f"image is {height}x{width}: sides must be multiples of {_SPEC.pixel_multiple}")
-        return torch.from_numpy(images_u8).permute(0, 3, 1, 2).float() / 127.5 - 1
+        return to_unit(images_u8, _SPEC.pixel_multiple)
 
     def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
         """Turn (B, 3, H, W) in -1..1 into images; what lies beyond becomes 0 or 255."""
-        scaled = ((latents_BCHW + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-        return list(scaled.permute(0, 2, 3, 1).contiguous().numpy())
+        return to_pixels(latents_BCHW)
 
     def predict(
         self,

@@ -1,0 +1,247 @@
+"""Adapters of real generators, on tiny random models: they compute what diffusers does; what is saved comes back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from diffusers import Flux2KleinPipeline
+from PIL import Image
+
+from encoders.sample import InputError
+from tests.trainer.items import FakeItems
+from tests.trainer.tiny_models import TEXT_TOKENS, write_klein, write_kontext, write_qwen
+from trainer.generators.diffusers_folder import add_lora
+from trainer.generators.flux1_kontext import LORA_TARGETS as KONTEXT_TARGETS
+from trainer.generators.flux2_klein import LORA_TARGETS as KLEIN_TARGETS
+from trainer.generators.folder import load_generator
+from trainer.generators.protocol import Generator
+from trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
+from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
+from trainer.sampler import noise_levels, sample
+
+SIZE = 32
+FAMILIES = {
+    "klein": (write_klein, KLEIN_TARGETS),
+    "kontext": (write_kontext, KONTEXT_TARGETS),
+    "qwen": (write_qwen, QWEN_TARGETS),
+}
+EXAMPLES, LARGER = (
+    [FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=size)[i].example for i in range(4)]
+    for size in (SIZE, 64)
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny matrices: more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One folder for each family."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, (write, _) in FAMILIES.items():
+        write(folder / name)  # type: ignore[operator]
+    return {name: folder / name for name in FAMILIES}
+
+
+def losses(generator: Generator) -> torch.Tensor:
+    batch = make_batch(generator, EXAMPLES)
+    noise = draw_noise(0, range(4), batch.clean_BCHW.shape[1:])
+    return flow_matching_loss(generator, batch, draw_sigma(0, range(4), [0.0] * 4, 1.0), noise)
+
+
+def train_a_little(generator: Generator) -> None:
+    parameters = [p for p in generator.module().parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    for _ in range(2):
+        losses(generator).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def drawn(generator: Generator) -> torch.Tensor:
+    return sample(generator, make_batch(generator, EXAMPLES), range(4), 2, seed=0)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_do_not_influence_one_another_and_references_count(family: str, models: dict[str, Path]) -> None:
+    generator = load_generator(models[family])
+    together = drawn(generator)
+    for row, example in enumerate(EXAMPLES):
+        alone = sample(generator, make_batch(generator, [example]), [row], 2, seed=0)
+        torch.testing.assert_close(together[row], alone[0], atol=2e-4, rtol=1e-3)
+    batch = make_batch(generator, EXAMPLES)
+    other = batch.reference_BCHW + 1.0 * batch.has_reference_B[:, None, None, None]
+    sigma, noise = torch.full((4,), 0.7), draw_noise(0, range(4), batch.clean_BCHW.shape[1:])
+    with torch.no_grad():
+        one, two = (
+            generator.predict(noise, sigma, reference, batch.has_reference_B, batch.condition)
+            for reference in (batch.reference_BCHW, other)
+        )
+    changed = (one - two).abs().amax(dim=(1, 2, 3)) > 1e-6
+    assert changed.tolist() == batch.has_reference_B.tolist()
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_step_learns_and_what_is_saved_comes_back(
+    family: str, lora: bool, models: dict[str, Path], tmp_path: Path
+) -> None:
+    generator = load_generator(models[family])
+    untouched = drawn(generator)
+    if lora:
+        add_lora(generator.module(), rank=4, alpha=16, targets=FAMILIES[family][1])
+        names = [name for name, p in generator.module().named_parameters() if p.requires_grad]
+        assert names
+        assert all("lora_" in name for name in names)
+        torch.testing.assert_close(drawn(generator), untouched, atol=0, rtol=0)  # it starts as the base
+    before = losses(generator).mean().item()
+    train_a_little(generator)
+    assert losses(generator).mean().item() < before
+    generator.save(tmp_path / "tuned")
+    again = load_generator(tmp_path / "tuned")
+    assert torch.equal(drawn(again), drawn(generator))
+    assert not torch.equal(drawn(again), untouched)
+    size = sum(path.stat().st_size for path in (tmp_path / "tuned").rglob("*"))
+    whole = sum(path.stat().st_size for path in (models[family] / "transformer").rglob("*"))
+    assert (size < 0.7 * whole) == lora
+
+
+def start_noise(generator: Generator) -> torch.Tensor:
+    side = 64 // generator.spec.downsampling
+    return torch.randn(1, generator.spec.latent_channels, side, side, generator=torch.Generator().manual_seed(3))
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+@pytest.mark.parametrize("family", ["klein", "kontext"])
+def test_sampling_is_that_of_the_pipeline(
+    family: str, with_reference: bool, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write: Callable[[Path], Any] = FAMILIES[family][0]  # type: ignore[assignment]
+    pipeline = write(tmp_path / "again")
+    pipeline.set_progress_bar_config(disable=True)
+    generator = load_generator(models[family])
+    noise = start_noise(generator)
+    monkeypatch.setattr("trainer.sampler.draw_noise", lambda *_: noise)
+    example = next(e for e in LARGER if (e.source is not None) == with_reference)  # the pipeline wants 64 pixels
+    ours = generator.decode(sample(generator, make_batch(generator, [example]), [0], 4, seed=0))[0]
+    settings: dict[str, Any] = {"guidance_scale": 1.0}
+    latents = noise
+    if family == "kontext":
+        settings = {"guidance_scale": 3.5, "_auto_resize": False, "max_area": 64 * 64}
+        latents = noise.flatten(2).transpose(1, 2)
+    source = None if example.source is None else Image.fromarray(example.source)
+    settings |= {"height": 64, "width": 64, "num_inference_steps": 4, "max_sequence_length": TEXT_TOKENS}
+    theirs = pipeline(image=source, prompt=example.prompt, latents=latents, output_type="np", **settings).images[0]
+    assert np.abs(theirs * 255 - ours).max() <= 1.0
+
+
+def test_qwen_text_sees_the_picture_and_matches_the_pipeline(models: dict[str, Path]) -> None:
+    from diffusers import QwenImageEditPlusPipeline
+
+    generator: Any = load_generator(models["qwen"])
+    source = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    seen, other, blind = (generator.encode_text(["make it red"], [picture]) for picture in (source, 255 - source, None))
+    assert seen.tokens_BLD.shape[1] > blind.tokens_BLD.shape[1]
+    assert not torch.allclose(seen.tokens_BLD[:, -3:], other.tokens_BLD[:, -3:])
+
+    class Processor:
+        """What Qwen2VLProcessor does, without torchvision."""
+
+        def __call__(self, text: list[str], images: list[Any], **_: Any) -> Any:
+            from transformers import BatchFeature
+
+            values = dict(generator._image_processor(images=images, return_tensors="pt"))
+            places = int(values["image_grid_thw"].prod()) // 4
+            text = [line.replace("<|image_pad|>", "<|image_pad|>" * places) for line in text]
+            return BatchFeature({**generator._tokenizer(text, return_tensors="pt"), **values})
+
+    class Pipeline:
+        processor = Processor()
+        text_encoder = generator._text_encoder
+        prompt_template_encode_start_idx = 64
+        _execution_device = torch.device("cpu")
+        _extract_masked_hidden = QwenImageEditPlusPipeline._extract_masked_hidden
+
+    from trainer.generators.qwen_image_edit import _TEMPLATE
+
+    Pipeline.prompt_template_encode = _TEMPLATE  # type: ignore[attr-defined]
+    picture = Image.fromarray(source).resize((384, 384), Image.Resampling.LANCZOS)
+    with torch.no_grad():
+        expected, _ = QwenImageEditPlusPipeline._get_qwen_prompt_embeds(Pipeline(), ["make it red"], [picture])  # type: ignore[arg-type]
+    torch.testing.assert_close(seen.tokens_BLD, expected, atol=1e-6, rtol=0)
+
+
+def test_the_template_is_that_of_the_library() -> None:
+    import inspect
+
+    from diffusers import QwenImageEditPlusPipeline
+
+    from trainer.generators.qwen_image_edit import _TEMPLATE
+
+    assert repr(_TEMPLATE)[1:-1].replace("\\'", "'") in inspect.getsource(QwenImageEditPlusPipeline.__init__)
+
+
+def test_diffusers_itself_reads_the_lora_with_its_alpha(models: dict[str, Path], tmp_path: Path) -> None:
+    generator = load_generator(models["klein"])
+    add_lora(generator.module(), rank=4, alpha=16, targets=KLEIN_TARGETS)
+    train_a_little(generator)
+    generator.save(tmp_path / "tuned")
+    pipeline = Flux2KleinPipeline.from_pretrained(models["klein"], local_files_only=True)
+    pipeline.load_lora_weights(tmp_path / "tuned", weight_name="pytorch_lora_weights.safetensors")
+    batch = make_batch(generator, EXAMPLES[:1])
+    noise, sigma = draw_noise(0, [0], batch.clean_BCHW.shape[1:]), torch.tensor([0.5])
+    mine: Any = generator
+    with torch.no_grad():
+        ours = generator.predict(noise, sigma, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+        mine._transformer = pipeline.transformer
+        theirs = generator.predict(noise, sigma, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+    assert torch.equal(ours, theirs)
+
+
+def test_levels_with_a_shift_are_those_of_the_scheduler(models: dict[str, Path]) -> None:
+    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
+
+    from tests.trainer.tiny_models import scheduler
+
+    generator = load_generator(models["klein"])
+    for height, width, steps in ((64, 64, 4), (32, 48, 50), (80, 80, 28)):
+        theirs = scheduler()
+        theirs.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=compute_empirical_mu(height * width, steps))
+        ours = noise_levels(steps, generator.sampling_shift(height, width, steps))
+        np.testing.assert_allclose(ours, theirs.sigmas.numpy(), atol=1e-6)
+
+
+def test_what_is_missing_or_changed_is_named(models: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    with pytest.raises(InputError, match=r"generator\.json"):
+        load_generator(tmp_path)
+    copy = tmp_path / "copy"
+    shutil.copytree(models["klein"], copy)
+    load_generator(copy).save(tmp_path / "tuned")
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(InputError, match="tuned from another"):
+        load_generator(tmp_path / "tuned")
+    with pytest.raises(InputError, match="vae"):
+        load_generator(copy)
+    (copy / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    with pytest.raises(InputError, match="StableDiffusionPipeline"):
+        load_generator(copy)
+    with pytest.raises(InputError, match="multiples of 4"):
+        load_generator(models["klein"]).encode_image(np.zeros((1, 30, 32, 3), np.uint8))
+    with pytest.raises(InputError, match="lora targets"):
+        add_lora(load_generator(models["klein"]).module(), 4, 4, ["no_such_layer"])

@@ -1,0 +1,180 @@
+"""FLUX.1 Kontext behind the generator protocol: latent space, velocity prediction, the reference as extra tokens.
+
+See flux2_klein.py for what is ours and what is diffusers'.
+Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
+
+from encoders.sample import UInt8Image
+from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.latents import (
+    by_reference,
+    from_tokens,
+    linear_shift,
+    patchify,
+    to_pixels,
+    to_tokens,
+    to_unit,
+    unpatchify,
+)
+from trainer.generators.protocol import Spec
+
+NAME = "flux1-kontext/1"
+LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+MAX_TEXT_TOKENS = 512
+GUIDANCE = 3.5
+"""What the guidance-distilled model is told, in training as in sampling."""
+
+
+@dataclass(frozen=True)
+class KontextText:
+    """Prompts as the transformer takes them: T5 states (B, L, D) and the pooled CLIP state (B, D)."""
+
+    tokens_BLD: Tensor
+    pooled_BD: Tensor
+
+
+class Flux1KontextGenerator:
+    """FLUX.1 Kontext as a `trainer.generators.protocol.Generator`; text encoders and autoencoder are frozen."""
+
+    def __init__(
+        self,
+        transformer: FluxTransformer2DModel,
+        vae: AutoencoderKL,
+        clip: CLIPTextModel,
+        clip_tokenizer: Any,
+        t5: T5EncoderModel,
+        t5_tokenizer: Any,
+        origin: Origin,
+    ) -> None:
+        self._transformer = transformer
+        self._vae = vae.eval().requires_grad_(False)
+        self._clip, self._clip_tokenizer = clip.eval().requires_grad_(False), clip_tokenizer
+        self._t5, self._t5_tokenizer = t5.eval().requires_grad_(False), t5_tokenizer
+        self._text_tokens = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
+        self.origin = origin
+        downsampling = 2 ** len(vae.config.block_out_channels)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling)
+
+    @property
+    def spec(self) -> Spec:
+        """The fixed properties."""
+        return self._spec
+
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        """Return exp(mu): mu 0.5 for 256 latent positions, 1.15 for 4096."""
+        return linear_shift(height * width, (256, 0.5), (4096, 1.15))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> KontextText:
+        """Encode prompts by both text encoders, padded to fixed lengths."""
+        clip_ids = self._clip_tokenizer(
+            list(prompts),
+            padding="max_length",
+            max_length=self._clip_tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        t5_ids = self._t5_tokenizer(
+            list(prompts), padding="max_length", max_length=self._text_tokens, truncation=True, return_tensors="pt"
+        ).input_ids
+        return KontextText(
+            tokens_BLD=self._t5(t5_ids.to(self._t5.device))[0],
+            pooled_BD=self._clip(clip_ids.to(self._clip.device)).pooler_output,
+        )
+
+    @torch.no_grad()
+    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
+        """Turn (B, H, W, 3) uint8 into scaled, patchified latents; the mode, no noise is drawn."""
+        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
+        latents = self._vae.encode(unit).latent_dist.mode()
+        return patchify((latents - self._vae.config.shift_factor) * self._vae.config.scaling_factor).float()
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
+        """Turn latents into images."""
+        latents = unpatchify(latents_BCHW.to(self._vae.device, self._vae.dtype))
+        latents = latents / self._vae.config.scaling_factor + self._vae.config.shift_factor
+        return to_pixels(self._vae.decode(latents).sample)
+
+    def predict(
+        self,
+        noisy_BCHW: Tensor,
+        sigma_B: Tensor,
+        reference_BCHW: Tensor,
+        has_reference_B: Tensor,
+        condition: KontextText,
+    ) -> Tensor:
+        """Predict the velocity, noise - clean."""
+
+        def forward(rows: Tensor, with_reference: bool) -> Tensor:
+            text = KontextText(condition.tokens_BLD[rows], condition.pooled_BD[rows])
+            return self._forward(
+                noisy_BCHW[rows], sigma_B[rows], reference_BCHW[rows] if with_reference else None, text
+            )
+
+        return by_reference(has_reference_B, forward)
+
+    def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: KontextText) -> Tensor:
+        batch, _, height, width = noisy.shape
+        dtype = self._transformer.dtype
+        tokens, ids = to_tokens(noisy), _grid_ids(0, height, width)
+        if reference is not None:
+            tokens = torch.cat([tokens, to_tokens(reference)], dim=1)
+            ids = torch.cat([ids, _grid_ids(1, height, width)])
+        guided = self._transformer.config.guidance_embeds
+        velocity = self._transformer(
+            hidden_states=tokens.to(dtype),
+            timestep=sigma_B.to(dtype),
+            guidance=torch.full((batch,), GUIDANCE, device=noisy.device) if guided else None,
+            pooled_projections=text.pooled_BD.to(dtype),
+            encoder_hidden_states=text.tokens_BLD.to(dtype),
+            txt_ids=torch.zeros(text.tokens_BLD.shape[1], 3, device=noisy.device, dtype=dtype),
+            img_ids=ids.to(noisy.device, dtype),
+            return_dict=False,
+        )[0]
+        return from_tokens(velocity, height, width).float()
+
+    def module(self) -> torch.nn.Module:
+        """Return the transformer."""
+        transformer: torch.nn.Module = self._transformer
+        return transformer
+
+    def save(self, folder: Path) -> None:
+        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
+        save_tuned(folder, NAME, self.origin, self._transformer, FluxKontextPipeline)
+
+
+def _grid_ids(image: int, height: int, width: int) -> Tensor:
+    """Return (H W, 3) positions: which image (0 is drawn, 1 the reference), row, column."""
+    return torch.cartesian_prod(torch.tensor([image]), torch.arange(height), torch.arange(width)).float()
+
+
+def load_flux1_kontext(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> Flux1KontextGenerator:
+    """Load a FLUX.1 Kontext folder in diffusers' layout, with its transformer replaced by a tuned one if there is one.
+
+    Raises:
+        InputError: a part is missing or damaged.
+    """
+    model = origin.model
+    return Flux1KontextGenerator(
+        transformer=read_transformer(FluxTransformer2DModel, model, tuned, dtype),
+        vae=read_part(AutoencoderKL, model, "vae", dtype),
+        clip=read_part(CLIPTextModel, model, "text_encoder", dtype),
+        clip_tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
+        t5=read_part(T5EncoderModel, model, "text_encoder_2", dtype),
+        t5_tokenizer=read_part(AutoTokenizer, model, "tokenizer_2"),
+        origin=origin,
+    )

@@ -1,0 +1,182 @@
+"""FLUX.2 Klein (4B, 9B) behind the generator protocol: latent space, velocity prediction, references as extra tokens.
+
+The modules are those of diffusers and transformers; sampling, loss and geometry are ours, because the pipeline resizes
+references, and takes several of them for one picture. Everything it computes otherwise is reproduced (tested).
+Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen3ForCausalLM
+
+from encoders.sample import UInt8Image
+from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.latents import (
+    by_reference,
+    from_tokens,
+    patchify,
+    to_pixels,
+    to_tokens,
+    to_unit,
+    unpatchify,
+)
+from trainer.generators.protocol import Spec
+
+NAME = "flux2-klein/1"
+LORA_TARGETS = (
+    r"transformer_blocks\.\d+\.attn\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+    r"|single_transformer_blocks\.\d+\.attn\.(to_qkv_mlp_proj|to_out)"
+)
+MAX_TEXT_TOKENS = 512
+_TEXT_LAYERS = (9, 18, 27)
+_REFERENCE_TIME = 10  # position of the first reference on the time axis; the picture that is drawn has 0
+
+
+class Flux2KleinGenerator:
+    """FLUX.2 Klein as a `trainer.generators.protocol.Generator`; the text encoder and the autoencoder are frozen."""
+
+    def __init__(
+        self,
+        transformer: Flux2Transformer2DModel,
+        vae: AutoencoderKLFlux2,
+        text_encoder: Qwen3ForCausalLM,
+        tokenizer: Any,
+        origin: Origin,
+    ) -> None:
+        self._transformer = transformer
+        self._vae = vae.eval().requires_grad_(False)
+        self._text_encoder = text_encoder.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._text_tokens = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
+        self.origin = origin
+        downsampling = 2 ** len(vae.config.block_out_channels)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling)
+
+    @property
+    def spec(self) -> Spec:
+        """The fixed properties."""
+        return self._spec
+
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        """Return exp(mu) of FLUX.2's empirical schedule for so many latent positions and steps."""
+        tokens = height * width
+        many = 0.00016927 * tokens + 0.45666666
+        few = 8.73809524e-05 * tokens + 1.89833333
+        if tokens > 4300:
+            return math.exp(many)
+        slope = (many - few) / 190
+        return math.exp(slope * steps + many - 200 * slope)
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Tensor:
+        """Return (B, L, 3 D): hidden states 9, 18 and 27 of the text encoder, padded to a fixed length."""
+        texts = [
+            self._tokenizer.apply_chat_template(
+                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+            for prompt in prompts
+        ]
+        tokens = self._tokenizer(
+            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=self._text_tokens
+        ).to(self._text_encoder.device)
+        hidden = self._text_encoder(
+            input_ids=tokens["input_ids"],
+            attention_mask=tokens["attention_mask"],
+            output_hidden_states=True,
+            use_cache=False,
+        ).hidden_states
+        return torch.cat([hidden[layer] for layer in _TEXT_LAYERS], dim=-1)
+
+    @torch.no_grad()
+    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
+        """Turn (B, H, W, 3) uint8 into normalised, patchified latents; the mode, no noise is drawn."""
+        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
+        latents = patchify(self._vae.encode(unit).latent_dist.mode())
+        mean, std = self._statistics(latents)
+        return ((latents - mean) / std).float()
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
+        """Turn latents into images."""
+        latents = latents_BCHW.to(self._vae.device, self._vae.dtype)
+        mean, std = self._statistics(latents)
+        return to_pixels(self._vae.decode(unpatchify(latents * std + mean)).sample)
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        norm = self._vae.bn
+        variance = norm.running_var.view(1, -1, 1, 1) + self._vae.config.batch_norm_eps
+        return norm.running_mean.view(1, -1, 1, 1).to(latents), variance.sqrt().to(latents)
+
+    def predict(
+        self,
+        noisy_BCHW: Tensor,
+        sigma_B: Tensor,
+        reference_BCHW: Tensor,
+        has_reference_B: Tensor,
+        condition: Tensor,
+    ) -> Tensor:
+        """Predict the velocity, noise - clean."""
+
+        def forward(rows: Tensor, with_reference: bool) -> Tensor:
+            reference = reference_BCHW[rows] if with_reference else None
+            return self._forward(noisy_BCHW[rows], sigma_B[rows], reference, condition[rows])
+
+        return by_reference(has_reference_B, forward)
+
+    def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text_BLD: Tensor) -> Tensor:
+        batch, _, height, width = noisy.shape
+        dtype = self._transformer.dtype
+        tokens, ids = to_tokens(noisy), _grid_ids(0, height, width)
+        if reference is not None:
+            tokens = torch.cat([tokens, to_tokens(reference)], dim=1)
+            ids = torch.cat([ids, _grid_ids(_REFERENCE_TIME, height, width)])
+        text_ids = torch.cartesian_prod(*[torch.arange(n) for n in (1, 1, 1, text_BLD.shape[1])])
+        velocity = self._transformer(
+            hidden_states=tokens.to(dtype),
+            timestep=sigma_B.to(dtype),
+            guidance=None,
+            encoder_hidden_states=text_BLD.to(dtype),
+            txt_ids=text_ids.expand(batch, -1, -1).to(noisy.device),
+            img_ids=ids.expand(batch, -1, -1).to(noisy.device),
+            return_dict=False,
+        )[0]
+        return from_tokens(velocity, height, width).float()
+
+    def module(self) -> torch.nn.Module:
+        """Return the transformer."""
+        transformer: torch.nn.Module = self._transformer
+        return transformer
+
+    def save(self, folder: Path) -> None:
+        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
+        save_tuned(folder, NAME, self.origin, self._transformer, Flux2KleinPipeline)
+
+
+def _grid_ids(time: int, height: int, width: int) -> Tensor:
+    """Return (H W, 4) positions: time, row, column, layer."""
+    return torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
+
+
+def load_flux2_klein(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> Flux2KleinGenerator:
+    """Load a FLUX.2 Klein folder in diffusers' layout, with its transformer replaced by a tuned one when there is one.
+
+    Raises:
+        InputError: a part is missing or damaged.
+    """
+    model = origin.model
+    return Flux2KleinGenerator(
+        transformer=read_transformer(Flux2Transformer2DModel, model, tuned, dtype),
+        vae=read_part(AutoencoderKLFlux2, model, "vae", dtype),
+        text_encoder=read_part(Qwen3ForCausalLM, model, "text_encoder", dtype),
+        tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
+        origin=origin,
+    )

@@ -1,0 +1,208 @@
+"""Qwen-Image-Edit-Plus behind the generator protocol: latent space, velocities, a text encoder that sees the source.
+
+See flux2_klein.py for what is ours and what is diffusers'. Prompts are encoded one by one, each with its own source
+picture, which the pipeline cannot do for a batch. The processor class of transformers needs torchvision; its two
+halves, tokenizer and image processor, do not, so that the image placeholders are expanded here.
+Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKLQwenImage, QwenImageEditPlusPipeline, QwenImageTransformer2DModel
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from encoders.sample import UInt8Image
+from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.latents import (
+    by_reference,
+    from_tokens,
+    linear_shift,
+    patchify,
+    to_pixels,
+    to_tokens,
+    to_unit,
+    unpatchify,
+)
+from trainer.generators.protocol import Spec
+
+NAME = "qwen-image-edit-plus/1"
+LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+_TEMPLATE = (
+    "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
+    "background), then explain how the user's text instruction should alter or modify the image. Generate a new image "
+    "that meets the user's requirements while maintaining consistency with the original input where appropriate."
+    "<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+)
+_TEMPLATE_TOKENS = 64  # of the system part: their states are dropped
+_PICTURE = "Picture 1: <|vision_start|><|image_pad|><|vision_end|>"
+_SEEN_PIXELS = 384 * 384  # how large the text encoder sees the source
+
+
+@dataclass(frozen=True)
+class QwenText:
+    """Prompts as the transformer takes them: states (B, L, D), and which of them count (B, L)."""
+
+    tokens_BLD: Tensor
+    mask_BL: Tensor
+
+
+class QwenImageEditGenerator:
+    """Qwen-Image-Edit-Plus as a `trainer.generators.protocol.Generator`; text encoder and autoencoder are frozen."""
+
+    def __init__(
+        self,
+        transformer: QwenImageTransformer2DModel,
+        vae: AutoencoderKLQwenImage,
+        text_encoder: Qwen2_5_VLForConditionalGeneration,
+        tokenizer: Any,
+        image_processor: Any,
+        origin: Origin,
+        template_tokens: int = _TEMPLATE_TOKENS,
+    ) -> None:
+        self._transformer = transformer
+        self._vae = vae.eval().requires_grad_(False)
+        self._text_encoder = text_encoder.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self._image_processor = image_processor
+        self._template_tokens = template_tokens
+        self.origin = origin
+        downsampling = 2 ** (len(vae.temperal_downsample) + 1)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling)
+
+    @property
+    def spec(self) -> Spec:
+        """The fixed properties."""
+        return self._spec
+
+    def sampling_shift(self, height: int, width: int, steps: int) -> float:
+        """Return exp(mu): mu 0.5 for 256 latent positions, 0.9 for 8192."""
+        return linear_shift(height * width, (256, 0.5), (8192, 0.9))
+
+    @torch.no_grad()
+    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> QwenText:
+        """Encode each prompt with its source picture (None: with none), without the template's system part."""
+        pictures = list(sources) or [None] * len(prompts)
+        states = [self._encode_one(prompt, source) for prompt, source in zip(prompts, pictures, strict=True)]
+        longest = max(len(state) for state in states)
+        mask = torch.zeros(len(states), longest, dtype=torch.bool, device=states[0].device)
+        tokens = states[0].new_zeros(len(states), longest, states[0].shape[1])
+        for row, state in enumerate(states):
+            tokens[row, : len(state)], mask[row, : len(state)] = state, True
+        return QwenText(tokens, mask)
+
+    def _encode_one(self, prompt: str, source: UInt8Image | None) -> Tensor:
+        text, seen = _TEMPLATE.format(prompt if source is None else _PICTURE + prompt), {}
+        if source is not None:
+            seen = dict(self._image_processor(images=[_as_seen(source)], return_tensors="pt"))
+            places = int(seen["image_grid_thw"].prod()) // self._image_processor.merge_size**2
+            text = text.replace("<|image_pad|>", "<|image_pad|>" * places, 1)
+        tokens = self._tokenizer([text], return_tensors="pt")
+        device = self._text_encoder.device
+        hidden = self._text_encoder(
+            input_ids=tokens["input_ids"].to(device),
+            attention_mask=tokens["attention_mask"].to(device),
+            output_hidden_states=True,
+            **{name: value.to(device) for name, value in seen.items()},
+        ).hidden_states[-1]
+        state: Tensor = hidden[0, self._template_tokens :]
+        return state
+
+    @torch.no_grad()
+    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
+        """Turn (B, H, W, 3) uint8 into normalised, patchified latents; the mode, no noise is drawn."""
+        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
+        latents = self._vae.encode(unit[:, :, None]).latent_dist.mode()[:, :, 0]
+        mean, std = self._statistics(latents)
+        return patchify((latents - mean) / std).float()
+
+    @torch.no_grad()
+    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
+        """Turn latents into images."""
+        latents = unpatchify(latents_BCHW.to(self._vae.device, self._vae.dtype))
+        mean, std = self._statistics(latents)
+        return to_pixels(self._vae.decode((latents * std + mean)[:, :, None]).sample[:, :, 0])
+
+    def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        values = (self._vae.config.latents_mean, self._vae.config.latents_std)
+        mean, std = (torch.tensor(value).view(1, -1, 1, 1).to(latents) for value in values)
+        return mean, std
+
+    def predict(
+        self,
+        noisy_BCHW: Tensor,
+        sigma_B: Tensor,
+        reference_BCHW: Tensor,
+        has_reference_B: Tensor,
+        condition: QwenText,
+    ) -> Tensor:
+        """Predict the velocity, noise - clean."""
+
+        def forward(rows: Tensor, with_reference: bool) -> Tensor:
+            text = QwenText(condition.tokens_BLD[rows], condition.mask_BL[rows])
+            return self._forward(
+                noisy_BCHW[rows], sigma_B[rows], reference_BCHW[rows] if with_reference else None, text
+            )
+
+        return by_reference(has_reference_B, forward)
+
+    def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: QwenText) -> Tensor:
+        batch, _, height, width = noisy.shape
+        dtype = self._transformer.dtype
+        tokens, shapes = to_tokens(noisy), [(1, height, width)]
+        if reference is not None:
+            tokens, shapes = torch.cat([tokens, to_tokens(reference)], dim=1), shapes * 2
+        velocity = self._transformer(
+            hidden_states=tokens.to(dtype),
+            timestep=sigma_B.to(dtype),
+            guidance=None,
+            encoder_hidden_states=text.tokens_BLD.to(dtype),
+            encoder_hidden_states_mask=None if bool(text.mask_BL.all()) else text.mask_BL,
+            img_shapes=[shapes] * batch,
+            return_dict=False,
+        )[0]
+        return from_tokens(velocity, height, width).float()
+
+    def module(self) -> torch.nn.Module:
+        """Return the transformer."""
+        transformer: torch.nn.Module = self._transformer
+        return transformer
+
+    def save(self, folder: Path) -> None:
+        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
+        save_tuned(folder, NAME, self.origin, self._transformer, QwenImageEditPlusPipeline)
+
+
+def _as_seen(source: UInt8Image) -> Image.Image:
+    """Scale the source as the pipeline does for the text encoder: about 384 x 384 pixels, sides multiples of 32."""
+    ratio = source.shape[1] / source.shape[0]
+    width = math.sqrt(_SEEN_PIXELS * ratio)
+    size = (round(width / 32) * 32, round(width / ratio / 32) * 32)
+    return Image.fromarray(source).resize(size, Image.Resampling.LANCZOS)
+
+
+def load_qwen_image_edit(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> QwenImageEditGenerator:
+    """Load a Qwen-Image-Edit-Plus folder in diffusers' layout, with its transformer replaced by a tuned one if any.
+
+    Raises:
+        InputError: a part is missing or damaged.
+    """
+    model = origin.model
+    return QwenImageEditGenerator(
+        transformer=read_transformer(QwenImageTransformer2DModel, model, tuned, dtype),
+        vae=read_part(AutoencoderKLQwenImage, model, "vae", dtype),
+        text_encoder=read_part(Qwen2_5_VLForConditionalGeneration, model, "text_encoder", dtype),
+        tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
+        image_processor=read_part(Qwen2VLImageProcessorPil, model, "processor"),
+        origin=origin,
+    )
