@@ -17,21 +17,17 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
-from encoders.sample import Camera
-from render.checks import ViewRejected
-from render.meshes import Mesh, Placed, Surface
-from render.passes import Truth, camera_rays
+from render.agreement import compare_exactly, compare_passes
+from render.meshes import Mesh, Placed, Surface, is_pane
+from render.passes import Truth
 from render.recipe import Light, Recipe, pose_matrix
 from render.skies import add_haze, environment, srgb_to_linear
 from render.views import Picture
 
-MAX_ID_MISMATCH = 1e-3
-"""Share of pixels whose object index may differ from the ray cast's: rays that graze an edge in float32."""
-MAX_DEPTH_ERROR = 1e-4
-"""Relative depth error, times the cosine between ray and normal, that all but MAX_ID_MISMATCH of the others stay under:
-where a surface is seen edge-on, float32 rays turn an angle of 1e-7 into any depth error."""
-NO_SURFACE_M = 1e9
 RENDER_TIME_LIMIT_S = 240.0
+FILTER_WIDTH = 1.5
+NORMAL_PASS = "true_normal"
+SENSOR_MM = 36.0
 
 
 class Cycles:
@@ -41,7 +37,7 @@ class Cycles:
     environment by a map of 256 instead of automatically saves 1 to 3 CPU seconds for each new environment.
     """
 
-    def __init__(self, width: int, height: int, samples: int) -> None:
+    def __init__(self, width: int, height: int, samples: int, cross_check: bool = False) -> None:
         sys.path.append(str(Path(bpy.utils.resource_path("LOCAL")) / "python/lib/python3.11/site-packages"))
         bpy.ops.wm.read_factory_settings(use_empty=True)
         scene = bpy.context.scene
@@ -49,7 +45,6 @@ class Cycles:
         render.engine = "CYCLES"
         render.resolution_x, render.resolution_y, render.resolution_percentage = width, height, 100
         render.threads_mode, render.threads = "FIXED", 1
-        render.use_persistent_data = False
         render.use_compositing = render.use_sequencer = render.use_motion_blur = False
         render.film_transparent = False
         render.image_settings.file_format = "OPEN_EXR_MULTILAYER"
@@ -64,14 +59,17 @@ class Cycles:
         cycles.transmission_bounces, cycles.transparent_max_bounces, cycles.volume_bounces = 8, 8, 0
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 6.0
-        cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", 1.5
+        cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", FILTER_WIDTH
         cycles.use_denoising, cycles.denoiser = True, "OPENIMAGEDENOISE"
         cycles.denoising_input_passes, cycles.denoising_prefilter = "RGB_ALBEDO_NORMAL", "FAST"
         cycles.denoising_quality, cycles.denoising_use_gpu = "BALANCED", False
         layer = bpy.context.view_layer
         layer.use_pass_z = layer.use_pass_object_index = True
         self._folder = tempfile.TemporaryDirectory(prefix="cavendish-")
-        self._size = (height, width)
+        self._cross_check = cross_check
+        self._light: tuple[Any, ...] = ()
+        self._things: dict[Placed, Any] = {}
+        self._images: dict[int, Any] = {}
 
     def paint(self, recipe: Recipe, scene: Sequence[Placed], truth: Truth) -> Picture:
         """Render a scene.
@@ -79,42 +77,66 @@ class Cycles:
         Raises:
             ViewRejected: Cycles saw other objects or depths than the ray cast.
         """
-        _clear()
-        _add_camera(recipe.camera)
-        _add_environment(environment(recipe.sky))
-        for light in recipe.lights:
-            _add_light(light)
-        images: dict[int, Any] = {}
-        for placed in scene:
-            _add_thing(placed, images)
-        bpy.context.scene.render.filepath = str(Path(self._folder.name) / "view.exr")
-        bpy.ops.render.render(write_still=True)
-        channels = _read_channels(Path(self._folder.name) / "view.exr")
+        self._stand(recipe, scene)
+        channels = self._render()
         pixels = np.stack([channels[f"Combined.{name}"] for name in "RGB"], axis=-1)
-        scores = compare_passes(channels["Depth.Z"], channels["IndexOB.X"], truth, camera_rays(recipe.camera))
+        scores: dict[str, float] = {}
+        if recipe.aperture is None:  # else sample 0 starts anywhere on the lens
+            scores = compare_passes("Cycles", channels["Depth.Z"], channels["IndexOB.X"].astype(np.int64), truth)
+        if self._cross_check:
+            scores |= self._check(recipe, truth)
         return Picture(add_haze(pixels, truth.depth_m, recipe), scores)
 
+    def _stand(self, recipe: Recipe, scene: Sequence[Placed]) -> None:
+        """Bring Blender's scene from the last view's to this one's: another camera, a changed thing, or all anew."""
+        light = (recipe.lights, recipe.sky)
+        if light != self._light or not self._things.keys() & set(scene):
+            bpy.context.scene.render.use_persistent_data = False  # lets go of what Cycles keeps of the last scene
+            _clear()
+            self._things, self._images, self._light = {}, {}, light
+            _add_environment(environment(recipe.sky))
+            for lamp in recipe.lights:
+                _add_light(lamp)
+        bpy.context.scene.render.use_persistent_data = True
+        for placed in self._things.keys() - set(scene):
+            bpy.data.objects.remove(self._things.pop(placed))
+        for placed in scene:
+            if placed not in self._things:
+                self._things[placed] = _add_thing(placed, self._images)
+        _set_camera(recipe)
 
-def compare_passes(
-    depth_m: NDArray[np.float32], indices: NDArray[np.float32], truth: Truth, rays: NDArray[np.float64]
-) -> dict[str, float]:
-    """Compare Cycles' depth and object index with the ray cast's.
+    def _render(self) -> dict[str, NDArray[np.float32]]:
+        path = Path(self._folder.name) / "view.exr"
+        bpy.context.scene.render.filepath = str(path)
+        bpy.ops.render.render(write_still=True)
+        return _read_channels(path)
 
-    Returns:
-        Share of pixels with another id; and the depth error (see MAX_DEPTH_ERROR) that 99.9 % of the others stay under.
+    def _check(self, recipe: Recipe, truth: Truth) -> dict[str, float]:
+        """Render once more for the labels alone: one sample at each pixel's centre, no lens, no light.
 
-    Raises:
-        ViewRejected: above MAX_ID_MISMATCH or MAX_DEPTH_ERROR.
-    """
-    same = indices.astype(np.int64) == truth.instance_ids
-    mismatch = float(1 - same.mean())
-    surface = same & (truth.instance_ids > 0) & (depth_m < NO_SURFACE_M)
-    facing = np.abs((truth.normals * rays).sum(axis=-1))[surface] / np.linalg.norm(rays[surface], axis=-1)
-    error = np.abs(depth_m[surface] / truth.depth_m[surface] - 1) * facing
-    worst = float(np.quantile(error, 1 - MAX_ID_MISMATCH)) if error.size else 0.0
-    if mismatch > MAX_ID_MISMATCH or worst > MAX_DEPTH_ERROR:
-        raise ViewRejected(f"Cycles and the ray cast differ: ids at {mismatch:.2%} of pixels, depth by {worst:.2g}")
-    return {"cycles_id_mismatch": round(mismatch, 6), "cycles_depth_error": float(f"{worst:.2g}")}
+        Raises:
+            ViewRejected: see `agreement.compare_exactly`.
+        """
+        scene, layer, lens = bpy.context.scene, bpy.context.view_layer, bpy.context.scene.camera.data
+        cycles = scene.cycles
+        samples, blurred = cycles.samples, lens.dof.use_dof
+        panes = [thing for placed, thing in self._things.items() if is_pane(placed)]
+        layer.material_override = _normal_writer(layer)
+        cycles.samples, cycles.use_denoising, cycles.filter_width, lens.dof.use_dof = 1, False, 0.01, False
+        for pane in panes:
+            pane.hide_render = True
+        try:
+            channels = self._render()
+        finally:
+            layer.material_override = None
+            layer.aovs.remove(layer.aovs[0])
+            cycles.samples, cycles.use_denoising, cycles.filter_width = samples, True, FILTER_WIDTH
+            lens.dof.use_dof = blurred
+            for pane in panes:
+                pane.hide_render = False
+        world = np.stack([channels[f"{NORMAL_PASS}.{name}"] for name in "RGB"], axis=-1)
+        normals = world @ pose_matrix(recipe.camera)[:3, :3].astype(np.float32)
+        return compare_exactly(channels["Depth.Z"], channels["IndexOB.X"].astype(np.int64), normals, truth)
 
 
 def _clear() -> None:
@@ -123,15 +145,36 @@ def _clear() -> None:
         data.batch_remove(list(collection))
 
 
-def _add_camera(camera: Camera) -> None:
-    lens = bpy.data.cameras.new("camera")
-    lens.sensor_fit, lens.sensor_width = "HORIZONTAL", 36.0
-    lens.lens = camera.fx * 36.0 / camera.width
+def _set_camera(recipe: Recipe) -> None:
+    camera, scene = recipe.camera, bpy.context.scene
+    if scene.camera is None:
+        scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+        scene.collection.objects.link(scene.camera)
+    lens = scene.camera.data
+    lens.sensor_fit, lens.sensor_width = "HORIZONTAL", SENSOR_MM
+    lens.lens = camera.fx * SENSOR_MM / camera.width
     lens.clip_start, lens.clip_end = 0.01, 10_000.0
-    placed = bpy.data.objects.new("camera", lens)
-    placed.matrix_world = Matrix(pose_matrix(camera).tolist())
-    bpy.context.scene.collection.objects.link(placed)
-    bpy.context.scene.camera = placed
+    lens.dof.use_dof = recipe.aperture is not None
+    if recipe.aperture is not None:
+        lens.dof.aperture_fstop, lens.dof.focus_distance = recipe.aperture.f_stop, recipe.aperture.focus_m
+    scene.camera.matrix_world = Matrix(pose_matrix(camera).tolist())
+
+
+def _normal_writer(layer: Any) -> Any:
+    """Make a material that writes the triangles' world-space normals into a pass, and ask the layer for that pass."""
+    layer.aovs.add().name = NORMAL_PASS
+    material = bpy.data.materials.get(NORMAL_PASS)
+    if material is None:
+        material = bpy.data.materials.new(NORMAL_PASS)
+        material.use_nodes = True
+        tree = material.node_tree
+        tree.nodes.clear()
+        writer, geometry = tree.nodes.new("ShaderNodeOutputAOV"), tree.nodes.new("ShaderNodeNewGeometry")
+        writer.aov_name = NORMAL_PASS
+        tree.links.new(geometry.outputs["True Normal"], writer.inputs["Color"])
+        glow, out = tree.nodes.new("ShaderNodeEmission"), tree.nodes.new("ShaderNodeOutputMaterial")
+        tree.links.new(glow.outputs["Emission"], out.inputs["Surface"])
+    return material
 
 
 def _add_environment(pixels: NDArray[np.float32]) -> None:
@@ -175,7 +218,7 @@ def _add_light(light: Light) -> None:
     bpy.context.scene.collection.objects.link(placed)
 
 
-def _add_thing(placed: Placed, images: dict[int, Any]) -> None:
+def _add_thing(placed: Placed, images: dict[int, Any]) -> Any:
     data = _mesh_data(placed.mesh)
     for surface in placed.surfaces:
         data.materials.append(_material(surface, images))
@@ -183,6 +226,7 @@ def _add_thing(placed: Placed, images: dict[int, Any]) -> None:
     thing.pass_index = placed.thing.id
     thing.matrix_world = Matrix(placed.matrix.tolist())
     bpy.context.scene.collection.objects.link(thing)
+    return thing
 
 
 def _mesh_data(mesh: Mesh) -> Any:
@@ -222,12 +266,12 @@ def _material(surface: Surface, images: dict[int, Any]) -> Any:
         shader.inputs["Emission Strength"].default_value = surface.emission
     if surface.texture is not None:
         texture = tree.nodes.new("ShaderNodeTexImage")
-        if id(surface.texture) not in images:
+        if id(surface.texture) not in images:  # with the texture beside it, so that its id stays its own
             height, width = surface.texture.shape[:2]
             image = bpy.data.images.new("texture", width, height)
             _fill(image, surface.texture.astype(np.float32) / 255)
-            images[id(surface.texture)] = image
-        texture.image = images[id(surface.texture)]
+            images[id(surface.texture)] = surface.texture, image
+        texture.image = images[id(surface.texture)][1]
         tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
         if surface.emission > 0:
             tree.links.new(texture.outputs["Color"], shader.inputs["Emission Color"])

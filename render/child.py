@@ -1,4 +1,5 @@
-"""The child's side: `python -m render.child ENGINE WIDTH HEIGHT SAMPLES [FOLDER ...]` makes views until stdin closes."""
+"""The child's side: `python -m render.child ENGINE WIDTH HEIGHT SAMPLES CROSS_CHECK [FOLDER ...]` makes views until its
+stdin closes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ import numpy as np
 from encoders.sample import Camera, Edit, InputError, Instance, Rejection, Sample
 from render.worker import leave_with_parent, receive, send, take_over_pipes
 
-ARRAYS = ("image", "depth_m", "normals", "instance_ids", "edited")
+ARRAYS = ("image", "depth_m", "normals", "instance_ids", "geometric_normals", "albedo")
 
 
 def main(argv: Sequence[str]) -> None:
@@ -27,8 +28,8 @@ def main(argv: Sequence[str]) -> None:
     from render.views import ViewRequest, make_view
 
     try:
-        open_folders([Path(folder) for folder in argv[4:]])
-        paint, versions = load_engine(engine, width, height, samples)
+        open_folders([Path(folder) for folder in argv[5:]])
+        paint, versions = load_engine(engine, width, height, samples, argv[4] == "1")
     except InputError as error:
         send(answers, {"error": str(error)}, b"")
         return
@@ -64,24 +65,24 @@ def inspect_file(name: str) -> dict[str, str]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def load_engine(engine: str, width: int, height: int, samples: int) -> tuple[Any, dict[str, str]]:
+def load_engine(engine: str, width: int, height: int, samples: int, cross_check: bool) -> tuple[Any, dict[str, str]]:
     """Return the engine's paint function and the versions of what makes the pictures."""
     versions = {name: version(name) for name in ("embreex", "numpy")}
     if engine == "blender":
         from render.blender import Cycles
 
-        return Cycles(width, height, samples).paint, {**versions, "bpy": version("bpy")}
+        return Cycles(width, height, samples, cross_check).paint, {**versions, "bpy": version("bpy")}
     from render.lighting import paint_with
     from render.raster import Raster
 
-    return paint_with(Raster(width, height)), {**versions, "pyrender": version("pyrender")}
+    return paint_with(Raster(width, height), cross_check), {**versions, "pyrender": version("pyrender")}
 
 
 def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:
     """Serialise a sample or a rejection: json for what is small, raw bytes for the arrays."""
     if isinstance(made, Rejection):
         return {"rejected": asdict(made)}, b""
-    arrays = {name: getattr(made, name) for name in ARRAYS[:-1]}
+    arrays = {name: getattr(made, name) for name in ARRAYS if getattr(made, name) is not None}
     edit = None
     if made.edit is not None:
         arrays["edited"] = made.edit.image

@@ -15,6 +15,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
+from render.agreement import compare_passes
 from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.raster import Raster
@@ -46,12 +47,12 @@ class World:
 def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = None) -> World:
     """Put the whole scene into one search tree, each surface with its mean colour.
 
-    The tree of the `last` world is used again when the same meshes stand at the same places.
+    The tree of the `last` world is used again when the same meshes stand at the same places under the same sky.
     """
     triangles, albedo, emission = [], [], []
     scene = [placed for placed in scene if not any(part.transmission or part.see_through for part in placed.surfaces)]
     meshes = tuple((placed.mesh, placed.matrix.tobytes()) for placed in scene)
-    again = last is not None and last.meshes == meshes
+    again = last is not None and last.meshes == meshes and last.recipe.sky == recipe.sky
     for placed in scene:
         albedo.append(np.array([mean_albedo(surface) for surface in placed.surfaces])[placed.mesh.slot_of])
         emission.append(np.array([surface.emission for surface in placed.surfaces])[placed.mesh.slot_of])
@@ -61,7 +62,7 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
         triangles.append(vertices[placed.mesh.faces])
     colors = np.concatenate(albedo).astype(np.float32), np.concatenate(emission).astype(np.float32)
     if again and last is not None:
-        return replace(last, albedo=colors[0], emission=colors[1])
+        return replace(last, albedo=colors[0], emission=colors[1], recipe=recipe)
     corners = np.concatenate(triangles)
     cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     length = np.linalg.norm(cross, axis=1, keepdims=True)
@@ -312,8 +313,11 @@ def smooth_light(light: Floats, truth: Truth, rounds: int) -> Floats:
     return values
 
 
-def paint_with(raster: Raster) -> Paint:
-    """Return the engine that rasterises surface colours and traces their light."""
+def paint_with(raster: Raster, cross_check: bool = False) -> Paint:
+    """Return the engine that rasterises surface colours and traces their light.
+
+    With `cross_check` the rasteriser's own depth and ids are compared with the ray cast's for every picture.
+    """
 
     last: list[World] = []
 
@@ -321,6 +325,10 @@ def paint_with(raster: Raster) -> Paint:
         colors = raster.surface_colors(recipe, scene)
         world = build_world(recipe, scene, last[0] if last else None)
         last[:] = [world]
-        return Picture(light_picture(world, scene, truth, colors), {})
+        scores: dict[str, float] = {}
+        if cross_check:
+            ids, depth_m = raster.segment(recipe, scene, 0.9 * float(truth.depth_m.min()))
+            scores = compare_passes("pyrender", depth_m, ids, truth)
+        return Picture(light_picture(world, scene, truth, colors), scores)
 
     return paint

@@ -48,20 +48,26 @@ class Raster:
         picture, _ = self._renderer.render(stage, flags=flags)
         return srgb_to_linear(picture / 255.0)
 
-    def segment(self, recipe: Recipe, scene: Sequence[Placed]) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-        """Return the ids and planar depth (0: nothing) of the rasteriser's own pass without multisampling."""
-        stage = _stage(recipe)
+    def segment(
+        self, recipe: Recipe, scene: Sequence[Placed], near_m: float
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return the ids and planar depth (0: nothing) of the rasteriser's own pass without multisampling.
+
+        Nothing is drawn before `near_m`; the depth buffer has 24 bits, and the further away that is the finer they are.
+        """
+        stage = _stage(recipe, near_m)
         colors = {}
         for number, placed in enumerate(scene, start=1):
             if is_pane(placed):
                 continue
-            node = _NumberedNode(number, _mesh(placed, self._side, {}), placed.matrix)
+            mesh = self._meshes[placed] if placed in self._meshes else _mesh(placed, self._side, {})
+            node = _NumberedNode(number, mesh, placed.matrix)
             stage.add_node(node)
             colors[node] = (number % 256, number // 256, 0)
         picture, depth = self._renderer.render(stage, flags=pyrender.RenderFlags.SEG, seg_node_map=colors)
         numbers = picture[..., 0].astype(np.int64) + 256 * picture[..., 1].astype(np.int64)
         ids = np.array([0, *(placed.thing.id for placed in scene)])
-        return ids[numbers], depth.astype(np.float64)
+        return ids[numbers], depth.astype(np.float32)
 
     def close(self) -> None:
         """Release the GL context."""
@@ -83,9 +89,9 @@ class _NumberedNode(pyrender.Node):  # type: ignore[misc]
         return self._number
 
 
-def _stage(recipe: Recipe) -> Any:
+def _stage(recipe: Recipe, near_m: float = 0.05) -> Any:
     camera, stage = recipe.camera, pyrender.Scene(bg_color=(0, 0, 0, 0), ambient_light=(0, 0, 0))
-    lens = pyrender.IntrinsicsCamera(camera.fx, camera.fy, camera.cx, camera.cy, znear=0.05, zfar=3000.0)
+    lens = pyrender.IntrinsicsCamera(camera.fx, camera.fy, camera.cx, camera.cy, znear=near_m, zfar=3000.0)
     stage.add(lens, pose=pose_matrix(camera))
     return stage
 
