@@ -1,4 +1,4 @@
-"""Spike-in controls: edited copies of benchmark images, and pictures known to be clean, planted in every run.
+"""Spike-in controls: edited copies of benchmark images, texts and labels, and known-clean pictures, in every run.
 
 What the audit says of them is the recall and the false positives measured in this very run, with this benchmark.
 """
@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import beta
 
 from encoders.sample import InputError, UInt8Image
 from mixing.audit.edits import EDITS, procedural_picture
 from mixing.audit.fingerprints import MIN_QUALITY
 from mixing.audit.index import IMAGE_SUFFIXES, Pack, image_files
+from mixing.audit.label_pack import LabelPack, compare_labels
+from mixing.audit.labels import MASK_SIDE, print_depth, print_masks
 from mixing.audit.scan import Thresholds, scan_picture
+from mixing.audit.words import LONG_TOKENS, WordIndex, find_texts, normalised
 from mixing.config import Config
 from mixing.images import decode_rgb, encode_png
 
@@ -54,6 +59,10 @@ class ControlSettings(Config):
     clean_folder: str | None = None
     seed: int = 0
     target_recall: float = 0.9
+
+
+TEXT_EDITS = ("case and punctuation", "inside another text", "one word in ten changed")
+LABEL_EDITS = ("as it is", "mirrored", "quarter turn", "other size")
 
 
 @dataclass(frozen=True)
@@ -133,6 +142,74 @@ def run_clean(
         of = next((f"{one.benchmark}/{one.image}" for one in findings if one.level == found), None)
         results.append({"picture": name, "edit": edit, "found": found, "of": of})
     return results
+
+
+def run_texts(index: WordIndex, benchmark: str, settings: ControlSettings) -> list[dict[str, Any]]:
+    """Plant edited copies of a benchmark's texts of eight words or more; shorter ones are only ever for review.
+
+    Returns:
+        For each: text, edit, found ("leak", "review" or None). A changed text counts as found when it is for review.
+    """
+    long = [
+        text
+        for (name, text), tokens in zip(index.texts, index.tokens)
+        if name == benchmark and len(tokens) >= LONG_TOKENS
+    ]
+    rng = np.random.default_rng([settings.seed, 4])
+    results = []
+    for i in range(settings.copies if long else 0):
+        text, edit = long[int(rng.integers(len(long)))], TEXT_EDITS[i % len(TEXT_EDITS)]
+        levels = {one.level for one in find_texts(index, _edited_text(text, edit, rng)) if one.image == text}
+        results.append({"text": text, "edit": edit, "found": _strongest(levels)})
+    return results
+
+
+def _edited_text(text: str, edit: str, rng: np.random.Generator) -> str:
+    words = list(normalised(text))
+    if edit == "case and punctuation":
+        return ", ".join(" ".join(words).upper().split(" ", 1)) + "!"
+    if edit == "inside another text":
+        return f"Please make this picture for me: {' '.join(words)}, as a watercolour on rough paper."
+    for place in rng.choice(len(words), max(len(words) // 10, 1), replace=False):
+        words[place] = "otherwise"
+    return " ".join(words)
+
+
+def run_labels(pack: LabelPack, settings: ControlSettings) -> list[dict[str, Any]]:
+    """Plant turned and resized copies of a benchmark's labels, as well as their fingerprints give them back.
+
+    Returns:
+        For each: image, kind, edit, found ("leak", "review" or None).
+    """
+    masks, reliefs = pack.arrays["masks"], pack.arrays["reliefs"]
+    rows = [("masks", owner) for owner in sorted(set(np.asarray(pack.arrays["mask_owners"]).tolist()))]
+    rows += [("depth", row) for row in range(len(reliefs))]
+    rng = np.random.default_rng([settings.seed, 5])
+    results = []
+    for i, number in enumerate(rng.permutation(len(rows))[: settings.copies].tolist()):
+        (kind, row), edit = rows[number], LABEL_EDITS[i % len(LABEL_EDITS)]
+        if kind == "masks":
+            mine = np.asarray(masks[np.flatnonzero(pack.arrays["mask_owners"] == row)])
+            grids = np.unpackbits(mine, axis=1).reshape(-1, MASK_SIDE, MASK_SIDE).astype(np.float32)
+            owner, planted = row, print_masks(_edited_map(grid, edit) > 0.5 for grid in grids)
+        else:
+            relief = np.asarray(reliefs[row], np.float32)
+            depth = np.where(relief > -128, np.exp(relief / 100), np.nan).astype(np.float32)
+            owner, planted = int(pack.arrays["relief_owners"][row]), print_depth(_edited_map(depth, edit))
+        levels = {one.level for one in compare_labels(planted, pack) if one.image == pack.images[owner]}
+        results.append({"image": pack.images[owner], "kind": kind, "edit": edit, "found": _strongest(levels)})
+    return results
+
+
+def _edited_map(values: NDArray[np.float32], edit: str) -> NDArray[np.float32]:
+    if edit == "mirrored":
+        return np.ascontiguousarray(values[:, ::-1])
+    if edit == "quarter turn":
+        return np.ascontiguousarray(np.rot90(values))
+    if edit == "other size":
+        size = (values.shape[1] * 5 // 2, values.shape[0] * 7 // 4)
+        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))
+    return values
 
 
 def _original(pack: Pack, folder: Path | None, number: int) -> UInt8Image:

@@ -11,9 +11,10 @@ import pytest
 
 from encoders.sample import InputError, Sample
 from mixing.audit.edits import procedural_picture
+from mixing.audit.identity import canonical_ids
 from mixing.audit.job import AuditConfig, audit, verify_report
 from mixing.audit.lineage import ancestors, registry, shared_datasets
-from mixing.audit.words import build_word_index, canonical_ids, find_texts
+from mixing.audit.words import build_word_index, find_texts
 from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
 
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"
@@ -34,7 +35,7 @@ PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tracto
     ],
 )
 def test_how_near_a_text_must_be(text: str, level: str | None) -> None:
-    index = build_word_index({"prompts": [PROMPT, "the red cup"]}, {})
+    index = build_word_index({"prompts": [PROMPT, "the red cup"]})
     assert [finding.level for finding in find_texts(index, text)] == ([level] if level else [])
 
 
@@ -114,6 +115,7 @@ def test_words_ids_and_lineage_through_real_shards(tmp_path: Path) -> None:
         ("room", "identity", "leak"),
         ("cat", "crop", "leak"),
         ("cat", "annotation", "leak"),  # a short text, but beside the picture it belongs to
+        ("tests", "lineage", "review"),  # ReasonSeg is made of Open Images too
     }
     assert json.loads(verdict.exclude.read_text())["keys"] == ["cat", "id", "room", "text"]
     assert {row["source"]: row["shared"] for row in values["lineage"]} == {

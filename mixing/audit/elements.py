@@ -1,0 +1,206 @@
+"""Does one element of a scan: everything of a shard, its words alone, or controls; commits the result as one json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from encoders.sample import InputError
+from mixing.audit.controls import run_clean, run_copies, run_labels, run_texts
+from mixing.audit.embeddings import embed, open_model, similar_images
+from mixing.audit.fingerprints import MIN_QUALITY
+from mixing.audit.identity import find_ids
+from mixing.audit.index import IMAGE_SUFFIXES
+from mixing.audit.label_pack import compare_labels
+from mixing.audit.labels import record_labels
+from mixing.audit.lineage import SourceFacts, ancestors, record_origin, registry
+from mixing.audit.plan import SCAN_SCHEMA, Element, ScanPlan
+from mixing.audit.scan import Finding, scan_picture
+from mixing.audit.sides import open_vectors
+from mixing.audit.words import find_texts, place_of, record_texts
+from mixing.images import decode_rgb
+from mixing.records import Parts
+from mixing.shards import read_parts, read_row
+from mixing.storage import canonical_json, file_sha256, write_atomic
+
+_NOT_PICTURES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
+_DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+"""What a record's metadata of another form than ours may raise; InputError is a ValueError."""
+
+
+def is_done(plan: ScanPlan, index: int) -> bool:
+    """Tell whether an element's result is committed."""
+    return plan.elements[index].result_path(plan.work).exists()
+
+
+def scan_element(plan: ScanPlan, index: int) -> None:
+    """Do one element and commit its result."""
+    cv2.setNumThreads(1)
+    if is_done(plan, index):
+        return
+    element = plan.elements[index]
+    facts = {"schema": SCAN_SCHEMA, "plan": element.digest, "kind": element.kind, "name": element.name}
+    result = _do(plan, element)
+    directory = element.facts.get("directory")
+    write_atomic(element.result_path(plan.work), canonical_json({**facts, "directory": directory, **result}))
+
+
+def _do(plan: ScanPlan, element: Element) -> dict[str, Any]:
+    controls, thresholds = plan.config.controls, plan.config.thresholds
+    if element.kind in ("shard", "words"):
+        return scan_shard(plan, plan.data / element.facts["directory"] / element.name, element.kind == "shard")
+    if element.kind == "clean":
+        return {"clean": run_clean(plan.packs, controls, thresholds, plan.data)}
+    if element.kind == "texts":
+        return {"planted": run_texts(plan.words, element.name, controls)}
+    side = next(side for side in plan.sides if side.name == element.name)
+    if element.kind == "labels":
+        return {"planted": run_labels(side.open_labels(), controls)}
+    return {"planted": run_copies(side.open_pack(), side.images, controls, thresholds)}
+
+
+def scan_shard(plan: ScanPlan, path: Path, pictures: bool = True) -> dict[str, Any]:
+    """Scan every picture, label and text of one committed shard; its words alone when not `pictures`.
+
+    Returns:
+        counts (records, pictures, labels, texts, failed, weak: too little structure, plain: labels that tell nothing),
+        sources {name: facts}, failures [{member, reason}], and findings: each a `Finding` as json with its key, sample
+        (the key of the picture it is of), member, pixel_sha256, text (the training text) and similarity.
+    """
+    row = read_row(path.with_suffix(".json"))
+    shard = _Shard(plan)
+    shard.counts["records"] = len(row.samples)
+    if file_sha256(path) != row.sha256:
+        shard.fail(path.name, "its sha256 is not the one it was committed with")
+    with path.open("rb") as file:
+        for key in row.samples:
+            try:
+                parts = read_parts(file, row, key)
+            except InputError as error:
+                shard.fail(key, str(error))
+                continue
+            shard.scan_words(key, parts)
+            if pictures:
+                shard.scan_pictures(key, parts)
+                shard.scan_labels(key, parts)
+    shard.counts["failed"] = len(shard.failures)
+    return {
+        "sha256": row.sha256,
+        "counts": shard.counts,
+        "sources": {name: facts.as_json() for name, facts in sorted(shard.sources.items())},
+        "failures": shard.failures,
+        "findings": shard.findings,
+    }
+
+
+def is_picture(member: str) -> bool:
+    """Tell whether a part of a record is a picture to compare: image, edited, source, target, albedo, any other one."""
+    return member.lower().endswith(IMAGE_SUFFIXES) and member not in _NOT_PICTURES
+
+
+def sample_key(key: str, parts: Parts) -> str:
+    """Return the key of the picture that a record is of: what mixtures leave out by."""
+    if "instruction.json" not in parts:
+        return key
+    meta = json.loads(parts["instruction.json"])
+    spec = meta.get("spec")
+    origin = spec.get("origin") if isinstance(spec, dict) else None
+    named = origin.get("key") if isinstance(origin, dict) else None
+    return str(named if named is not None else str(meta.get("key", key)).partition(".")[0])
+
+
+class _Shard:
+    """What is found while a shard is read."""
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self.plan = plan
+        self.counts = dict.fromkeys(("records", "pictures", "labels", "texts", "failed", "weak", "plain"), 0)
+        self.sources: dict[str, SourceFacts] = defaultdict(SourceFacts)
+        self.failures: list[dict[str, str]] = []
+        self.findings: list[dict[str, Any]] = []
+        self.sample = ""
+        self.models = [open_model(embedder, plan.data) for embedder in plan.config.embedders]
+        self.vectors = {side.name: open_vectors(side, plan.config) for side in plan.sides if side.pack is not None}
+
+    def fail(self, member: str, reason: str) -> None:
+        self.failures.append({"member": member, "reason": " ".join(reason.split())})
+
+    def add(self, place: Mapping[str, Any], finding: Finding, similarity: Mapping[str, float]) -> None:
+        where = {"sample": self.sample, "text": "", **place}
+        self.findings.append({**where, **finding.as_json(), "similarity": dict(similarity)})
+
+    def scan_words(self, key: str, parts: Parts) -> None:
+        """Compare what a record says, is named and comes from with the benchmarks' texts and ids."""
+        self.sample = key
+        try:
+            self.sample = sample_key(key, parts)
+            source, licence, named = record_origin(parts)
+            texts = record_texts(parts)
+            parents = (*self.plan.config.sources.get(source or "", ()), *named)
+            schemes = sorted({scheme for name in ancestors(parents) if (scheme := registry()[name].ids)})
+            identities = find_ids(self.plan.ids, key, parts, schemes)
+        except _DAMAGED as error:
+            self.fail(f"{key}.json", f"its metadata cannot be read: {error}")
+            return
+        facts = self.sources[source or ""]
+        facts.records += 1
+        facts.licences[licence] += 1
+        facts.named.update(named)
+        for member, text in texts:
+            self.counts["texts"] += 1
+            for one in find_texts(self.plan.words, text):
+                self.add({"key": key, "text": text, **place_of(member, text)}, one, {})
+        for one in identities:
+            self.add({"key": key, **place_of("json", one.image)}, one, {})
+
+    def scan_pictures(self, key: str, parts: Parts) -> None:
+        """Compare every picture of a record with every benchmark image."""
+        for member, data in parts.items():
+            if not is_picture(member):
+                continue
+            self.counts["pictures"] += 1
+            try:
+                image = decode_rgb(data, f"{key}.{member}")
+                print_, found = scan_picture(image, data, self.plan.packs, self.plan.config.thresholds)
+                similarity: dict[str, dict[str, float]] = defaultdict(dict)
+                for model in self.models:
+                    vector = embed(model, image)
+                    for pack in self.plan.packs:
+                        for vectors in self.vectors[pack.name]:
+                            if vectors.name != model.embedder.name:
+                                continue
+                            known, more = similar_images(vector, vectors, pack, model.embedder, found)
+                            found = [*found, *more]
+                            for identity, value in known.items():
+                                similarity[f"{pack.name}/{identity}"][vectors.name] = value
+            except InputError as error:
+                self.fail(f"{key}.{member}", str(error))
+                continue
+            self.counts["weak"] += print_.pdq.quality < MIN_QUALITY
+            place = {"key": key, "member": member, "pixel_sha256": print_.pixel_sha256}
+            for finding in found:
+                self.add(place, finding, similarity[f"{finding.benchmark}/{finding.image}"])
+
+    def scan_labels(self, key: str, parts: Parts) -> None:
+        """Compare a record's masks and depth with the benchmarks'."""
+        packs = self.plan.label_packs
+        if not packs:
+            return
+        try:
+            labels = record_labels(key, parts)
+        except _DAMAGED as error:
+            self.fail(f"{key} (labels)", str(error))
+            return
+        for member, _, one in labels:
+            self.counts["labels"] += 1
+            self.counts["plain"] += one.relief is None and not len(one.masks)
+            place = {"key": key, "member": member, "pixel_sha256": hashlib.sha256(parts[member]).hexdigest()}
+            for pack in packs:
+                for finding in compare_labels(one, pack):
+                    self.add(place, finding, {})
