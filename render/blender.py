@@ -57,6 +57,7 @@ class Cycles:
         cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 8, 3, 2
         # only glass pays for the transmission bounces, only window panes for the transparent ones
         cycles.transmission_bounces, cycles.transparent_max_bounces, cycles.volume_bounces = 8, 8, 0
+        cycles.min_transparent_bounces = 8  # else some paths end at a pane, and depth and index stay empty there
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 6.0
         cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", FILTER_WIDTH
@@ -67,6 +68,8 @@ class Cycles:
         layer.use_pass_z = layer.use_pass_object_index = True
         self._folder = tempfile.TemporaryDirectory(prefix="cavendish-")
         self._cross_check = cross_check
+        if cross_check:
+            layer.aovs.add().name = NORMAL_PASS
         self._light: tuple[Any, ...] = ()
         self._things: dict[Placed, Any] = {}
         self._images: dict[int, Any] = {}
@@ -102,7 +105,7 @@ class Cycles:
             bpy.data.objects.remove(self._things.pop(placed))
         for placed in scene:
             if placed not in self._things:
-                self._things[placed] = _add_thing(placed, self._images)
+                self._things[placed] = _add_thing(placed, self._images, self._cross_check)
         _set_camera(recipe)
 
     def _render(self) -> dict[str, NDArray[np.float32]]:
@@ -117,19 +120,15 @@ class Cycles:
         Raises:
             ViewRejected: see `agreement.compare_exactly`.
         """
-        scene, layer, lens = bpy.context.scene, bpy.context.view_layer, bpy.context.scene.camera.data
-        cycles = scene.cycles
+        cycles, lens = bpy.context.scene.cycles, bpy.context.scene.camera.data
         samples, blurred = cycles.samples, lens.dof.use_dof
         panes = [thing for placed, thing in self._things.items() if is_pane(placed)]
-        layer.material_override = _normal_writer(layer)
         cycles.samples, cycles.use_denoising, cycles.filter_width, lens.dof.use_dof = 1, False, 0.01, False
         for pane in panes:
             pane.hide_render = True
         try:
             channels = self._render()
         finally:
-            layer.material_override = None
-            layer.aovs.remove(layer.aovs[0])
             cycles.samples, cycles.use_denoising, cycles.filter_width = samples, True, FILTER_WIDTH
             lens.dof.use_dof = blurred
             for pane in panes:
@@ -160,21 +159,12 @@ def _set_camera(recipe: Recipe) -> None:
     scene.camera.matrix_world = Matrix(pose_matrix(camera).tolist())
 
 
-def _normal_writer(layer: Any) -> Any:
-    """Make a material that writes the triangles' world-space normals into a pass, and ask the layer for that pass."""
-    layer.aovs.add().name = NORMAL_PASS
-    material = bpy.data.materials.get(NORMAL_PASS)
-    if material is None:
-        material = bpy.data.materials.new(NORMAL_PASS)
-        material.use_nodes = True
-        tree = material.node_tree
-        tree.nodes.clear()
-        writer, geometry = tree.nodes.new("ShaderNodeOutputAOV"), tree.nodes.new("ShaderNodeNewGeometry")
-        writer.aov_name = NORMAL_PASS
-        tree.links.new(geometry.outputs["True Normal"], writer.inputs["Color"])
-        glow, out = tree.nodes.new("ShaderNodeEmission"), tree.nodes.new("ShaderNodeOutputMaterial")
-        tree.links.new(glow.outputs["Emission"], out.inputs["Surface"])
-    return material
+def _write_normals(material: Any) -> None:
+    """Have a material write the triangles' world-space normals into the pass for them."""
+    tree = material.node_tree
+    writer, geometry = tree.nodes.new("ShaderNodeOutputAOV"), tree.nodes.new("ShaderNodeNewGeometry")
+    writer.aov_name = NORMAL_PASS
+    tree.links.new(geometry.outputs["True Normal"], writer.inputs["Color"])
 
 
 def _add_environment(pixels: NDArray[np.float32]) -> None:
@@ -218,10 +208,13 @@ def _add_light(light: Light) -> None:
     bpy.context.scene.collection.objects.link(placed)
 
 
-def _add_thing(placed: Placed, images: dict[int, Any]) -> Any:
+def _add_thing(placed: Placed, images: dict[int, Any], write_normals: bool) -> Any:
     data = _mesh_data(placed.mesh)
     for surface in placed.surfaces:
-        data.materials.append(_material(surface, images))
+        material = _material(surface, images)
+        if write_normals:
+            _write_normals(material)
+        data.materials.append(material)
     thing = bpy.data.objects.new(placed.thing.category, data)
     thing.pass_index = placed.thing.id
     thing.matrix_world = Matrix(placed.matrix.tolist())

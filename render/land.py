@@ -24,9 +24,9 @@ GROUNDS: Mapping[str, tuple[str, tuple[Rgb, ...], float]] = {
     "earth": ("gravel", ((0.30, 0.23, 0.16), (0.50, 0.41, 0.30)), 4.0),
 }
 GREENS: tuple[Rgb, ...] = (
-    (0.20, 0.31, 0.10), (0.28, 0.38, 0.13), (0.15, 0.26, 0.13), (0.34, 0.40, 0.16), (0.24, 0.34, 0.17),
+    (0.31, 0.43, 0.15), (0.38, 0.48, 0.19), (0.25, 0.38, 0.18), (0.44, 0.50, 0.22), (0.33, 0.44, 0.24),
 )  # fmt: skip
-AUTUMN: tuple[Rgb, ...] = ((0.58, 0.36, 0.10), (0.62, 0.24, 0.08), (0.64, 0.50, 0.16))
+AUTUMN: tuple[Rgb, ...] = ((0.68, 0.44, 0.14), (0.70, 0.30, 0.12), (0.74, 0.60, 0.22))
 BARK = Material(
     "wood", (0.22, 0.17, 0.13), 0.95, 0.0, Texture("wood", ((0.30, 0.24, 0.19), (0.16, 0.12, 0.09)), 0.6, 3)
 )
@@ -91,7 +91,7 @@ def tree_thing(rng: Rng, season: str, kinds: Mapping[int, float], distance_m: fl
     leaves = leaf_material(rng, "summer" if kind == 1 else season)
     if kind == 1:
         leaves = replace(
-            leaves, texture=Texture("leaves", ((0.06, 0.12, 0.07), (0.18, 0.28, 0.15), (0.2, 0.26, 0.12)), 1.0, 3, 64)
+            leaves, texture=Texture("leaves", ((0.10, 0.17, 0.10), (0.26, 0.37, 0.20), (0.28, 0.34, 0.16)), 1.0, 3, 64)
         )
     noun = "fir tree" if kind == 1 else "tree"
     return Thing(
@@ -176,7 +176,7 @@ def grow_grass(layout: Layout, rng: Rng, ground: str, eye: tuple[float, float, f
     _, colors, _ = GROUNDS[ground]
     tones = (shade(colors[0], 0.9), shade(colors[-1], 1.05), (0.55, 0.5, 0.26))
     blade = Material("grass", colors[-1], 0.8, 0.0, Texture("leaves", tones, 1.0, 5, 64))
-    size = (9.0, 8.0, float(rng.uniform(0.07, 0.2)))
+    size = (14.0, 9.0, float(rng.uniform(0.07, 0.17)))
     at = (eye[0], eye[1] + 1.6 + size[1] / 2, 0.0)
     layout.structure(
         Thing(0, "grass", "grass", at, size, 0.0, "", (float(tufts),), (blade,), seed=int(rng.integers(1 << 30)))

@@ -154,7 +154,7 @@ def some_paint(rng: np.random.Generator, chance: float) -> Rgb | None:
     """Draw a furniture colour, or None (the model's own) with probability 1 - chance."""
     if rng.random() > chance:
         return None
-    if rng.random() < 0.5:
+    if rng.random() < 0.72:
         return MUTED[rng.integers(len(MUTED))]
     return vivid(rng)
 
@@ -169,12 +169,36 @@ def plain_material(rng: np.random.Generator) -> Material:
     """Draw a material for a small object: plastic, painted wood, wood, metal, stone, ceramic, patterned paper."""
     color = vivid(rng)
     seed = int(rng.integers(1 << 30))
-    kind = rng.choice(["plastic", "plastic", "ceramic", "wood", "metal", "stone", "fabric", "patterned", "patterned"])
+    kind = rng.choice(
+        [
+            "plastic",
+            "plastic",
+            "ceramic",
+            "wood",
+            "wood",
+            "metal",
+            "stone",
+            "fabric",
+            "patterned",
+            "glass",
+            "worn",
+            "label",
+        ]
+    )
     match kind:
         case "plastic":
             return Material("plastic", color, float(rng.uniform(0.25, 0.6)))
         case "ceramic":
-            return Material("ceramic", color, 0.15)
+            return Material("ceramic", color, 0.15, coat=0.6)
+        case "glass":
+            tint = ((0.97, 0.98, 0.97), (0.70, 0.90, 0.76), (0.60, 0.78, 0.95), (0.95, 0.66, 0.60))[rng.integers(4)]
+            return Material("glass", tint, float(rng.choice([0.0, 0.02, 0.25])), transmission=1.0)
+        case "worn":
+            texture = Texture("worn", (color, (0.42, 0.38, 0.34)), 0.3, seed)
+            return Material("painted metal", color, 0.5, 0.0, texture)
+        case "label":
+            texture = Texture("label", (color, vivid(rng), (0.93, 0.92, 0.88)), float(rng.uniform(0.12, 0.3)), seed)
+            return Material("paper", color, 0.5, 0.0, texture)
         case "metal":
             tint = ((0.86, 0.86, 0.87), (0.93, 0.76, 0.42), (0.90, 0.62, 0.48))[rng.integers(3)]
             return Material("metal", tint, float(rng.uniform(0.15, 0.45)), 1.0)

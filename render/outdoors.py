@@ -9,10 +9,9 @@ from dataclasses import replace
 from encoders.sample import Camera
 from render.land import bush_thing, fence_thing, grow_grass, lay_ground, plant_forests, tree_thing
 from render.layout import Footprint, Layout, model, rounded, some_paint
-from render.presets import Rng, Style, draw_lens, pick
+from render.presets import Palette, Rng, Style, draw_lens, pick
 from render.recipe import Light, Material, Recipe, Texture, Thing, look_at
-from render.rooms import Palette
-from render.streets import CAR_COLORS, build_houses, dress_street, house_thing, lay_street, park_cars
+from render.streets import CAR_COLORS, build_houses, dress_street, furnish_pavements, house_thing, lay_street, park_cars
 from render.weather import draw_weather, weather_of
 
 ANIMALS = ("horse", "dog", "cat")
@@ -53,8 +52,8 @@ def draw_outdoor(rng: Rng, palette: Palette, width: int, height: int, style: Sty
         build_houses(layout, rng, street, 0.45 if dark else 0.0)
         lights += dress_street(layout, rng, street, season, dark)
         park_cars(layout, rng, street, _cars(palette))
-        _people(layout, rng, palette, 3.0, 45.0, int(rng.integers(2, 7)))
-        _street_items(layout, rng, palette, int(rng.integers(1, 5)))
+        _people(layout, rng, palette, 3.0, 45.0, int(rng.integers(0, 3)))
+        furnish_pavements(layout, rng, palette, street)
     else:
         eye, camera = _camera(rng, lens, fov, width, height, float(rng.uniform(-2, 2)), lens == "car")
         layout.reserve(Footprint(eye[0], eye[1], 0.7, 0.7, 0.0, 0.0, 3.0))
@@ -94,13 +93,13 @@ def draw_long_range(rng: Rng, palette: Palette, width: int, height: int, style: 
         street = lay_street(layout, rng, str(rng.choice(["suburb", "town", "modern"])))
         eye, camera = _camera(rng, lens, fov, width, height, street.x - street.road / 4, True)
         layout.reserve(Footprint(eye[0], eye[1], 1.2, 1.2, 0.0, 0.0, 3.0))
+        furnish_pavements(layout, rng, palette, street)
         if place == "avenue":
             build_houses(layout, rng, street, 0.4 if hour == "dusk" else 0.0)
             lights += dress_street(layout, rng, street, season, hour == "dusk")
         else:
             _roadside(layout, rng, street.edge, street.walk, season)
         park_cars(layout, rng, street, _cars(palette))
-        _people(layout, rng, palette, 5.0, 60.0, 3)
     else:
         eye, camera = _camera(rng, lens, fov, width, height, float(rng.uniform(-2, 2)), False)
         layout.reserve(Footprint(eye[0], eye[1], 0.7, 0.7, 0.0, 0.0, 3.0))

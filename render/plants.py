@@ -61,7 +61,7 @@ def _clump(rng: np.random.Generator, center: Floats, radii: Floats, count: int, 
 
 
 def _core(center: Floats, radii: Floats, seed: int) -> Solid:
-    size = tuple(2 * 0.66 * radii)
+    size = tuple(2 * 0.6 * radii)
     lump = rock(size, (6,), seed)
     lump = moved(lump, center[0], center[1], center[2] - size[2] / 2)
     uv = np.full((len(lump.faces), 3, 2), 0.02)  # the texture's darkest corner
@@ -216,13 +216,13 @@ def grass(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """Tufts of bent blades over a rectangle: numbers[0] tufts, denser toward its middle of the -y side."""
     rng = np.random.default_rng([seed, 20])
     tufts, blades = int(numbers[0]), 9
-    away = size[1] * rng.random(tufts) ** 1.7
-    root = np.stack(
-        [size[0] * rng.uniform(-0.5, 0.5, tufts) * (0.25 + 0.75 * away / size[1]), away - size[1] / 2], axis=1
-    )
+    away = size[1] * rng.random(tufts) ** 1.5
+    across = np.clip(0.17 * rng.standard_normal(tufts), -0.48, 0.48) * (0.35 + 0.65 * away / size[1])
+    root = np.stack([size[0] * across, away - size[1] / 2], axis=1)
     root = np.repeat(root, blades, axis=0) + 0.05 * rng.standard_normal((tufts * blades, 2))
     count = len(root)
-    tall = size[2] * rng.uniform(0.35, 1.0, count)
+    fade = np.repeat(1 - 0.6 * away / size[1], blades)  # no edge where the tufts end
+    tall = size[2] * rng.uniform(0.35, 1.0, count) * fade
     angle = rng.uniform(0, 2 * np.pi, count)
     lean = np.stack([np.cos(angle), np.sin(angle)], axis=1) * (0.45 * tall)[:, None]
     side = np.stack([-np.sin(angle), np.cos(angle)], axis=1) * (0.006 + 0.05 * tall)[:, None]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
 Rng = np.random.Generator
+Palette = Mapping[str, Sequence[str]]
+"""Role -> names of the models that may play it."""
 Kind = Literal["room", "corridor", "table top", "outdoor", "long range", "clutter"]
 Lens = Literal["phone", "dslr", "car", "wide"]
 Hour = Literal["day", "overcast", "low sun", "dusk", "night"]

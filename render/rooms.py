@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,22 +16,26 @@ from render.layout import (
     model,
     on_top,
     plain_material,
+    rounded,
     some_paint,
     vivid,
-    wood_material,
 )
 from render.meshes import model_top
-from render.presets import Style
-from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
+from render.presets import Palette, Rng, Style, draw_lens, pick
+from render.recipe import Light, Material, Recipe, Rgb, Texture, Thing, look_at
+from render.shell import (
+    build_shell,
+    door_materials,
+    hang_curtains,
+    hang_door,
+    neon,
+    open_outside,
+    rug_colors,
+    window_lights,
+)
 
-Palette = Mapping[str, Sequence[str]]
-Rng = np.random.Generator
-
-WALL_COLORS: tuple[Rgb, ...] = (
-    (0.90, 0.89, 0.86), (0.93, 0.92, 0.90), (0.86, 0.82, 0.74), (0.74, 0.80, 0.84), (0.70, 0.76, 0.68),
-    (0.84, 0.74, 0.66), (0.56, 0.66, 0.70), (0.80, 0.80, 0.82), (0.88, 0.80, 0.62), (0.42, 0.50, 0.52),
-    (0.78, 0.66, 0.64), (0.93, 0.93, 0.93),
-)  # fmt: skip
+LENSES: Mapping[str, float] = {"phone": 0.5, "wide": 0.3, "dslr": 0.2}
+HOURS: Mapping[str, float] = {"day": 0.6, "overcast": 0.05, "low sun": 0.1, "night": 0.25}
 USES = {
     "living room": ("sofa", "low_storage", "high_storage", "armchair", "floor_lamp", "floor_plant"),
     "bedroom": ("bed", "high_storage", "low_storage", "desk", "armchair", "floor_plant"),
@@ -40,7 +44,6 @@ USES = {
     "kitchen": ("appliance", "low_storage", "appliance", "low_storage", "high_storage"),
     "play room": ("low_storage", "high_storage", "bed", "desk", "stool"),
 }
-WALL_M = 0.15
 
 
 def draw_room(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
@@ -49,99 +52,80 @@ def draw_room(rng: Rng, palette: Palette, width: int, height: int, style: Style)
     size = (float(rng.uniform(3.4, 7.0)), float(rng.uniform(3.6, 8.5)), float(rng.uniform(2.45, 3.2)))
     use = str(rng.choice(list(USES)))
     windows = build_shell(layout, rng, size)
+    hour = pick(rng, style.hours or HOURS)
+    materials = door_materials(rng)
+    for _ in range(int(rng.integers(1, 3))):
+        side = int(rng.integers(4))
+        reach = (size[0] if side % 2 == 0 else size[1]) / 2 - 0.7
+        hang_door(layout, rng, size, side, float(rng.uniform(-reach, reach)), materials)
+    if rng.random() < 0.6:
+        hang_curtains(layout, rng, windows)
+    lamp = _hang_lamp(layout, rng, size, lit=hour == "night" or rng.random() < 0.3)
     _group(layout, rng, palette, size, use)
     for role in rng.permutation(USES[use]):
         _against_wall(layout, rng, palette, str(role), size)
     _scatter(layout, rng, palette, size, use)
     for thing in list(layout.things):
         if thing.is_thing and thing.model and model_top(thing.model) is not None and thing.size_m[2] < 1.3:
-            for _ in range(int(rng.integers(1, 5))):
+            for _ in range(int(rng.integers(1, 6))):
                 on_top(layout, thing, lambda: small_thing(rng, palette), rng)
     _hang(layout, rng, palette, size)
-    lights, sky = room_lights(rng, size, windows)
-    camera = _camera(layout, rng, size, width, height)
-    return Recipe("room", tuple(layout.things), lights, sky, camera, (("place", use),))
+    sun, sky = open_outside(layout, rng, size, windows, hour)
+    lights = (sun, *window_lights(rng, windows, hour), *lamp_lights(rng, size, lamp, hour))
+    lens, fov = draw_lens(rng, style, LENSES)
+    camera = _camera(layout, rng, size, fov, width, height)
+    return Recipe("room", tuple(layout.things), lights, sky, camera, (("place", use), ("hour", hour), ("lens", lens)))
 
 
-def build_shell(layout: Layout, rng: Rng, size: tuple[float, float, float]) -> list[Thing]:
-    """Build floor, ceiling and four walls around the origin; return the walls that have windows."""
+def _hang_lamp(layout: Layout, rng: Rng, size: tuple[float, float, float], lit: bool) -> Thing | None:
+    """Hang a lamp from the middle of the ceiling, mostly."""
+    if rng.random() < 0.25:
+        return None
+    width = float(rng.uniform(0.28, 0.55))
+    tall = float(rng.uniform(0.5, 0.9)) if size[2] > 2.6 else 0.45
+    color: Rgb = ((0.9, 0.89, 0.86), (0.08, 0.08, 0.09), (0.62, 0.42, 0.2), (0.35, 0.4, 0.38))[rng.integers(4)]
+    shade_of = Material("metal" if color[0] < 0.3 else "fabric", color, 0.5)
+    glow = Material("light", (1.0, 0.9, 0.74), 0.4, emission=9.0 if lit else 0.0)
+    materials = (shade_of, Material("plastic", (0.1, 0.1, 0.1), 0.5), glow)
+    at = (float(rng.uniform(-0.1, 0.1) * size[0]), float(rng.uniform(-0.1, 0.1) * size[1]), size[2] - tall - GAP_M)
+    lamp = Thing(0, "lamp", "pendant", at, (width, width, tall), 0.0, "", (float(rng.integers(3)),), materials)
+    return layout.hold(lamp)
+
+
+def lamp_lights(rng: Rng, size: tuple[float, float, float], lamp: Thing | None, hour: str) -> list[Light]:
+    """Return the light of lamps: the hanging one's where it is lit, a soft one under the ceiling, now and then coloured."""
     w, d, h = size
-    seed = int(rng.integers(1 << 30))
-    floor = floor_material(rng)
-    layout.structure(Thing(0, "floor", "box", (0, 0, -0.1), (w + 2 * WALL_M, d + 2 * WALL_M, 0.1), materials=(floor,)))
-    white = Material("plaster", (0.93, 0.93, 0.92), 0.9)
-    layout.structure(Thing(0, "ceiling", "box", (0, 0, h), (w + 2 * WALL_M, d + 2 * WALL_M, 0.1), materials=(white,)))
-    color = WALL_COLORS[rng.integers(len(WALL_COLORS))]
-    paint = Material("plaster", color, 0.9, 0.0, Texture("plaster", (color,), 2.0, seed))
-    accent = _accent(rng, paint)
-    trim = Material("wood", (0.92, 0.92, 0.91), 0.4)
-    windows = []
-    glazed = int(rng.integers(4))
-    for number, (x, y, length, yaw) in enumerate(
-        ((0, d / 2, w, 0.0), (-w / 2, 0, d, math.pi / 2), (0, -d / 2, w, math.pi), (w / 2, 0, d, -math.pi / 2))
-    ):
-        holes = _window_holes(rng, length, h) if number == glazed or rng.random() < 0.25 else ()
-        out = WALL_M / 2
-        wall = Thing(
-            0, "wall", "wall",
-            (x - out * math.sin(yaw), y + out * math.cos(yaw), 0),
-            (length + 2 * WALL_M, WALL_M, h), yaw, numbers=holes,
-            materials=(accent if number == seed % 4 else paint, trim),
-        )  # fmt: skip
-        added = layout.structure(wall, solid=True)
-        if holes:
-            windows.append(added)
-    return windows
-
-
-def floor_material(rng: Rng) -> Material:
-    """Draw boards, tiles, carpet or stone."""
-    seed = int(rng.integers(1 << 30))
-    kind = rng.choice(["planks", "planks", "planks", "tiles", "carpet", "marble", "checker"])
-    if kind == "planks":
-        return replace(
-            wood_material(rng, float(rng.uniform(1.2, 2.0)), "planks"), roughness=float(rng.uniform(0.25, 0.5))
+    warm: Rgb = (1.0, round(float(rng.uniform(0.75, 0.9)), 3), round(float(rng.uniform(0.5, 0.75)), 3))
+    lights = []
+    night = hour == "night"
+    lit = lamp is not None and lamp.materials[-1].emission > 0
+    if lit and lamp is not None:
+        x, y, z = lamp.position_m
+        lights.append(
+            Light(
+                "point",
+                warm,
+                round(w * d * float(rng.uniform(2.5, 4.5)) + 12, 2),
+                (0, 0, -1),
+                (x, y, round(z - 0.08, 4)),
+                0.06,
+            )
         )
-    if kind == "carpet":
-        color = vivid(rng) if rng.random() < 0.3 else (0.60, 0.56, 0.50)
-        dark = tuple(0.8 * part for part in color)
-        return Material("carpet", color, 0.98, 0.0, Texture("fabric", (color, dark), 0.6, seed))  # type: ignore[arg-type]
-    if kind == "marble":
-        texture = Texture("marble", ((0.88, 0.86, 0.83), (0.55, 0.52, 0.50)), 2.5, seed)
-        return Material("stone", (0.88, 0.86, 0.83), 0.15, 0.0, texture)
-    light = float(rng.uniform(0.5, 0.9))
-    color = (light, light * float(rng.uniform(0.9, 1.0)), light * float(rng.uniform(0.8, 1.0)))
-    other = (0.2, 0.2, 0.2) if kind == "checker" else (0.55, 0.53, 0.5)
-    texture = Texture(str(kind), (color, other), float(rng.uniform(1.2, 2.4)), seed)
-    return Material("tile", color, float(rng.uniform(0.15, 0.4)), 0.0, texture)
-
-
-def _accent(rng: Rng, paint: Material) -> Material:
-    draw = rng.random()
-    seed = int(rng.integers(1 << 30))
-    if draw < 0.2:
-        texture = Texture("bricks", ((0.62, 0.33, 0.25), (0.75, 0.72, 0.68)), 0.96, seed)
-        return Material("brick", (0.62, 0.33, 0.25), 0.9, 0.0, texture)
-    if draw < 0.35:
-        light = paint.color
-        texture = Texture("stripes", (light, tuple(0.85 * part for part in light)), 0.8, seed)  # type: ignore[arg-type]
-        return replace(paint, texture=texture)
-    if draw < 0.5:
-        color = ((0.16, 0.26, 0.34), (0.30, 0.36, 0.28), (0.60, 0.34, 0.26))[rng.integers(3)]
-        return Material("plaster", color, 0.9, 0.0, Texture("plaster", (color,), 2.0, seed))
-    return paint
-
-
-def _window_holes(rng: Rng, length: float, height: float) -> tuple[float, ...]:
-    count = 1 if length < 4.5 else int(rng.integers(1, 3))
-    sill = float(rng.choice([0.85, 0.5, 0.2]))
-    top = min(height - 0.2, float(rng.uniform(2.0, 2.4)))
-    holes: list[float] = []
-    for number in range(count):
-        width = float(min(rng.uniform(1.0, 2.2), length / count - 0.6))
-        center = (number + 0.5) * length / count - length / 2
-        holes += [round(center, 3), sill, round(width, 3), round(top - sill, 3)]
-    return tuple(holes)
+    elif night or rng.random() < 0.4:
+        at = (
+            round(float(rng.uniform(-0.15, 0.15) * w), 4),
+            round(float(rng.uniform(-0.15, 0.15) * d), 4),
+            round(h - 0.06, 4),
+        )
+        lights.append(Light("area", warm, round(w * d * float(rng.uniform(3.5, 6.5)), 2), (0.0, 0.0, -1.0), at, 0.6))
+    if night and rng.random() < 0.3:
+        at = (
+            round((w / 2 - 0.25) * float(rng.choice([-1, 1])), 4),
+            round((d / 2 - 0.25) * float(rng.choice([-1, 1])), 4),
+            0.35,
+        )
+        lights.append(Light("point", neon(rng), 26.0, (0, 0, -1), at, 0.1))
+    return lights
 
 
 def _pick(rng: Rng, palette: Palette, role: str) -> str:
@@ -181,7 +165,7 @@ def _group(layout: Layout, rng: Rng, palette: Palette, size: tuple[float, float,
     yaw = float(rng.choice([0.0, math.pi / 2])) + (float(rng.uniform(-0.3, 0.3)) if rng.random() < 0.3 else 0.0)
     dining = use in ("dining room", "kitchen", "study") or rng.random() < 0.25
     if rng.random() < 0.55:
-        colors = (vivid(rng), vivid(rng), (0.85, 0.8, 0.7))
+        colors = rug_colors(rng)
         texture = Texture("rug", colors, 1.0, int(rng.integers(1 << 30)))
         rug = (min(2.9, size[0] * 0.55), min(3.6, size[1] * 0.55), 0.008)
         material = Material("fabric", colors[0], 0.98, 0.0, texture)
@@ -248,7 +232,10 @@ def small_thing(rng: Rng, palette: Palette) -> Thing:
             ("bottle", 3, (0.08, 0.08, 0.27)), ("bowl", 4, (0.25, 0.25, 0.06)), ("vase", 5, (0.18, 0.18, 0.22)),
         )[rng.integers(6)]  # fmt: skip
         scale = float(rng.uniform(0.85, 1.3))
-        material = Material("ceramic", vivid(rng), float(rng.uniform(0.08, 0.35)))
+        material = Material("ceramic", vivid(rng), float(rng.uniform(0.08, 0.35)), coat=0.5)
+        if rng.random() < 0.4:
+            tint = ((0.97, 0.98, 0.97), (0.72, 0.90, 0.78), (0.62, 0.80, 0.95), (0.93, 0.72, 0.42))[rng.integers(4)]
+            material = Material("glass", tint, 0.02, transmission=1.0)
         return Thing(
             0,
             noun,
@@ -306,47 +293,7 @@ def _before_window(layout: Layout, side: int, u: float, thing: Thing) -> bool:
     return any(abs(u - holes[k]) < (holes[k + 2] + thing.size_m[0]) / 2 + 0.05 for k in range(0, len(holes), 4))
 
 
-def room_lights(rng: Rng, size: tuple[float, float, float], windows: Sequence[Thing]) -> tuple[tuple[Light, ...], Sky]:
-    """Light a room: daylight through each window and/or a lamp under the ceiling."""
-    w, d, h = size
-    evening = rng.random() < 0.25
-    warm: Rgb = (1.0, float(rng.uniform(0.75, 0.9)), float(rng.uniform(0.5, 0.75)))
-    lights = []
-    for wall in windows:
-        for k in range(0, len(wall.numbers), 4):
-            u, sill, width, height = wall.numbers[k : k + 4]
-            yaw = wall.yaw_rad
-            inward = (math.sin(yaw), -math.cos(yaw), 0.0)
-            x, y, _ = wall.position_m
-            at = (
-                x + u * math.cos(yaw) + 0.12 * inward[0],
-                y + u * math.sin(yaw) + 0.12 * inward[1],
-                sill + height / 2,
-            )
-            day: Rgb = (0.85, 0.92, 1.0) if not evening else (0.5, 0.6, 1.0)
-            power = (55.0 if not evening else 6.0) * width * height * float(rng.uniform(0.7, 1.4))
-            direction = (inward[0], inward[1], -0.35)
-            lights.append(
-                Light("area", day, round(power, 2), _unit(direction), _round(at), round(min(width, height), 3))
-            )
-    if evening or rng.random() < 0.6 or not lights:
-        power = w * d * float(rng.uniform(3.5, 6.5)) * (1.6 if evening else 1.0)
-        at = (float(rng.uniform(-0.15, 0.15) * w), float(rng.uniform(-0.15, 0.15) * d), h - 0.06)
-        lights.append(Light("area", warm, round(power, 2), (0.0, 0.0, -1.0), _round(at), 0.6))
-    name = "night" if evening else str(rng.choice(["city", "courtyard", "forest", "sunrise", "sunset"]))
-    return tuple(lights), Sky("map", 1.0, name, round(float(rng.uniform(0, 2 * math.pi)), 4))
-
-
-def _round(values: Sequence[float]) -> tuple[float, float, float]:
-    return tuple(round(float(value), 4) for value in values)  # type: ignore[return-value]
-
-
-def _unit(values: Sequence[float]) -> tuple[float, float, float]:
-    vector = np.array(values) / np.linalg.norm(values)
-    return _round(vector)
-
-
-def _camera(layout: Layout, rng: Rng, size: tuple[float, float, float], width: int, height: int) -> Camera:
+def _camera(layout: Layout, rng: Rng, size: tuple[float, float, float], fov: float, width: int, height: int) -> Camera:
     """Stand near a wall or a corner, clear of furniture, and look across the room at some of its things."""
     w, d, h = size
     things = [thing for thing in layout.things if thing.is_thing]
@@ -372,7 +319,7 @@ def _camera(layout: Layout, rng: Rng, size: tuple[float, float, float], width: i
     )
     if math.hypot(aim[0] - eye[0], aim[1] - eye[1]) < 1.0:
         aim = (-0.4 * eye[0], -0.4 * eye[1], aim[2])
-    return look_at(_round(eye), _round(aim), float(rng.uniform(50, 88)), width, height)
+    return look_at(rounded(eye), rounded(aim), fov, width, height)
 
 
 def distance_to(point: tuple[float, float, float], box: Footprint) -> float:

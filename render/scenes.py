@@ -10,9 +10,9 @@ import numpy as np
 from encoders.sample import InputError
 from render.assets import catalogue, roles
 from render.outdoors import draw_long_range, draw_outdoor
-from render.presets import Style
+from render.presets import Palette, Style
 from render.recipe import Recipe
-from render.rooms import Palette, draw_room
+from render.rooms import draw_room
 from render.tabletops import draw_tabletop
 
 KINDS: Mapping[str, Callable[[np.random.Generator, Palette, int, int, Style], Recipe]] = {

@@ -9,7 +9,7 @@ import numpy as np
 
 from render.land import GROUNDS, bush_thing, fence_thing, hedge_thing, tree_thing
 from render.layout import GAP_M, Layout, model, vivid
-from render.presets import Rng
+from render.presets import Palette, Rng
 from render.recipe import Light, Material, Rgb, Texture, Thing
 from render.textures import shade
 
@@ -253,3 +253,22 @@ def _sign(rng: Rng, street: Street, side: float, y: float) -> Thing:
     pole = Material("metal", (0.6, 0.6, 0.6), 0.4, 0.8)
     at = (street.edge(side, 0.45), y, 0.0)
     return Thing(0, "road sign", "sign", at, (0.62, 0.09, 2.5), 0.0, "", (float(kind),), (plate, pole))
+
+
+ON_PAVEMENTS = ("bench", "waste bin", "mailbox", "traffic cone", "dog", "crate", "barrel", "stroller", "wheelbarrow")
+
+
+def furnish_pavements(layout: Layout, rng: Rng, palette: Palette, street: Street) -> None:
+    """Stand people, benches, bins and the like on the pavements, nearer to the camera than far."""
+    items = [name for name in palette["street_item"] if model(name).category in ON_PAVEMENTS]
+    for _ in range(int(rng.integers(5, 14))):
+        walker = not items or rng.random() < 0.6
+        names = palette["person"] if walker else items
+        thing = model(names[rng.integers(len(names))])
+        side, y = float(rng.choice([-1, 1])), float(np.exp(rng.uniform(math.log(3.5), math.log(55))))
+        room = street.walk - max(thing.size_m[:2]) - 0.1
+        if room < 0:
+            continue
+        x = street.edge(side, max(thing.size_m[:2]) / 2 + 0.05 + float(rng.uniform(0, room)))
+        yaw = float(rng.choice([0.0, math.pi]) + rng.normal(0, 0.2)) if walker else -side * math.pi / 2
+        layout.stand(replace(thing, position_m=(x, y, 0), yaw_rad=yaw), 0.1)

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from render.layout import MUTED, Layout, model, on_top, rounded, some_paint, vivid, wood_material
-from render.presets import Style
+from render.presets import Palette, Rng, Style
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
-from render.rooms import WALL_COLORS, Palette, Rng, floor_material, primitive, small_thing
+from render.rooms import primitive, small_thing
+from render.shell import WALL_COLORS, floor_material
 
 
 def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
