@@ -15,11 +15,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from annotate.decode import MAX_BYTES
-from annotate.tars import DamagedTar, list_members
 from encoders.sample import InputError
 from mixing.config import Config
 from mixing.records import check_key
 from mixing.storage import file_sha256
+from mixing.tars import DamagedTar, list_members
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_TEXT_BYTES = 64 * 1024

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
+from encoders.sample import InputError
 from mixing.lock import Lock, Stream
 from mixing.reader import MixtureItem
 from mixing.schedule import Schedule
@@ -56,6 +57,21 @@ class Account:
         return max(float(abs(row.drawn - row.asked)) for row in self.streams)
 
 
+def read_count(text: str) -> int:
+    """Read a number of examples: 1000, 1e9, 2.5e6.
+
+    Raises:
+        InputError: not a whole number above 0.
+    """
+    try:
+        value = Fraction(text.replace("_", ""))
+    except (ValueError, ZeroDivisionError):
+        value = Fraction(0)
+    if value.denominator != 1 or not 0 < value <= 10**15:
+        raise InputError(f"{text}: give a whole number of examples, up to 1e15; 1e9 is a billion")
+    return int(value)
+
+
 def simulate(lock: Lock, count: int) -> Account:
     """Account for the first `count` examples; a billion takes milliseconds."""
     schedule = lock.schedule()
@@ -65,6 +81,38 @@ def simulate(lock: Lock, count: int) -> Account:
         for number, stream in enumerate(lock.streams)
     )
     return Account(count, tuple(rows))
+
+
+@dataclass(frozen=True)
+class RatioRow:
+    """What a rank of a run has read of one stream: `examples`, and their share beside the share asked for so far."""
+
+    rank: int
+    source: str
+    task: str
+    examples: int
+    share: float
+    asked: float
+
+
+def realised_ratios(
+    lock: Lock, schedule: Schedule, drawn: Mapping[str, Mapping[str, int]], rank: int
+) -> list[RatioRow]:
+    """Compare what a rank has read with what the mixture asks up to the same place.
+
+    Args:
+        schedule: that of the lock.
+        drawn: examples by source, then task, of this rank.
+    """
+    count = sum(sum(tasks.values()) for tasks in drawn.values())
+    rows = []
+    for number, stream in enumerate(lock.streams):
+        examples = drawn.get(stream.source, {}).get(stream.task, 0)
+        asked = float(schedule.quota(number, count))
+        rows.append(
+            RatioRow(rank, stream.source, stream.task, examples, examples / max(1, count), asked / max(1, count))
+        )
+    return rows
 
 
 def index_of(schedule: Schedule, stream: int, ordinal: int, count: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from encoders.augment import resize_sample
 from encoders.instructions import make_example
 from encoders.sample import Example, Sample
-from mixing.records import parse_sample
+from mixing.records import EDITED_PARTS, IMAGE_PARTS, parse_sample
 
 _PIXELS_OF: Mapping[str, tuple[str, ...]] = {
     "depth": ("depth.png",),
@@ -20,13 +20,13 @@ _PIXELS_OF: Mapping[str, tuple[str, ...]] = {
     "instance": ("instances.png",),
     "referring": ("instances.png", "depth.png"),  # nearer, farther
     "generate": (),
-    "edit": ("edited.png",),
+    "edit": EDITED_PARTS,
 }
 
 
 def parts_of(task: str) -> tuple[str, ...]:
     """Name the parts of a raw record that a draw for `task` reads: decoding the others would be most of its time."""
-    return ("json", "image.png", *_PIXELS_OF[task])
+    return ("json", *IMAGE_PARTS, *_PIXELS_OF[task])
 
 
 def parse_sample_for(task: str, key: str, parts: Mapping[str, bytes]) -> Sample:

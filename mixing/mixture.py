@@ -251,8 +251,8 @@ def _check_stream(
             f"mixture: source {locked.name} has nothing to draw for task {stream.task} "
             f"({locked.records} records; {reasons}): take {stream.task} out of its tasks"
         )
-    own = None if source.tasks is None else source.tasks[stream.task].max_epochs
-    cap = source.max_epochs if own is None else own
+    caps = {str(task): draws.max_epochs for task, draws in (source.tasks or {}).items()}
+    cap = caps.get(stream.task) or source.max_epochs
     if cap is None:
         return
     if mixture.examples is None:

@@ -202,10 +202,10 @@ def ratio_bends(mixture: Mixture) -> tuple[dict[Kind, Bends], dict[str, Bends]]:
     Raises:
         ValueError: they do not add up, with what would.
     """
-    resolved = resolve_ratios(
-        {**mixture.ratios, **{f"mixtures.{name}": nested.ratio for name, nested in mixture.mixtures.items()}}
-    )
-    bends = {
+    ratios: dict[str, Ratio] = {str(kind): ratio for kind, ratio in mixture.ratios.items()}
+    ratios |= {f"mixtures.{name}": nested.ratio for name, nested in mixture.mixtures.items()}
+    resolved = resolve_ratios(ratios)
+    bends: dict[str, Bends] = {
         name: {step * mixture.examples_per_step: share for step, share in at.items()} for name, at in resolved.items()
     }
     kinds = {kind: bends[kind] for kind in KINDS if kind in bends and any(bends[kind].values())}

@@ -33,6 +33,8 @@ from mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
 from mixing.storage import canonical_json
 
 Parts = dict[str, bytes]
+IMAGE_PARTS = ("image.png", "image.jpg", "image.webp")
+EDITED_PARTS = ("edited.png", "edited.jpg", "edited.webp")
 Array = TypeVar("Array", bound=NDArray[Any])
 
 DEPTH_MIN_M = 0.05
@@ -41,6 +43,13 @@ _FINITE_CODES = 65533  # codes 1..65534; 0 is unknown, 65535 no surface
 _LOG_STEP = np.log(DEPTH_MAX_M / DEPTH_MIN_M) / _FINITE_CODES
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
 _ARRAY_FIELDS = ("image", "depth_m", "normals", "geometric_normals", "albedo", "instance_ids", "weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredSample(Sample):
+    """A Sample whose pictures are files already: `files` holds parts that are written as they are, by name."""
+
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def pack_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -109,10 +118,13 @@ def sample_parts(sample: Sample) -> Parts:
     if "." in check_key(sample.key):
         raise InputError(f"key {sample.key!r}: a sample's key has no dot")
     size = sample.image.shape[:2]
-    parts: Parts = {"image.png": encode_png(sample.image)}
+    files = sample.files if isinstance(sample, StoredSample) else {}
+    parts: Parts = dict(files)
+    if not any(name in files for name in IMAGE_PARTS):
+        parts["image.png"] = encode_png(sample.image)
     meta: dict[str, Any] = {"schema": SAMPLE_SCHEMA}
     for field in dataclasses.fields(sample):
-        if field.name not in (*_ARRAY_FIELDS, "edit", "key"):
+        if field.name not in (*_ARRAY_FIELDS, "edit", "key", "files"):
             meta[field.name] = getattr(sample, field.name)
     meta["camera"] = None if sample.camera is None else dataclasses.asdict(sample.camera)
     meta["instances"] = [dataclasses.asdict(instance) for instance in sample.instances]
@@ -136,7 +148,8 @@ def sample_parts(sample: Sample) -> Parts:
     if sample.instance_ids is not None:
         parts["instances.png"] = encode_png(sample.instance_ids.astype(np.uint16, casting="safe"))
     if sample.edit is not None:
-        parts["edited.png"] = encode_png(sample.edit.image)
+        if not any(name in files for name in EDITED_PARTS):
+            parts["edited.png"] = encode_png(sample.edit.image)
         meta["edit"] = {
             "kind": sample.edit.kind,
             "instruction": sample.edit.instruction,
@@ -157,8 +170,9 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
         InputError: a part is missing, damaged or of another schema; the message names the key and the part.
     """
     meta = _parse_json(key, parts, "json", SAMPLE_SCHEMA)
-    if "image.png" not in parts:
-        raise InputError(f"{key}: no image.png")
+    image, edited = (next((x for x in names if x in parts), None) for names in (IMAGE_PARTS, EDITED_PARTS))
+    if image is None:
+        raise InputError(f"{key}: no image.png, .jpg or .webp")
 
     def read(name: str, decode: Callable[[bytes, str], Array]) -> Array | None:
         return decode(parts[name], f"{key}.{name}") if name in parts else None
@@ -166,16 +180,14 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     try:
         return Sample(
             key=key,
-            image=decode_rgb(parts["image.png"], f"{key}.image.png"),
+            image=decode_rgb(parts[image], f"{key}.{image}"),
             depth_m=read("depth.png", lambda data, name: unpack_depth(decode_png16(data, name, 1))),
             normals=read("normals.png", _decode_normals),
             geometric_normals=read("geometric_normals.png", _decode_normals),
             albedo=read("albedo.png", decode_rgb),
             instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
             weight=read("weight.png", lambda data, name: decode_grey(data, name).astype(np.float32) / 255),
-            edit=Edit(image=decode_rgb(parts["edited.png"], f"{key}.edited.png"), **meta["edit"])
-            if "edited.png" in parts
-            else None,
+            edit=None if edited is None else Edit(image=decode_rgb(parts[edited], f"{key}.{edited}"), **meta["edit"]),
             **_parse_facts(meta),
         )
     except (KeyError, TypeError) as error:

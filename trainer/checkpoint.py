@@ -14,7 +14,7 @@ import torch
 from encoders.sample import InputError
 from mixing.storage import write_atomic
 
-SCHEMA = "cavendish-checkpoint/1"
+SCHEMA = "cavendish-checkpoint/2"
 _NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
 
 
@@ -27,6 +27,8 @@ class State:
         identity: what the run is (configuration, lock, base), by name; json-able.
         counts: examples seen so far by source, then task.
         replaced: records so far, by source, that another stood in for.
+        ratios: what each rank has read of each stream, its share, and the share asked for; see
+            `mixing.accounting.RatioRow` for the fields.
         model, ema, optimizer: the three state dicts.
     """
 
@@ -34,6 +36,7 @@ class State:
     identity: dict[str, Any]
     counts: dict[str, dict[str, int]]
     replaced: dict[str, int]
+    ratios: list[dict[str, Any]]
     model: dict[str, Any]
     ema: dict[str, Any]
     optimizer: dict[str, Any]
@@ -69,7 +72,7 @@ def read_checkpoint(path: Path) -> State:
     """
     try:
         values = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
         told = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: not a readable checkpoint: {type(error).__name__} {told}") from None
     schema = values.pop("schema", None) if isinstance(values, dict) else None

@@ -30,6 +30,7 @@ class TrainConfig(Config):
     """One training run: what it starts from, what it reads, and how it steps. Paths are relative to the data."""
 
     lock: Path = Field(description="lock file of the mixture to train on")
+    relock: bool = Field(default=False, description="lock the mixture again when shards are not as locked, and go on")
     base: Path | None = Field(default=None, description="folder of the generator to start from")
     generator: TinyConfig | None = Field(default=None, description="or the shape of a fresh one")
     seed: int = Field(default=0, ge=0)
@@ -59,6 +60,6 @@ class TrainConfig(Config):
         return self
 
 
-HOW_NOT_WHAT = frozenset({"lock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints"})
+HOW_NOT_WHAT = frozenset({"lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints"})
 """Keys that may change between interruption and resumption: they do not decide what is learned, beyond rounding (what
 the lock and the base hold does, and is compared by its digest)."""

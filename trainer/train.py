@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,9 +22,11 @@ import torch
 from torch.utils.data import DataLoader
 
 from encoders.sample import Example, InputError, Rejection
+from mixing.accounting import RatioRow, realised_ratios
 from mixing.engine import Progress
 from mixing.loader import MixtureDataset
-from mixing.lock import read_lock
+from mixing.lock import Lock, read_lock, verify_lock, write_lock
+from mixing.mixture import Mixture, lock_mixture
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 from trainer.checkpoint import State, check_identity, checkpoints, read_checkpoint, write_checkpoint
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
@@ -34,6 +36,7 @@ from trainer.generators.tiny import TinyGenerator
 from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 
 LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
+RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
 
 
 class Item(Protocol):
@@ -86,16 +89,39 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
         progress: told (steps done, steps planned).
 
     Raises:
-        InputError: the lock or the base cannot be read, or `out` holds another run.
+        InputError: the lock or the base cannot be read, shards are not as locked, or `out` holds another run.
     """
+    lock = _locked(config, out, data)
+    return train_on(MixtureDataset(lock, data, config.size), lock.digest, config, out, data, progress, lock)
+
+
+def _locked(config: TrainConfig, out: Path, data: Path) -> Lock:
+    """Read the lock, and check that its shards are as they were; or lock the mixture again when `relock` says so."""
     lock = read_lock(data / config.lock)
-    return train_on(MixtureDataset(lock, data, config.size), lock.digest, config, out, data, progress)
+    problems = verify_lock(lock, data)
+    if not problems:
+        return lock
+    if not config.relock:
+        raise InputError(
+            f"{data / config.lock}: {len(problems)} shards are not as locked ({problems[0]}): lock the mixture again, "
+            "or set relock=true to train on what is there now"
+        )
+    lock = lock_mixture(Mixture.model_validate(lock.mixture), data)
+    out.mkdir(parents=True, exist_ok=True)
+    write_lock(out / "mixture.lock.json", lock)
+    return lock
 
 
 def train_on(
-    items: Items, lock_digest: str, config: TrainConfig, out: Path, data: Path, progress: Progress | None = None
+    items: Items,
+    lock_digest: str,
+    config: TrainConfig,
+    out: Path,
+    data: Path,
+    progress: Progress | None = None,
+    lock: Lock | None = None,
 ) -> TrainResult:
-    """Train on any endless sequence of items; `lock_digest` names it. See `train`."""
+    """Train on any endless sequence of items; `lock_digest` names it, and with its `lock` the ratios are logged."""
     out.mkdir(parents=True, exist_ok=True)
     identity = _identity(config, lock_digest, data)
     if (out / "train.json").exists():
@@ -106,6 +132,7 @@ def train_on(
     torch.set_num_threads(config.threads)
     try:
         run = _resume_or_start(config, out, data, identity)
+        run.lock = lock
         _loop(run, items, config, out, identity, progress)
     finally:
         torch.set_num_threads(threads)
@@ -144,6 +171,11 @@ class _Run:
         self.counts: dict[str, dict[str, int]] = {}
         self.replaced: dict[str, int] = {}
         self.pending: dict[tuple[str, str], list[float]] = {}
+        self.lock: Lock | None = None
+
+    def ratios(self) -> list[RatioRow]:
+        """Return what was read of each stream of the lock so far, beside what was asked for."""
+        return [] if self.lock is None else realised_ratios(self.lock, self.lock.schedule(), self.counts, rank=0)
 
     def state(self, identity: dict[str, Any]) -> State:
         """Return everything that a checkpoint holds."""
@@ -152,6 +184,7 @@ class _Run:
             identity=identity,
             counts=self.counts,
             replaced=self.replaced,
+            ratios=[asdict(row) for row in self.ratios()],
             model=self.module.state_dict(),
             ema=self.ema,
             optimizer=self.optimizer.state_dict(),
@@ -177,19 +210,21 @@ def _resume_or_start(config: TrainConfig, out: Path, data: Path, identity: dict[
         state = read_checkpoint(found[-1])
         check_identity(found[-1], state.identity, identity)
         run.restore(state)
-        _keep_rows(out / "loss.csv", run.step)
+        _keep_rows(out / "loss.csv", LOSS_COLUMNS, run.step)
+        _keep_rows(out / "ratios.csv", RATIO_COLUMNS, run.step)
     else:
         write_atomic(out / "loss.csv", (",".join(LOSS_COLUMNS) + "\n").encode())
+        write_atomic(out / "ratios.csv", (",".join(RATIO_COLUMNS) + "\n").encode())
         write_atomic(out / "config.json", canonical_json(config.model_dump(mode="json")))
     return run
 
 
-def _keep_rows(path: Path, step: int) -> None:
+def _keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
     """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written."""
     if not path.exists():
         raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
     with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == len(LOSS_COLUMNS)]
+        rows = [row for row in csv.reader(file) if len(row) == len(columns)]
     rows = [rows[0], *(row for row in rows[1:] if int(row[0]) <= step)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
@@ -253,6 +288,7 @@ def _loop(
         run.step += 1
         if run.step % config.log_every == 0 or run.step == config.steps:
             _log(run, out / "loss.csv")
+            _log_ratios(run, out / "ratios.csv")
         if run.step % config.checkpoint_every == 0:
             write_checkpoint(out, run.state(identity), config.keep_checkpoints)
         if progress is not None:
@@ -319,10 +355,19 @@ def _log(run: _Run, path: Path) -> None:
     run.pending.clear()
 
 
+def _log_ratios(run: _Run, path: Path) -> None:
+    with path.open("a") as file:
+        for row in run.ratios():
+            file.write(
+                f"{run.step},{row.rank},{row.source},{row.task},{row.examples},{row.share:.9g},{row.asked:.9g}\n"
+            )
+
+
 def _finish(run: _Run, out: Path, identity: dict[str, Any]) -> TrainResult:
     run.module.load_state_dict(run.ema)
     run.generator.save(out / "generator")
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
+    told["ratios"] = [asdict(row) for row in run.ratios()]
     write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
     return _result(out, told, already=False)
 

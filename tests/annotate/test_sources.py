@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.sources import MAX_CAPTION_CHARS, Item, SourceConfig, clean_text, fingerprint, list_items, read_item
-from annotate.tars import DamagedTar, list_members
 from encoders.sample import InputError
 from mixing.records import check_key
 from mixing.storage import canonical_json
+from mixing.tars import DamagedTar, list_members
 
 FOLDER = SourceConfig(name="web", kind="folder", path=Path("web"), licence="CC0-1.0")
 TAR = SourceConfig(name="crawl", kind="tar", path=Path("crawl"), licence="unknown")

@@ -15,15 +15,17 @@ def state_at(step: int) -> State:
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     identity = {"seed": 1, "lock_digest": "ab"}
-    return State(
-        step, identity, {"renders": {"depth": 7}}, {}, model.state_dict(), model.state_dict(), optimizer.state_dict()
-    )
+    counts = {"renders": {"depth": 7}}
+    ratios = [{"rank": 0, "source": "renders", "task": "depth", "examples": 7, "share": 1.0, "asked": 1.0}]
+    ema = model.state_dict()
+    return State(step, identity, counts, {}, ratios, model.state_dict(), ema, optimizer.state_dict())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     state = state_at(20)
     found = read_checkpoint(write_checkpoint(tmp_path, state, keep=1))
     assert (found.step, found.identity, found.counts) == (state.step, state.identity, state.counts)
+    assert found.ratios == state.ratios
     assert torch.equal(found.model["weight"], state.model["weight"])
     assert torch.equal(found.optimizer["state"][0]["exp_avg"], state.optimizer["state"][0]["exp_avg"])
 
@@ -78,7 +80,7 @@ def test_another_schema_or_field_is_refused(tmp_path: Path) -> None:
     torch.save({"schema": "cavendish-checkpoint/9"}, path)
     with pytest.raises(InputError, match="this version reads"):
         read_checkpoint(path)
-    torch.save({"schema": "cavendish-checkpoint/1", "step": 1}, path)
+    torch.save({"schema": "cavendish-checkpoint/2", "step": 1}, path)
     with pytest.raises(InputError, match="field"):
         read_checkpoint(path)
 

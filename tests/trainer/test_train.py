@@ -1,4 +1,5 @@
 import csv
+import io
 import itertools
 import json
 import os
@@ -14,6 +15,7 @@ import torch
 
 from encoders.sample import InputError
 from mixing.config import read_config
+from mixing.lock import read_lock, verify_lock
 from mixing.mixture import Mixture, lock_mixture, write_lock
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.trainer.items import FakeItem, FakeItems
@@ -113,6 +115,37 @@ def test_it_trains_on_a_locked_mixture_in_its_exact_shares(tmp_path: Path, worke
     assert result.replaced == {}
     again = train(changed(workers=workers), tmp_path / "run", tmp_path)
     assert again.already
+
+
+def test_ratios_are_logged_beside_what_was_asked_and_end_in_the_checkpoint(tmp_path: Path) -> None:
+    locked_scenes(tmp_path)
+    with pytest.raises(Interrupted):
+        train(CONFIG, tmp_path / "cut", tmp_path, stop_at(13))
+    kept = read_checkpoint(checkpoints(tmp_path / "cut")[-1])
+    assert {row["task"]: row["asked"] for row in kept.ratios} == pytest.approx(
+        {"generate": 1 / 2, "edit": 1 / 4, "depth": 1 / 12, "normals": 1 / 12, "semantic": 1 / 12}
+    )
+    for row in kept.ratios:
+        assert (row["rank"], row["source"]) == (0, "scenes")
+        assert row["examples"] == kept.counts["scenes"].get(row["task"], 0)
+        assert abs(row["share"] - row["asked"]) * sum(kept.counts["scenes"].values()) < 1
+    result = train(CONFIG, tmp_path / "cut", tmp_path)
+    train(CONFIG, tmp_path / "whole", tmp_path)
+    log = (tmp_path / "cut" / "ratios.csv").read_bytes()
+    assert log == (tmp_path / "whole" / "ratios.csv").read_bytes()
+    last = list(csv.DictReader(io.StringIO(log.decode())))[-1]
+    assert (int(last["step"]), int(last["examples"])) == (result.steps, result.counts["scenes"]["semantic"])
+
+
+def test_changed_shards_are_refused_unless_the_mixture_may_be_locked_again(tmp_path: Path) -> None:
+    locked_scenes(tmp_path)
+    row = tmp_path / "raw/shard-000000.json"
+    row.write_bytes(row.read_bytes() + b"\n")
+    with pytest.raises(InputError, match=r"1 shards are not as locked \(.*shard-000000.json: changed since"):
+        train(CONFIG, tmp_path / "run", tmp_path)
+    result = train(changed(relock=True, steps=2), tmp_path / "run", tmp_path)
+    assert result.steps == 2
+    assert verify_lock(read_lock(tmp_path / "run/mixture.lock.json"), tmp_path) == []
 
 
 def test_worker_processes_read_the_same(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Shards and folders made by others, turned into shards of ours."""
