@@ -109,6 +109,19 @@ class OpenShard:
             self.file.fetch(offset, size)
 
 
+def open_local(tar: Path) -> OpenShard:
+    """Open a committed shard of this machine that no lock names, by the row beside it.
+
+    Raises:
+        InputError: no such shard, or its row is damaged.
+    """
+    row = tar.with_suffix(".json")
+    try:
+        return OpenShard(tar.name, read_index(row.read_bytes(), str(row)), _LocalFile(tar))
+    except FileNotFoundError as error:
+        raise InputError(f"{error.filename}: not there") from None
+
+
 class Shards:
     """Opens shards by the path of their source, relative to `data` or a URL, and what the lock says of them.
 

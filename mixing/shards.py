@@ -159,14 +159,21 @@ class ShardWriter:
             InputError: its key is already in the shard, or a field cannot be stored without loss.
         """
         key = record_key(record)
-        if key in self._samples:
-            raise InputError(f"{self._path.name}: key {key} twice in one shard")
-        parts = record_parts(record)
-        self._samples[key] = {name: self._append(f"{key}.{name}", data) for name, data in parts.items()}
+        self.add_parts(key, record_parts(record))
         facts = self._facts[key] = record_facts(record)
         self._licences[facts["licence"]] = self._licences.get(facts["licence"], 0) + 1
         if isinstance(record, Example):
             self._tasks[record.task] = self._tasks.get(record.task, 0) + 1
+
+    def add_parts(self, key: str, parts: Parts) -> None:
+        """Append bytes that are no record, such as arrays computed from one.
+
+        Raises:
+            InputError: its key is already in the shard.
+        """
+        if key in self._samples:
+            raise InputError(f"{self._path.name}: key {key} twice in one shard")
+        self._samples[key] = {name: self._append(f"{key}.{name}", data) for name, data in parts.items()}
 
     def reject(self, key: str, reason: str) -> None:
         """Note a sample that was not made, in the dead letters of this shard."""
@@ -277,6 +284,23 @@ def read_index(data: bytes, name: str) -> ShardIndex:
     except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{name}: damaged shard row: {error}") from None
     return ShardIndex(keys, names, parts)
+
+
+def finished_plan(directory: Path) -> Plan:
+    """Return the plan of a directory whose shards are all committed.
+
+    Raises:
+        InputError: no shards there, or not all of them.
+    """
+    values = read_json(directory / "dataset.json", "the plan of a shard directory")
+    try:
+        plan = Plan(values["kind"], int(values["shards"]), dict(values["config"]))
+        finished = values["totals"] is not None
+    except (TypeError, KeyError, ValueError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+    if not finished:
+        raise InputError(f"{directory}: not every shard is committed; finish the job first")
+    return plan
 
 
 def committed_rows(directory: Path) -> list[Row]:
