@@ -17,7 +17,7 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
-from render.agreement import CYCLES_TOLERATED, compare_exactly, compare_passes
+from render.agreement import compare_exactly, compare_passes
 from render.meshes import Mesh, Placed, Surface, is_pane
 from render.passes import Truth
 from render.recipe import Light, Recipe, pose_matrix
@@ -86,7 +86,7 @@ class Cycles:
         scores: dict[str, float] = {}
         if recipe.aperture is None:  # else sample 0 starts anywhere on the lens
             indices = channels["IndexOB.X"].astype(np.int64)
-            scores = compare_passes("Cycles", channels["Depth.Z"], indices, truth, CYCLES_TOLERATED)
+            scores = compare_passes(channels["Depth.Z"], indices, truth)
         if self._cross_check:
             scores |= self._check(recipe, truth)
         return Picture(add_haze(pixels, truth.depth_m, recipe), scores)

@@ -13,9 +13,10 @@ from encoders.sample import Camera
 from render.checks import ViewRejected
 from render.meshes import Placed
 from render.passes import nearest_hit
-from render.recipe import Recipe, look_at, pose_matrix, thing_matrix
+from render.recipe import Recipe, Vec3, look_at, pose_matrix, thing_matrix
 
 CLEARANCE_M = 0.3
+PLACES = 16
 Rng = np.random.Generator
 
 
@@ -23,31 +24,32 @@ def draw_camera(recipe: Recipe, scene: Sequence[Placed], rng: Rng) -> Camera:
     """Draw a camera with the first one's intrinsics elsewhere in the scene.
 
     It goes 20 to 120 degrees round a thing that the first camera sees, 0.65 to 1.35 times as far away, higher or lower
-    by up to a quarter, and looks at a point near it.
+    by up to a quarter, and looks at a point near it. Of `PLACES` draws the first with a free way from the first camera
+    counts: so it stays on this side of walls, floors and window panes.
 
     Raises:
-        ViewRejected: something stands between the two cameras, or just behind the new one.
+        ViewRejected: none has.
     """
-    pose = pose_matrix(recipe.camera)
-    eye = pose[:3, 3]
+    eye = pose_matrix(recipe.camera)[:3, 3]
+    for _ in range(PLACES):
+        place, target = _draw_place(recipe, eye, rng)
+        path = np.array(place) - eye
+        length = float(np.linalg.norm(path))
+        if nearest_hit(scene, eye, path / max(length, 1e-9)) >= length + CLEARANCE_M:
+            moved = look_at(place, target, 60.0, recipe.camera.width, recipe.camera.height)
+            return replace(recipe.camera, camera_to_world=moved.camera_to_world)
+    raise ViewRejected(f"camera blocked: something stands in the way to each of {PLACES} places")
+
+
+def _draw_place(recipe: Recipe, eye: NDArray[np.float64], rng: Rng) -> tuple[Vec3, Vec3]:
+    """Return where a camera could be, and what point it would look at."""
     target = _draw_target(recipe, rng)
     turn = math.radians(rng.uniform(20, 120)) * rng.choice([-1.0, 1.0])
-    away = (eye - target)[:2] * rng.uniform(0.65, 1.35)
-    rotated = [math.cos(turn) * away[0] - math.sin(turn) * away[1], math.sin(turn) * away[0] + math.cos(turn) * away[1]]
-    new_eye = np.array([*(target[:2] + rotated), eye[2] * rng.uniform(0.75, 1.25)])
-    distance = float(np.linalg.norm(new_eye - target))
-    target = target + rng.uniform(-0.18, 0.18, 3) * distance * np.array([1, 1, 0.5])
-    path = new_eye - eye
-    length = float(np.linalg.norm(path))
-    free = nearest_hit(scene, eye, path / max(length, 1e-9))
-    if free < length + CLEARANCE_M:
-        raise ViewRejected(f"camera blocked: the way to its place ends after {free:.2f} m of {length:.2f}")
-    moved = look_at(
-        (float(new_eye[0]), float(new_eye[1]), float(new_eye[2])),
-        (float(target[0]), float(target[1]), float(target[2])),
-        60.0, recipe.camera.width, recipe.camera.height,
-    )  # fmt: skip
-    return replace(recipe.camera, camera_to_world=moved.camera_to_world)
+    x, y = (eye - target)[:2] * rng.uniform(0.65, 1.35)
+    cos, sin = math.cos(turn), math.sin(turn)
+    place = np.array([target[0] + cos * x - sin * y, target[1] + sin * x + cos * y, eye[2] * rng.uniform(0.75, 1.25)])
+    off = rng.uniform(-0.18, 0.18, 3) * np.array([1, 1, 0.5]) * np.linalg.norm(place - target)
+    return tuple(place.tolist()), tuple((target + off).tolist())
 
 
 def _draw_target(recipe: Recipe, rng: Rng) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
-from render.agreement import RASTER_TOLERATED, compare_passes
+from render.agreement import compare_raster
 from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.raster import Raster
@@ -328,7 +328,7 @@ def paint_with(raster: Raster, cross_check: bool = False) -> Paint:
         scores: dict[str, float] = {}
         if cross_check:
             ids, depth_m = raster.segment(recipe, scene, 0.9 * float(truth.depth_m.min()))
-            scores = compare_passes("pyrender", depth_m, ids, truth, RASTER_TOLERATED)
+            scores = compare_raster(depth_m, ids, truth)
         return Picture(light_picture(world, scene, truth, colors), scores)
 
     return paint

@@ -48,16 +48,16 @@ def draw_effects(shares: Mapping[str, float], width: int, rng: Rng) -> Effects:
 
     Args:
         shares: step -> share of the pictures it is done to; steps that are missing are not done.
-        width: of the picture in pixels; shake is 0.5 to 2.5 % of it.
+        width: of the picture in pixels; shake is 0.3 to 1.8 % of it.
     """
     # every number is drawn whatever the shares, so that switching one step on leaves the others as they were
     done = {
         step: bool(rng.random() < shares.get(step, 0.0))
         for step in ("motion_blur", "vignette", "sensor_noise", "white_balance", "jpeg")
     }
-    length, angle = width * rng.uniform(0.005, 0.025), rng.uniform(0, np.pi)
+    length, angle = width * rng.uniform(0.003, 0.018), rng.uniform(0, np.pi)
     corner = rng.uniform(0.4, 0.85)
-    electrons, read = float(np.exp(rng.uniform(np.log(150), np.log(6000)))), rng.uniform(1.5, 6.0)
+    electrons, read = float(np.exp(rng.uniform(np.log(250), np.log(6000)))), rng.uniform(1.5, 6.0)
     warm, green = rng.uniform(-0.14, 0.14), rng.uniform(-0.04, 0.04)
     quality, seed = int(rng.integers(35, 93)), int(rng.integers(2**31))
     none = Effects()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from encoders.sample import Instance, Rejection
-from render.agreement import away_from_edges, compare_passes
+from render.agreement import away_from_edges, compare_raster
 from render.checks import ViewRejected, check_view
 from render.child import decode_answer, encode_answer
 from render.develop import develop, find_exposure
@@ -38,8 +38,8 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
     raster.surface_colors(recipe, scene)  # the segments are drawn from what is on the GL side already
     ids, depth_m = raster.segment(recipe, scene, 0.9 * truth.depth_m.min())
     raster.close()
-    scores = compare_passes("pyrender", depth_m, ids, truth, 0.02)
-    assert scores["pyrender_id_mismatch"] <= (0.01 if kind == "outdoor" else 3 / 96**2)  # leaves thinner than a pixel
+    scores = compare_raster(depth_m, ids, truth)
+    assert scores["pyrender_id_mismatch"] <= (0.01 if kind == "outdoor" else 0.001)  # leaves thinner than a pixel
     assert scores["pyrender_depth_error"] < 1e-5
     assert not away_from_edges(truth.instance_ids, ids).any()
 
