@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
+from encoders.colormaps import COLORMAPS
+from encoders.instructions import COLORMAP_PROBABILITY
 from encoders.sample import Sample
 from mixing.accounting import Account, index_of, simulate
 from mixing.lock import Lock, LockedSource, Stream, unpack_bits
@@ -24,6 +26,7 @@ from mixing.storage import write_atomic
 _COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}
 _DEPTH_EDGES = np.geomspace(0.1, 1000, 41)
 _CELL = 160
+_MAY_BE_ABSENT = ("semantic", "referring")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class Bar:
     label: str
     height: float
     title: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """One line of a composition: the share asked for and the one realised."""
+
+    name: str
+    asked: float
+    realised: float
 
 
 def write_preview(
@@ -56,19 +68,29 @@ def write_preview(
     reader = MixtureReader(lock, data, size)
     first = [reader.item(index) for index in range(min(count, 256))]
     template = Environment(loader=PackageLoader("mixing", "."), autoescape=True).get_template("preview.html")
-    template.globals.update(share_words=share_words, stream_words=stream_words, left_out_words=left_out_words)
+    template.globals.update(
+        colormaps_words=colormaps_words,
+        share_words=share_words,
+        stream_words=stream_words,
+        left_out_words=left_out_words,
+    )
     page = template.render(
         lock=lock,
         account=account,
         size=size,
         kinds=_groups(account, lambda stream: stream.kind),
-        tasks=_groups(account, lambda stream: stream.task),
-        sources=_groups(account, lambda stream: stream.source),
-        licences=_licences(lock, account),
+        parts=[
+            ("By task", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.task)]),
+            ("By source", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.source)]),
+            ("By licence of the picture", _by_records(lock, account, lambda source: source.licences)),
+            ("By shorter side of the stored picture, pixels", _by_records(lock, account, lambda source: source.sizes)),
+        ],
+        prompts=_prompt_kinds(lock, first),
+        absent=sum(_asks_for_nothing(item) for item in first),
+        askable=sum(item.example.task in _MAY_BE_ABSENT for item in first),
         colors=_COLORS,
         curve=_curve(lock, count),
         first=[(item.kind, f"{item.index}: {item.source}, {item.example.task}") for item in first],
-        codecs=Counter(_codec(item) for item in first).most_common(),
         sheet=[
             (row, _figures(reader, number, min(examples, row.drawn), count))
             for number, row in enumerate(account.streams)
@@ -90,15 +112,50 @@ def _groups(account: Account, name: Any) -> list[tuple[str, float, int, float]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
-def _licences(lock: Lock, account: Account) -> list[tuple[str, float]]:
-    """Return the share of examples by the licence of their records: pools are dealt evenly."""
-    shares: Counter[str] = Counter()
-    drawn = {name: count for name, (_, count) in account.by(lambda stream: stream.source).items()}
+def _by_records(lock: Lock, account: Account, counts: Callable[[LockedSource], Mapping[str, int]]) -> list[Part]:
+    """Return the composition by a property of records, of which a source has so many each: pools are dealt evenly."""
+    asked: Counter[str] = Counter()
+    realised: Counter[str] = Counter()
+    of_source = account.by(lambda stream: stream.source)
     for source in lock.sources:
-        total = sum(source.licences.values())
-        for licence, records in source.licences.items():
-            shares[licence] += drawn.get(source.name, 0) * records / total / account.count  # type: ignore[assignment]
-    return [(licence, float(share)) for licence, share in shares.most_common()]
+        total = sum(counts(source).values())
+        for name, records in counts(source).items():
+            due, drawn = of_source.get(source.name, (Fraction(0), 0))
+            asked[name] += float(due) * records / total / account.count  # type: ignore[assignment]
+            realised[name] += drawn * records / total / account.count  # type: ignore[assignment]
+    return [Part(name, float(share), float(realised[name])) for name, share in asked.most_common()]
+
+
+def _prompt_kinds(lock: Lock, items: Sequence[MixtureItem]) -> list[Part]:
+    """Return which answers the prompts of some items ask for, beside what the mixture asks up to there."""
+    asked: Counter[str] = Counter()
+    for number, stream in enumerate(lock.streams):
+        share = float(lock.schedule().quota(number, len(items))) / max(1, len(items))
+        maps = lock.source(stream.source).colormaps
+        if stream.task != "depth" or lock.source(stream.source).form == "instructions":
+            asked[stream.task] += share  # type: ignore[assignment]
+            continue
+        if maps is None:
+            maps = dict.fromkeys(COLORMAPS, COLORMAP_PROBABILITY / len(COLORMAPS))
+        asked["depth, cube walk"] += share * (1 - sum(maps.values()))  # type: ignore[assignment]
+        for name, part in maps.items():
+            asked[f"depth, {name}"] += share * part  # type: ignore[assignment]
+    found = Counter(_prompt_kind(lock, item) for item in items)
+    names = sorted(asked.keys() | found.keys(), key=lambda name: (-asked[name], name))
+    return [Part(name, float(asked[name]), found[name] / max(1, len(items))) for name in names]
+
+
+def _prompt_kind(lock: Lock, item: MixtureItem) -> str:
+    if item.example.task != "depth" or lock.source(item.source).form == "instructions":
+        return item.example.task
+    codec = str(item.example.spec.get("codec", "")).partition("/")[0]
+    return f"depth, {codec.replace('-', ' ')}"
+
+
+def _asks_for_nothing(item: MixtureItem) -> bool:
+    """Tell whether an answer is background alone: its prompt asked for what is not there."""
+    target = item.example.target
+    return item.example.task in _MAY_BE_ABSENT and bool((target == target[0, 0]).all())
 
 
 def _curve(lock: Lock, count: int, windows: int = 60) -> list[tuple[str, str, str]]:
@@ -125,11 +182,6 @@ def _points(shares: Sequence[float]) -> str:
     return " ".join(
         f"{600 * (number + 0.5) / len(shares):.1f},{180 * (1 - share):.1f}" for number, share in enumerate(shares)
     )
-
-
-def _codec(item: MixtureItem) -> tuple[str, str]:
-    codec = str(item.example.spec.get("codec", "plain picture"))
-    return item.example.task, codec.partition(":")[0]
 
 
 def _figures(reader: MixtureReader, stream: int, examples: int, count: int) -> list[dict[str, Any]]:
@@ -238,6 +290,14 @@ def share_words(share: Fraction | float) -> str:
     """Write a share as a percentage with as many digits as it needs."""
     value = 100 * float(share)
     return f"{value:.3g} %" if value < 99.95 else "100 %"
+
+
+def colormaps_words(colormaps: Mapping[str, float] | None) -> str:
+    """Say what depth is drawn in."""
+    if colormaps is None:
+        return f"{share_words(COLORMAP_PROBABILITY)} in a colour map, evenly over {len(COLORMAPS)}"
+    maps = ", ".join(f"{share_words(share)} {name}" for name, share in colormaps.items())
+    return f"{maps or 'no colour map'}, the rest cube walk"
 
 
 def stream_words(stream: Stream) -> str:

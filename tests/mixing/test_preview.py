@@ -4,8 +4,14 @@ import re
 from fractions import Fraction
 from pathlib import Path
 
-from mixing.accounting import count_items, index_of, simulate
+import pytest
+from typer.testing import CliRunner
+
+from cavendish import app
+from encoders.sample import InputError
+from mixing.accounting import count_items, index_of, read_count, realised_ratios, simulate
 from mixing.loader import MixtureDataset
+from mixing.lock import write_lock
 from mixing.preview import write_preview
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
@@ -46,6 +52,45 @@ def test_the_page_shows_figures_examples_and_warnings(tmp_path: Path) -> None:
     assert item.example.prompt in page
     assert len(re.findall("<figure>", page)) == 2 * len(account.streams)
     assert not re.search(r'(src|href)="(?!data:)', page)
+
+
+def test_the_page_says_how_prompts_licences_and_sizes_are_mixed(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", licence="MIT")
+    lock = lock_text(tmp_path, MIXTURE.replace("0.05", "0.5") + "colormaps: {turbo: 0.5}\nnegatives: 0.25\n")
+    write_preview(lock, tmp_path, 16, tmp_path / "preview.html", count=1000, examples=1)
+    page = re.sub(r"\s*<[^>]+>\s*", "|", (tmp_path / "preview.html").read_text())
+    page = re.sub(r"\|+", "|", page)
+    assert "|MIT|100 %|100 %|" in page
+    assert "|32-63|100 %|100 %|" in page
+    assert "|depth, turbo|12.5 %|" in page
+    assert "|depth, cube walk|12.5 %|" in page
+    assert "|25 %, where that is known|50 % turbo, the rest cube walk|" in page
+    assert "depth, plasma" not in page
+
+
+def test_a_run_s_ratios_are_compared_with_the_mixture(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    lock = lock_text(tmp_path)
+    drawn: dict[str, dict[str, int]] = {"renders": {row.stream.task: row.drawn for row in simulate(lock, 900).streams}}
+    rows = realised_ratios(lock, lock.schedule(), drawn, rank=3)
+    assert {(row.rank, row.source) for row in rows} == {(3, "renders")}
+    assert all(abs(row.share - row.asked) < 1 / 900 for row in rows)
+    assert next(row.asked for row in rows if row.task == "edit") == pytest.approx(0.3)
+
+
+def test_counts_are_written_as_people_write_them() -> None:
+    assert [read_count(text) for text in ("1e9", "2.5e6", "1_000", "7")] == [10**9, 2_500_000, 1000, 7]
+    for text in ("0", "-1", "1.5", "1e99", "many", ""):
+        with pytest.raises(InputError, match="whole number"):
+            read_count(text)
+
+
+def test_the_command_line_looks_into_a_lock(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    write_lock(tmp_path / "a.json", lock_text(tmp_path))
+    told = CliRunner().invoke(app, ["mix", "--stats", str(tmp_path / "a.json"), "--simulate", "1e9"]).output
+    for words in ("1 sources", "the first 1,000,000,000 examples", "650,000,000", "300,000,000"):
+        assert words in told
 
 
 def test_a_page_is_the_same_for_the_same_lock(tmp_path: Path) -> None:
