@@ -6,7 +6,7 @@ an error. So all must pass, and a plausible area is one of them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -89,6 +89,26 @@ def uncertain_share(probability: NDArray[np.float32], mask: Mask) -> float:
     """Return the number of undecided pixels (probability 0.2 to 0.8) over the mask's area; 0 for an empty mask."""
     area = int(mask.sum())
     return float(((probability > 0.2) & (probability < 0.8)).sum() / area) if area else 0.0
+
+
+def pixel_weight(
+    probabilities: Sequence[NDArray[np.float32]], unsure: Sequence[tuple[float, float, float, float]]
+) -> NDArray[np.float32]:
+    """Return how far each pixel's label can be trusted: (H, W) float32, 0 or 1.
+
+    Args:
+        probabilities: (H, W) of each mask in the sample; a pixel between 0.2 and 0.8 in one of them is undecided.
+        unsure: boxes (x0, y0, x1, y1) in pixels of what may be one more object; where no mask is sure, they count 0.
+    """
+    undecided = np.zeros(probabilities[0].shape, bool)
+    sure = np.zeros(probabilities[0].shape, bool)
+    for probability in probabilities:
+        undecided |= (probability > 0.2) & (probability < 0.8)
+        sure |= probability >= 0.8
+    for x0, y0, x1, y1 in unsure:
+        inside = (slice(int(y0), int(np.ceil(y1))), slice(int(x0), int(np.ceil(x1))))
+        undecided[inside] |= ~sure[inside]
+    return np.where(undecided, np.float32(0), np.float32(1))
 
 
 def verdict(scores: Mapping[str, float], thresholds: MaskThresholds) -> str:

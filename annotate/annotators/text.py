@@ -15,9 +15,10 @@ from annotate.weights import PPOCR_TEXT
 from encoders.sample import UInt8Image
 
 MIN_SIDE_PX, MAX_SIDE_PX = 736, 1536
-PIXEL_THRESHOLD, MIN_SCORE = 0.3, 0.6
+PIXEL_THRESHOLD, MIN_SCORE = 0.3, 0.7
 UNCLIP_RATIO = 1.6
 MIN_HEIGHT_PX = 5
+MAX_HEIGHT = 0.2  # of the picture: larger finds were faces, coins and flowers, never writing
 
 
 class TextLines:
@@ -36,6 +37,7 @@ class TextLines:
             "min_score": MIN_SCORE,
             "unclip_ratio": UNCLIP_RATIO,
             "min_height_px": MIN_HEIGHT_PX,
+            "max_height": MAX_HEIGHT,
         }
         return AnnotatorSpec("ppocr6-text/1", "text", PPOCR_TEXT.licence, PPOCR_TEXT.sha256, params)
 
@@ -79,7 +81,7 @@ def lines_of(probability: NDArray[np.float32]) -> list[tuple[NDArray[np.float64]
         score = float(probability[inside == 1].mean())
         grown = across * down * UNCLIP_RATIO / (2 * (across + down))
         size = (across + 2 * grown, down + 2 * grown)
-        if score >= MIN_SCORE and min(size) >= MIN_HEIGHT_PX:
+        if score >= MIN_SCORE and MIN_HEIGHT_PX <= min(size) <= MAX_HEIGHT * probability.shape[0]:
             found.append((_clockwise(cv2.boxPoints((centre, size, angle)).astype(np.float64)), score))
     return found
 
