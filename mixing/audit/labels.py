@@ -1,7 +1,7 @@
 """Label leakage: a benchmark's masks or depth beside another picture, found from compact fingerprints of the labels.
 
-A mask is kept as 64 x 64 bits, depth as the 32 x 32 residual of its logarithm after a quadratic surface. Neither tells
-what a plain shape is of: rectangles, ellipses, bands and smooth slopes are left out, on both sides, and counted.
+A mask is kept as 64 x 64 bits, depth as the 32 x 32 residual of its logarithm after a smooth surface of fourth degree.
+Neither tells what a plain shape is of: boxes, ellipses, bands and smooth slopes are left out on both sides, and counted.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ _PLAIN_IOU = 0.88
 _SHRINK_PX = 384
 _MIN_KNOWN_CELLS = 0.5
 _LABEL_TASKS = ("depth", "semantic", "instance", "referring")
-_MIN_RELIEF = 0.03
-"""Of the natural logarithm of depth: a flatter map than 3 % beyond a smooth slope has nothing to tell it by."""
+_DEGREE = 4
+_MIN_RELIEF = 0.05
+"""Of the natural logarithm of depth: a map that is flatter beyond a smooth slope has nothing to tell it by."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ def print_depth(depth_m: NDArray[np.floating[Any]]) -> LabelPrint:
         return nothing
     values = mean[cells] / weight[cells]
     y, x = np.nonzero(cells)
-    terms = np.stack([np.ones(len(x)), x, y, x * x, x * y, y * y], axis=1) / DEPTH_SIDE**2
+    u, v = (x - DEPTH_SIDE / 2) / DEPTH_SIDE, (y - DEPTH_SIDE / 2) / DEPTH_SIDE
+    terms = np.stack([u**i * v**j for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)], axis=1)
     fit, *_ = np.linalg.lstsq(terms, values, rcond=None)
     residual = values - terms @ fit
     spread = float(residual.std())
@@ -135,8 +137,8 @@ def record_labels(key: str, parts: Mapping[str, bytes]) -> list[tuple[str, Label
 
 
 def is_plain(grid: NDArray[np.bool_]) -> bool:
-    """Tell a shape that chance repeats: a box, an ellipse, a half plane, a polygon of five corners or fewer."""
-    return _plainness(grid) >= _PLAIN_IOU
+    """Tell a shape that chance repeats: a box, an ellipse, a half plane, a polygon of few corners; or all but one."""
+    return _plainness(grid if 2 * grid.sum() <= grid.size else ~grid) >= _PLAIN_IOU
 
 
 def complexity(grid: NDArray[np.bool_]) -> float:
@@ -148,14 +150,16 @@ def complexity(grid: NDArray[np.bool_]) -> float:
 
 def _plainness(grid: NDArray[np.bool_]) -> float:
     contours, _ = cv2.findContours(grid.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return 1.0
     points = np.concatenate(contours)
     hull = cv2.convexHull(points)
     shapes: list[NDArray[Any]] = [np.round(cv2.boxPoints(cv2.minAreaRect(points))).astype(np.int32)]
     largest = max(contours, key=cv2.contourArea)
-    for outline in (hull, largest):
+    for outline, corners in ((hull, 6), (largest, 5)):
         for tolerance in (0.02, 0.04, 0.06):
             polygon = cv2.approxPolyDP(outline, tolerance * cv2.arcLength(outline, True), True)
-            if 3 <= len(polygon) <= 5:
+            if 3 <= len(polygon) <= corners:
                 shapes.append(polygon.reshape(-1, 2))
     drawn = [cv2.fillPoly(np.zeros(grid.shape, np.uint8), [shape.astype(np.int32)], 1) > 0 for shape in shapes]
     drawn.append(_ellipse(grid))
