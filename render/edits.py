@@ -37,8 +37,8 @@ MIN_CHANGE = 12.0
 MIN_SHARE = 0.01
 """Part of the picture that a thing to be edited covers."""
 RECOLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink")
-PLACES = 6
-"""Changes of one kind that are looked at by ray cast before the kind is given up."""
+PLACES, MAX_WAYS = 6, 200
+"""Changes of one kind that are looked at by ray cast before the kind is given up; and moves that are thought of."""
 STAND_INS = {
     "room": ("chair", "stool", "armchair", "floor_item", "floor_plant", "low_storage", "high_storage", "floor_lamp"),
     "outdoor": ("street_item", "vehicle", "person"),
@@ -163,36 +163,73 @@ def _remove(shot: Shot, rng: Rng) -> Done | None:
 
 
 def _move(shot: Shot, rng: Rng) -> Done | None:
-    """Move a thing to the left or right of another one, or onto it."""
-    everything = find_candidates(shot)
-    movable = [one for one in _loose(shot) if rests(shot.placed(one.instance), shot.without(one.instance))]
-    pairs = [(one, other) for one in movable for other in everything if one.instance.id != other.instance.id]
-    for number in rng.permutation(len(pairs))[: 2 * PLACES]:
-        chosen, reference = pairs[number]
-        relation = str(rng.choice(["left", "right", "on"]))
-        if _holds(relation, chosen.instance, reference.instance, shot.placed(chosen.instance)):
+    """Move a thing to the left or right, of where it is or of another one, or onto another one."""
+    ways = [
+        (one, other, relation)
+        for one in _movable(shot)
+        for other in find_candidates(shot)
+        for relation in ("left", "right", "on")
+        if relation != "on" or one.instance.id != other.instance.id
+    ]
+    looked_at = 0
+    for number in rng.permutation(len(ways))[:MAX_WAYS]:
+        chosen, reference, relation = ways[number]
+        moved = _new_place(shot, chosen.instance, reference.instance, relation, rng)
+        if moved is None or looked_at == PLACES:
             continue
-        others = shot.without(chosen.instance)
-        placed, anchor = shot.placed(chosen.instance), shot.placed(reference.instance)
-        if relation == "on":
-            moved = on_top_of(placed, anchor, others, rng)
-        else:
-            moved = beside(placed, anchor, shot.recipe.camera, relation, others, rng)
-        if moved is None:
-            continue
-        changed = [moved if one is placed else one for one in shot.scene]
+        looked_at += 1
+        changed = [moved if one.thing.id == chosen.instance.id else one for one in shot.scene]
         truth = shot.cast(changed)
         seen = {one.id: one for one in find_instances(shot.recipe, changed, truth, shot.image)}
-        if not _well_seen(chosen.instance, seen, truth) or not _well_seen(reference.instance, seen, truth):
+        if not _well_seen(chosen.instance, seen, truth) or reference.instance.id not in seen:
             continue
-        if not _holds(relation, seen[chosen.instance.id], seen[reference.instance.id], moved):
+        alone = chosen.instance.id == reference.instance.id
+        anchor = reference.instance if alone else seen[reference.instance.id]
+        if anchor.visible_pixels < 0.6 * reference.instance.visible_pixels:
+            continue
+        if not _holds(relation, seen[chosen.instance.id], anchor, moved):
             continue
         image = shot.draw(changed, truth)
         if not _has_changed(shot, truth, image, chosen.instance.id):
             return None
-        text = move_instruction(chosen.words, relation, reference.words, rng)
+        text = move_instruction(chosen.words, relation, "" if alone else reference.words, rng)
         edit = Edit("move", text, chosen.instance.id, image)
         return Done(edit, _after(shot, changed, truth, edit))
+    return None
+
+
+def _movable(shot: Shot) -> list[Candidate]:
+    """List the candidates that carry nothing, rest on something and are wholly inside the picture."""
+    height, width = shot.truth.instance_ids.shape
+    return [
+        one for one in _loose(shot)
+        if _is_inside(one.instance, height, width) and rests(shot.placed(one.instance), shot.without(one.instance))
+    ]  # fmt: skip
+
+
+def _is_inside(instance: Instance, height: int, width: int) -> bool:
+    x0, y0, x1, y1 = instance.box
+    return x0 > 0 and y0 > 0 and x1 < width and y1 < height
+
+
+def _new_place(shot: Shot, chosen: Instance, reference: Instance, relation: str, rng: Rng) -> Placed | None:
+    """Place a thing beside another one (or its old self), or on top of one; None where that cannot be or already is."""
+    placed, anchor = shot.placed(chosen), shot.placed(reference)
+    longest, other = max(placed.thing.size_m), max(anchor.thing.size_m)
+    same_support = placed.thing.rests_on == anchor.thing.rests_on
+    if relation == "on":
+        fits = longest < 0.6 and longest < 0.6 * other and reference.category not in PEOPLE
+    else:
+        fits = longest < (6 if same_support else 2.5) * other and other < 8 * longest
+    if not fits or (chosen.id != reference.id and _holds(relation, chosen, reference, placed)):
+        return None
+    for _ in range(4):
+        if relation == "on":
+            moved = on_top_of(placed, anchor, shot.recipe.camera, shot.without(chosen), rng)
+        else:
+            moved = beside(placed, anchor, shot.recipe.camera, relation, shot.without(chosen), rng)
+        if moved is not None:
+            return moved
     return None
 
 
@@ -208,23 +245,17 @@ def _holds(relation: str, moved: Instance, reference: Instance, placed: Placed) 
 
 
 def _well_seen(before: Instance, seen: Mapping[int, Instance], truth: Truth) -> bool:
-    """Tell whether a thing is as clearly in the new picture as it was in the old one."""
+    """Tell whether a thing is clearly seen in the new picture, wholly inside it."""
     after = seen.get(before.id)
-    if after is None or (after.visible_fraction or 0) < 0.5:
+    if after is None or (after.visible_fraction or 0) < 0.5 or not _is_inside(after, *truth.instance_ids.shape):
         return False
-    height, width = truth.instance_ids.shape
-    x0, y0, x1, y1 = after.box
-    inside = x0 > 0 and y0 > 0 and x1 < width and y1 < height
-    whole_before = before.box[0] > 0 and before.box[1] > 0 and before.box[2] < width and before.box[3] < height
-    return after.visible_pixels >= 0.5 * MIN_SHARE * truth.instance_ids.size and (inside or not whole_before)
+    return after.visible_pixels >= 0.5 * MIN_SHARE * truth.instance_ids.size
 
 
 def _replace(shot: Shot, rng: Rng) -> Done | None:
     """Put a model of another category in a thing's place."""
-    candidates = [one for one in _loose(shot) if rests(shot.placed(one.instance), shot.without(one.instance))]
-    if not candidates:
-        return None
-    for _ in range(PLACES):
+    candidates = _movable(shot)
+    for _ in range(PLACES if candidates else 0):
         chosen = candidates[rng.integers(len(candidates))]
         placed = shot.placed(chosen.instance)
         stand_in = _draw_stand_in(shot, placed, rng)

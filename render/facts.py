@@ -201,8 +201,11 @@ def remove_instruction(words: str, rng: Rng) -> str:
 
 
 def move_instruction(words: str, relation: str, reference: str, rng: Rng) -> str:
-    """Word a move: `relation` is "left" or "right" of, or "on", the reference."""
+    """Word a move: `relation` is "left" or "right" of, or "on", the reference; without one, of where the thing is."""
     where = f"onto the {reference}" if relation == "on" else f"to the {relation} of the {reference}"
+    if not reference:
+        sentence = f"{rng.choice(('Move', 'Shift'))} the {words} {rng.choice(('', 'further '))}to the {relation}"
+        return str(rng.choice((f"{sentence}.", f"{sentence[0].lower()}{sentence[1:]}")))
     verbs = ("Move", "Put", "Place") if relation == "on" else ("Move", "Shift", "Put")
     where_put = where.replace("onto", "on")
     verb = str(rng.choice(verbs))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from encoders.sample import Camera
 from render.layout import footprint, overlap, rounded
 from render.meshes import Placed, model_top, place
-from render.passes import nearest_hit
+from render.passes import nearest_hit, project_box
 from render.recipe import Thing, pose_matrix
 
 REST_GAP_M = 0.004
@@ -79,10 +79,12 @@ def beside(
     shift = float(rng.uniform(-0.25, 0.25)) * _reach(reference, back)
     at = np.array(reference.thing.position_m) + (reach + gap) * away + shift * back
     moved = replace(placed.thing, position_m=rounded(at), rests_on=reference.thing.rests_on)
-    return _if_possible(moved, others)
+    return _if_possible(moved, camera, others)
 
 
-def on_top_of(placed: Placed, support: Placed, others: Sequence[Placed], rng: np.random.Generator) -> Placed | None:
+def on_top_of(
+    placed: Placed, support: Placed, camera: Camera, others: Sequence[Placed], rng: np.random.Generator
+) -> Placed | None:
     """Place a thing somewhere on the flat top of another one."""
     top = model_top(support.thing.model) if support.thing.shape == "model" else None
     if top is None:
@@ -93,7 +95,7 @@ def on_top_of(placed: Placed, support: Placed, others: Sequence[Placed], rng: np
         return None
     local = np.array([*rng.uniform(-free, free), top.height_m + 0.0005])
     at = support.matrix[:3, :3] @ local + support.matrix[:3, 3]
-    return _if_possible(replace(placed.thing, position_m=rounded(at), rests_on=support.thing.id), others)
+    return _if_possible(replace(placed.thing, position_m=rounded(at), rests_on=support.thing.id), camera, others)
 
 
 def _reach(placed: Placed, direction: NDArray[np.float64]) -> float:
@@ -102,6 +104,9 @@ def _reach(placed: Placed, direction: NDArray[np.float64]) -> float:
     return float((local * np.array(placed.thing.size_m[:2]) / 2).sum())
 
 
-def _if_possible(thing: Thing, others: Sequence[Placed]) -> Placed | None:
+def _if_possible(thing: Thing, camera: Camera, others: Sequence[Placed]) -> Placed | None:
+    """Place a thing if it is then in the picture, clear of all others, and at rest."""
     moved = place(thing)
-    return moved if is_free(moved, others) and rests(moved, others) else None
+    x0, y0, x1, y1 = project_box(moved, camera)
+    inside = 0 < x0 < x1 < camera.width and 0 < y0 < y1 < camera.height
+    return moved if inside and is_free(moved, others) and rests(moved, others) else None
