@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import typer.core
@@ -22,6 +22,9 @@ from rich.table import Table
 
 from encoders.sample import InputError
 from mixing.config import Config, read_config
+
+if TYPE_CHECKING:
+    from mixing.lock import Lock
 
 app = typer.Typer(
     name="cavendish",
@@ -314,7 +317,10 @@ def mix(
         Path | None, typer.Option(help="Also write a page of what it deals, as the trainer gets it.")
     ] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in the preview, in pixels.")] = 64,
-    simulate: Annotated[int, typer.Option(min=0, help="Account for so many examples, without drawing one.")] = 0,
+    stats: Annotated[Path | None, typer.Option(help="Look into a lock that is there, instead of making one.")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(help="Account for so many examples, 1e9 for example, without drawing one.")
+    ] = None,
     diff: Annotated[tuple[Path, Path] | None, typer.Option(help="Say what changed between two locks, instead.")] = None,
 ) -> None:
     """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
@@ -326,25 +332,53 @@ def mix(
         for line in changes:
             console.print(line, markup=False, highlight=False)
         raise typer.Exit(1 if changes else 0)
-    if mixture is None or out is None:
-        raise InputError("mix: give a mixture file and --out LOCK, or --diff A B")
-    lock = lock_mixture(load(mixture, override or ()), data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_lock(out, lock)
-    console.print(f"{out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}")
-    if simulate:
-        from mixing.accounting import simulate as account
-
-        table = Table("stream", "kind", "records", "asked", "drawn", "epochs", title=f"the first {simulate:,} examples")
-        for row in account(lock, simulate).streams:
-            counts = (f"{row.stream.pool:,}", f"{float(row.asked):,.2f}", f"{row.drawn:,}", f"{row.epochs:.2f}")
-            table.add_row(row.stream.name, row.stream.kind, *counts)
-        console.print(table)
+    if stats is not None:
+        lock = read_lock(stats)
+    elif mixture is None or out is None:
+        raise InputError("mix: give a mixture file and --out LOCK, or --stats LOCK, or --diff A B")
+    else:
+        lock = lock_mixture(load(mixture, override or ()), data)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_lock(out, lock)
+    console.print(
+        f"{stats or out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}"
+    )
+    if stats is not None:
+        _print_sources(lock)
+    if simulate is not None or stats is not None:
+        _print_account(lock, simulate or "1e6")
     if preview is not None:
         from mixing.preview import write_preview
 
         write_preview(lock, data, size, preview)
         console.print(f"{preview}")
+
+
+def _print_sources(lock: Lock) -> None:
+    table = Table("source", "shards", "records", "drawn from", "left out", "licences", title="sources")
+    for source in lock.sources:
+        licences = ", ".join(f"{count:,} {name}" for name, count in source.licences.items())
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in source.left_out.items()) or "none"
+        drawn_from = source.records - sum(source.left_out.values())
+        counts = f"{len(source.shards):,}", f"{source.records:,}", f"{drawn_from:,}"
+        table.add_row(source.name, *counts, left_out, licences)
+    console.print(table)
+
+
+def _print_account(lock: Lock, count: str) -> None:
+    from mixing.accounting import read_count
+    from mixing.accounting import simulate as account
+
+    examples = read_count(count)
+    table = Table("source", title=f"the first {examples:,} examples; no count is a whole example off")
+    table.add_column("task", no_wrap=True)
+    for name in ("records", "asked", "drawn", "off by", "epochs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in account(lock, examples).streams:
+        asked = float(row.asked / examples)
+        counts = f"{row.drawn:,}", f"{float(row.drawn - row.asked):+.2f}", f"{row.epochs:,.5g}"
+        table.add_row(row.stream.source, row.stream.task, f"{row.stream.pool:,}", f"{asked:.3%}", *counts)
+    console.print(table)
 
 
 @app.command()
@@ -439,6 +473,36 @@ def predict(
         errors.print(f"{failure['file']}: {failure['reason']}", style="red", markup=False, highlight=False)
     console.print(f"{out}: {len(values['predictions'])} pictures answered, {len(values['failed'])} failed")
     raise typer.Exit(1 if values["failed"] else 0)
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="The folder of the page and its key.")],
+    a: Annotated[Path | None, typer.Argument(help="Folder of one generator's pictures.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="Folder of the other's, under the same names.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="requests.jsonl of `cavendish evaluate --requests`: the prompts.")
+    ] = None,
+    answers: Annotated[
+        list[Path] | None, typer.Option(help="Answers saved from the page; repeat it for several judges.")
+    ] = None,
+    question: Annotated[str, typer.Option(help="What is asked of every pair.")] = (
+        "Which picture follows the prompt better and looks better?"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Draws order and sides.")] = 0,
+) -> None:
+    """Let people compare two generators blindly: write the page, or (--answers) say who won."""
+    from trainer.evaluation.comparison import judge, write_comparison
+
+    if answers:
+        values = judge(out, answers, seed)
+        rate = f"{values['win_rate']:.1%} (95 %: {values['low']:.1%} to {values['high']:.1%})"
+        console.print(f"{values['a']} wins {rate} of {values['prompts']} prompts, ties half; {out / 'result.json'}")
+        return
+    if a is None or b is None or requests is None:
+        raise InputError("compare: give two folders of pictures and --requests, or --answers")
+    count = write_comparison(requests, a, b, out, question, seed)
+    console.print(f"{out / 'page'}: {count} pairs; open index.html, or hand out that folder. Keep {out / 'key.json'}")
 
 
 @app.command()
