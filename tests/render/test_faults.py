@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -56,9 +57,6 @@ def test_a_kill_a_hang_and_a_memory_hog_cost_one_try_each_and_are_named(
     for index, words in NAMED.items():
         reasons = [r.reason for r in row.rejected if r.key.endswith(f"{index:06d}") and "attempt 0" in r.reason]
         assert len(reasons) == 1
-        pytest.importorskip("re")
-        import re
-
         assert re.search(words, reasons[0]), reasons
 
 
@@ -84,10 +82,9 @@ def test_own_files_are_used_credited_and_repeatable_and_damaged_ones_are_named(
     assert files[0] == files[1]
     for row in committed_rows(tmp_path / "one"):
         named = {r.key: r.reason for r in row.rejected if r.key.startswith("own/")}
-        assert named == {
-            "own/mine/chair/cut.glb": "cut.glb: not a readable GLB: cut off: 1012 of 1052 bytes",
-            "own/mine/toy/old.fbx": ".fbx is not read: convert it to GLB",
-        } or set(named) == {"own/mine/chair/cut.glb", "own/mine/toy/old.fbx"}
+        assert set(named) == {"own/mine/chair/cut.glb", "own/mine/toy/old.fbx"}
+        assert "cut off" in named["own/mine/chair/cut.glb"]
+        assert "convert it to GLB" in named["own/mine/toy/old.fbx"]
     samples = [record for record in read_dataset(tmp_path / "one") if isinstance(record, Sample)]
     own = [asset for sample in samples for asset in sample.provenance["assets"] if asset["name"].startswith("own/")]
     assert {asset["name"] for asset in own} >= {"own/mine/mug/ball.ply", "own/mine/skies/dawn.hdr"}
