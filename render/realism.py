@@ -27,7 +27,7 @@ class Effects:
     Args:
         shake: (x, y) length in pixels of the straight path the picture moves along while it is exposed.
         corner_light: share of the light that reaches the corners.
-        electrons: how many electrons linear light of 1 frees in a pixel (0: no noise); their number is noisy (Poisson).
+        electrons: how many electrons exposed light of 1 frees in a pixel (0: no noise); their number is noisy (Poisson).
         read_electrons: standard deviation of the electronics' own noise.
         gains: red, green and blue factors of a wrong white balance.
         jpeg_quality: 1 to 100, or 0 for none.
@@ -83,22 +83,26 @@ def take_picture(light: NDArray[Any], exposure: float, effects: Effects) -> UInt
 
     Without effects it is `develop(light, exposure)`. The same effects give equal light equal pixels.
     """
-    values = light
+    picture = develop(disturb(light, exposure, effects), exposure)
+    return picture if effects.jpeg_quality == 0 else _through_jpeg(picture, effects.jpeg_quality)
+
+
+def disturb(light: NDArray[Any], exposure: float, effects: Effects) -> NDArray[Any]:
+    """Do all steps but JPEG to (H, W, 3) linear light; `exposure` times light is what the electrons are counted of."""
     if effects.shake != (0.0, 0.0):
         kernel = shake_kernel(effects.shake)
-        values = cv2.filter2D(values.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REPLICATE)
+        light = cv2.filter2D(light.astype(np.float32), -1, kernel, borderType=cv2.BORDER_REPLICATE)
     if effects.corner_light < 1:
-        values = values * vignette(light.shape[0], light.shape[1], effects.corner_light)[..., None]
+        light = light * vignette(light.shape[0], light.shape[1], effects.corner_light)[..., None]
     if effects.electrons > 0:
         rng = np.random.default_rng(effects.seed)
-        electrons = np.maximum(values.astype(np.float64), 0) * exposure * effects.electrons
+        electrons = np.maximum(light.astype(np.float64), 0) * exposure * effects.electrons
         # normal draws, not Poisson's: two pictures that differ in one thing have the same noise everywhere else
-        noise = np.sqrt(electrons + effects.read_electrons**2) * rng.standard_normal(values.shape)
-        values = (electrons + noise) / (exposure * effects.electrons)
+        noise = np.sqrt(electrons + effects.read_electrons**2) * rng.standard_normal(light.shape)
+        light = (electrons + noise) / (exposure * effects.electrons)
     if effects.gains != (1.0, 1.0, 1.0):
-        values = values * np.array(effects.gains)
-    picture = develop(values, exposure)
-    return picture if effects.jpeg_quality == 0 else _through_jpeg(picture, effects.jpeg_quality)
+        light = light * np.array(effects.gains)
+    return light
 
 
 def shake_kernel(shake: tuple[float, float]) -> NDArray[np.float32]:
