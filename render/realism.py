@@ -27,7 +27,7 @@ class Effects:
     Args:
         shake: (x, y) length in pixels of the straight path the picture moves along while it is exposed.
         corner_light: share of the light that reaches the corners.
-        electrons: how many electrons exposed light of 1 frees in a pixel (0: no noise); their number is noisy (Poisson).
+        electrons: electrons that exposed light of 1 frees in a pixel (0: no noise); their number is noisy (Poisson).
         read_electrons: standard deviation of the electronics' own noise.
         gains: red, green and blue factors of a wrong white balance.
         jpeg_quality: 1 to 100, or 0 for none.

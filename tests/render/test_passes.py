@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from encoders.sample import Camera
-from render.meshes import Mesh, Placed
-from render.passes import camera_rays, cast_scene
-from render.recipe import Thing, look_at, pose_matrix
+from render.checks import check_normals
+from render.meshes import Mesh, Placed, Surface, place
+from render.passes import camera_rays, cast_scene, nearest_hit
+from render.recipe import Material, Thing, look_at, pose_matrix
 
 CAMERAS = (
     look_at((0.3, -4.0, 1.7), (0.0, 0.0, 0.6), 60, 96, 64),
     look_at((-2.0, -3.0, 2.5), (0.2, 0.1, 0.2), 35, 64, 80, roll_rad=0.4),
     Camera(80, 60, 55.0, 71.0, 33.3, 22.7, look_at((1, -5, 2), (0, 0, 1), 60, 80, 60).camera_to_world),
+    look_at((0.5, -3.0, 1.0), (0.0, 0.0, 0.5), 110, 90, 50, roll_rad=-0.2),
+    look_at((3.0, -9.0, 4.0), (0.1, 0.0, 0.5), 12, 60, 60),
 )
 
 
@@ -65,8 +70,10 @@ def test_a_plane_has_its_analytic_planar_depth_and_normal(camera: Camera, tilt: 
     assert np.abs(truth.depth_m[near] / expected[near] - 1).max() < 1e-5
     in_camera = normal @ pose_matrix(camera)[:3, :3]
     assert np.abs(truth.normals[seen] - in_camera).max() < 1e-6
+    assert np.abs(truth.geometric_normals[seen] - in_camera).max() < 1e-6
     assert np.isposinf(truth.depth_m[~seen]).all()
     assert not truth.normals[~seen].any()
+    check_normals(truth)
 
 
 def test_depth_is_planar_not_along_the_ray() -> None:
@@ -103,6 +110,75 @@ def test_a_sphere_has_its_analytic_depth_and_normals(camera: Camera) -> None:
     assert np.abs(truth.depth_m[seen] / expected[seen] - 1).max() < 1e-5
     normal = (eye + rays * expected[..., None] - center) / radius @ pose[:3, :3]
     assert np.degrees(np.arccos(np.clip((truth.normals * normal).sum(-1)[seen], -1, 1))).max() < 0.05
+    angles = np.degrees(np.arccos(np.clip((truth.geometric_normals * normal).sum(-1)[seen], -1, 1)))
+    assert 0.001 < angles.max() < 0.3  # those of the triangles: off by up to half the angle between two of them
+
+
+@pytest.mark.parametrize("camera", CAMERAS)
+@pytest.mark.parametrize("bevel", [0.0, 0.05])
+def test_a_turned_box_has_its_analytic_depth_and_normals(camera: Camera, bevel: float) -> None:
+    size, yaw = (1.2, 0.7, 0.9), 0.6
+    material = Material("painted", (0.5, 0.5, 0.5))
+    thing = Thing(
+        3, "box", "box", (0.1, 0.05, 0.0), size, yaw, numbers=(bevel,) if bevel else (), materials=(material,)
+    )
+    solid = place(thing)
+    truth = cast_scene([solid], camera)
+    pose = pose_matrix(camera)
+    turn = solid.matrix[:3, :3]
+    low = np.array([-0.6, -0.35, 0.0])
+    origin = (pose[:3, 3] - solid.matrix[:3, 3]) @ turn
+    rays = camera_rays(camera) @ pose[:3, :3].T @ turn
+    near, far = np.sort(np.stack([(low - origin) / rays, (low + size - origin) / rays]), axis=0)
+    entry, leave = near.max(axis=-1), far.min(axis=-1)
+    hit = entry < leave
+    at = origin + rays * entry[..., None]
+    axis = near.argmax(axis=-1)
+    # on the flat part of a face: the bevel is elsewhere
+    inside = np.minimum(at - low, low + size - at)
+    inside[np.arange(3) == axis[..., None]] = np.inf
+    flat = hit & (inside.min(axis=-1) > bevel + 1e-4)
+    assert flat.sum() > 100
+    assert (truth.instance_ids[flat] == 3).all()
+    assert (truth.instance_ids[~hit] == 0).all()
+    assert np.abs(truth.depth_m[flat] / entry[flat] - 1).max() < 1e-5
+    expected = -np.sign(rays) * (np.arange(3) == axis[..., None]) @ turn.T @ pose[:3, :3]
+    for normals in (truth.normals, truth.geometric_normals):
+        angles = np.degrees(np.arccos(np.clip((normals * expected).sum(axis=-1)[flat], -1, 1)))
+        assert angles.max() < 0.05
+    check_normals(truth)
+
+
+def test_base_colours_are_the_texture_at_the_hit_between_texels() -> None:
+    """A wall of 2 m, four texels wide: sampled at texel centres it shows them, half way it shows their mean."""
+    texture = np.zeros((2, 4, 3), np.uint8)
+    texture[..., 0] = [[0, 80, 160, 240], [10, 90, 170, 250]]
+    wall = replace(
+        quad((0, 0, 0), (1, 0, 0), (0, 0, 0.5)),
+        surfaces=(Surface((1.0, 1.0, 1.0), 0.5, 0.0, texture), Surface((0.2, 0.4, 0.6), 0.5, 0.0)),
+    )
+    x, _, z = wall.mesh.vertices.T
+    wall = replace(wall, mesh=replace(wall.mesh, uv=np.stack([(x + 1) / 2, z + 0.5], axis=1).astype(np.float32)))
+    camera = Camera(8, 4, 4.0, 4.0, 4.0, 2.0, look_at((0, -1, 0), (0, 0, 0), 90, 8, 4).camera_to_world)
+    truth = cast_scene([wall], camera, albedo=True)  # pixels of 0.25 m: two a texel, a quarter texel off its centre
+    assert truth.albedo is not None
+    rows = texture[:, [0, 0, 1, 1, 2, 2, 3, 3], 0].astype(float)  # v is up: the first row is the top one
+    beside = texture[:, [3, 1, 0, 2, 1, 3, 2, 0], 0].astype(float)  # it repeats
+    blend = 0.75 * rows + 0.25 * beside
+    expected = [0.75 * blend[0] + 0.25 * blend[1], 0.75 * blend[0] + 0.25 * blend[1],
+                0.75 * blend[1] + 0.25 * blend[0], 0.75 * blend[1] + 0.25 * blend[0]]  # fmt: skip
+    assert np.abs(truth.albedo[..., 0] - np.array(expected)).max() <= 0.5
+    plain = replace(wall, mesh=replace(wall.mesh, slot_of=np.ones(2, np.int32)))
+    assert (cast_scene([plain], camera, albedo=True).albedo == [51, 102, 153]).all()
+    assert cast_scene([plain], camera).albedo is None
+
+
+def test_the_nearest_hit_is_how_far_a_ray_gets() -> None:
+    scene = [quad((0, 2, 0), (1, 0, 0), (0, 0, 1)), quad((0, 5, 0), (9, 0, 0), (0, 0, 9))]
+    origin = np.array([0.0, -1.0, 0.0])
+    assert nearest_hit(scene, origin, np.array([0.0, 1.0, 0.0])) == pytest.approx(3)
+    assert nearest_hit(scene, origin, np.array([0.3, 0.5, 0.0])) == pytest.approx(12)
+    assert nearest_hit(scene, origin, np.array([0.0, -1.0, 0.0])) == np.inf
 
 
 def test_a_box_shows_the_nearest_face_of_the_nearest_object() -> None:
