@@ -58,7 +58,7 @@ def benchmark_rows(
         open_ = [one for one in findings if one["benchmark"] == benchmark.name and one["status"] == "open"]
         leaks = sum(finding["level"] == "leak" for finding in open_)
         row = {**_compared(evidence, benchmark, side), "leaks": leaks, "review": len(open_) - leaks}
-        row["images_hit"] = len({one["image"] for one in open_ if one["level"] == "leak"})
+        row["items_hit"] = len({one["image"] for one in open_ if one["level"] == "leak"})
         row["reason"] = _gap(evidence, benchmark, side)
         row["verdict"] = _verdict(row, controls)
         rows.append(row)

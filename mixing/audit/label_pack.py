@@ -250,21 +250,23 @@ def _same_masks(one: LabelPrint, pack: LabelPack) -> list[Finding]:
             for row, iou in zip(rows.tolist(), ious.tolist()):
                 pairs[int(pack.arrays["mask_owners"][row]), variant].append((iou, number, row))
     best: dict[int, Finding] = {}
+    weights: dict[int, float] = {}  # of several turns the one in which most agrees
     held = Counter(np.asarray(pack.arrays["mask_owners"]).tolist()) if pairs else Counter()
     for (owner, variant), found in sorted(pairs.items()):
         paired = _one_to_one(found)
-        known = best.get(owner)
-        value = round(float(sum(paired.values())), 4)
-        if known is not None and (known.score or 0) >= value:
+        weight = sum(paired.values())
+        if weight <= weights.get(owner, 0.0):
             continue
+        weights[owner] = weight
         certain = len(paired) > 1 or any(
             iou >= LONE_MASK_IOU and complexity(one.masks[number]) >= LONE_COMPLEXITY for number, iou in paired.items()
         )
         reason = (
             f"{len(paired)} of its {len(one.masks)} telling masks are among the benchmark picture's {held[owner]}"
-            f"{_TURNS[variant]}: mean IoU {value / len(paired):.3f}."
+            f"{_TURNS[variant]}: mean IoU {weight / len(paired):.3f}."
         )
         level = "leak" if certain else "review"
+        value = round(weight / len(paired), 4)
         best[owner] = _finding(pack, owner, level, "masks", reason, value, variant, len(paired))
     return list(best.values())
 

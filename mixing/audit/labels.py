@@ -1,7 +1,7 @@
 """Label leakage: a benchmark's masks or depth beside another picture, found from compact fingerprints of the labels.
 
 A mask is kept as 64 x 64 bits, depth as the 32 x 32 residual of its logarithm after a smooth surface of fourth degree.
-Neither tells what a plain shape is of: boxes, ellipses, bands and smooth slopes are left out on both sides, and counted.
+Neither tells what a plain shape is of: boxes, ellipses, bands and smooth slopes are left out on both sides and counted.
 """
 
 from __future__ import annotations

@@ -97,12 +97,16 @@ def leaky_records() -> list[Sample | Example]:
         dataclasses.replace(picture("room", render(8)), facts={"file": "scene0011_01/color/9.jpg"}),
         dataclasses.replace(picture("clone", render(9)), facts={"file": "Scene01/fog/rgb_00001.jpg"}),
         dataclasses.replace(picture("flickr", render(10)), facts={"file": "14010329494_da3a1b1e6a_b.jpg"}),
-        Example("target.generate.0", "generate", "a rocket", None, EDITS["blur"](rocket, rng), {"origin": {"key": "target"}}),
+        Example(
+            "target.generate.0", "generate", "a rocket", None, EDITS["blur"](rocket, rng),
+            {"origin": {"key": "target"}},
+        ),
         Example(
             "legend.referring.0", "referring", "Segment it.", render(11), np.zeros((96, 128, 3), np.uint8),
             {
                 "task": "referring", "codec": "legend/1", "background": [0, 0, 0],
-                "legend": [[EXPRESSION, [255, 0, 0]]], "origin": {"key": "legend", "source": "tests", "licence": "CC0-1.0"},
+                "legend": [[EXPRESSION, [255, 0, 0]]],
+                "origin": {"key": "legend", "source": "tests", "licence": "CC0-1.0"},
             },
         ),
     ]  # fmt: skip

@@ -124,7 +124,7 @@ def test_without_pixels_local_findings_stay_unverified(blind_pack: Pack) -> None
 def test_a_pack_is_the_same_bytes_again_and_a_changed_one_is_refused(pack: Pack, tmp_path: Path) -> None:
     again = build_pack("photos", pack.folder.parent / "images", tmp_path / "pack", pixels=True)
     assert again.digest == pack.digest
-    path = tmp_path / "pack/descriptors.npy"
+    path = tmp_path / "pack/features.bin"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
