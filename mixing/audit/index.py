@@ -1,7 +1,8 @@
 """The benchmark side: folders of images -> a fingerprint pack without pixels, memory-mapped by every scan.
 
 A pack is a folder of plain arrays beside `header.json`, which names the algorithm, the library versions and the sha256
-of every array. `pixels.bin` (small JPEGs, for the pixel check and the report) is kept only when asked for.
+of every array. It never holds pixels. Small JPEGs for the pixel check and the report are kept in a folder of their own
+beside it, `NAME.pictures`, only when asked for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -34,10 +35,13 @@ from mixing.audit.fingerprints import (
     working_gray,
     working_size,
 )
+from mixing.audit.postings import ARRAYS as POSTING_ARRAYS
+from mixing.audit.postings import build_postings
 from mixing.images import decode_rgb
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 
-PACK_SCHEMA = "cavendish-pack/1"
+PACK_SCHEMA = "cavendish-pack/2"
+PICTURES_SCHEMA = "cavendish-pack-pictures/1"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 _OTHER_IMAGE_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif", ".jp2", ".exr")
 MAX_FILE_BYTES = 256 * 2**20
@@ -45,40 +49,27 @@ _ARRAYS = {
     "pdq": (np.uint8, (8, 32)),
     "quality": (np.uint8, ()),
     "sizes": (np.uint32, (2,)),
-    "descriptors": (np.uint8, (32,)),
-    "points": (np.uint16, (2,)),
-    "owners": (np.uint32, ()),
-    "centroids": (np.uint8, (32,)),
-    "offsets": (np.int64, ()),
+    "starts": (np.int64, ()),
+    **POSTING_ARRAYS,
 }
-_MIN_FEATURES_PER_LIST = 300
-_TRAINED_PER_LIST = 40
-_ROUNDS = 4
-_NEIGHBOURS = 4
-_PROBES = 8
-_MAX_DISTANCE = 64
-
-
-@dataclass(frozen=True)
-class Matches:
-    """Descriptor matches of one picture with one benchmark image: row i of `query` and of `benchmark` belong together.
-
-    `query`, `benchmark` (N, 2) float32 x, y in 0..1; the benchmark's are of the mirrored image when `mirrored`.
-    """
-
-    image: int
-    mirrored: bool
-    query: NDArray[np.float32]
-    benchmark: NDArray[np.float32]
+_FEATURE = np.dtype([("descriptor", "u1", 32), ("point", "<u2", 2), ("pose", "u1", 2)])
+_INDEXED_PER_IMAGE = 384
+"""Features of an image in the inverted index: its strongest. All of them are compared once it is a candidate."""
 
 
 @dataclass(frozen=True)
 class Pack:
-    """An open fingerprint pack. `header` is the json; `arrays` are memory-mapped; `digest` names the whole pack."""
+    """An open fingerprint pack.
+
+    Args:
+        header: the json; `arrays`: memory-mapped; `pictures`: the json of the small pictures, None without them.
+        digest: names the fingerprints, and the pictures where there are any.
+    """
 
     folder: Path
     header: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
+    pictures: Mapping[str, Any] | None
     digest: str
     by_file: Mapping[str, list[int]]
     by_pixels: Mapping[str, list[int]]
@@ -96,7 +87,7 @@ class Pack:
     @property
     def has_pixels(self) -> bool:
         """Whether small pictures are kept beside the fingerprints."""
-        return self.header["pixels"] is not None
+        return self.pictures is not None
 
     def working_px(self, image: int) -> tuple[int, int]:
         """Return (width, height) of the grey picture an image's features were found on."""
@@ -105,10 +96,18 @@ class Pack:
 
     def thumbnail(self, image: int) -> UInt8Image:
         """Decode the kept small picture of an image, (H, W, 3) uint8 RGB, its longer side at most 640 px."""
-        start, end = self.header["pixels"]["offsets"][image : image + 2]
-        with (self.folder / "pixels.bin").open("rb") as file:
-            data = os.pread(file.fileno(), end - start, start)
+        assert self.pictures is not None
+        start, end = self.pictures["offsets"][image : image + 2]
+        data = _read_span(_pictures_folder(self.folder) / "pictures.bin", start, end)
         return decode_rgb(data, f"{self.name}/{self.images[image]['id']} (kept picture)")
+
+    def features(self, image: int) -> Features:
+        """Read all features of an image. They are read, not mapped: the pages would stay in memory."""
+        start, end = (int(row) for row in self.arrays["starts"][image : image + 2])
+        data = _read_span(self.folder / "features.bin", start * _FEATURE.itemsize, end * _FEATURE.itemsize)
+        rows = np.frombuffer(data, _FEATURE)
+        descriptors = np.ascontiguousarray(rows["descriptor"])
+        return Features(descriptors, unpack_points(rows["point"]), np.ascontiguousarray(rows["pose"]))
 
 
 def image_files(folder: Path) -> Iterator[Path]:
@@ -137,7 +136,8 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         name: the benchmark's name in reports.
         folder: PNG, JPEG and WebP files, at any depth; anything else that looks like an image is noted as not read.
         out: the pack's folder.
-        pixels: keep small pictures too. Without them findings end at "geometric, unverified pixels".
+        pixels: keep small pictures in a folder beside the pack. Without them findings end at "geometric, unverified
+            pixels". The pack itself is the same either way.
 
     Raises:
         InputError: no such folder, or no readable image in it.
@@ -147,31 +147,38 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         found = _pack_or_none(out)
         if found is not None and (found.header["source"], found.name, found.has_pixels) == (source, name, pixels):
             return found
-    images: list[dict[str, Any]] = []
-    unread: list[dict[str, str]] = []
-    rows: list[tuple[Fingerprint, list[Features]]] = []
-    thumbnails = io.BytesIO()
-    offsets = [0]
-    for path in image_files(folder):
-        identity = path.relative_to(folder).as_posix()
-        try:
-            decoded = _read_image(path, identity)
-        except InputError as error:
-            unread.append({"id": identity, "reason": str(error)})
-            continue
-        if decoded is None:
-            continue
-        data, image = decoded
-        print_ = fingerprint(image, data)
-        rows.append((print_, features_both_ways(working_gray(image))))
-        images.append({"id": identity, "file_sha256": print_.file_sha256, "pixel_sha256": print_.pixel_sha256})
-        if pixels:
-            thumbnails.write(_small_jpeg(image))
-            offsets.append(thumbnails.tell())
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "header.json").unlink(missing_ok=True)
+    beside = _pictures_folder(out)
+    (beside / "pictures.json").unlink(missing_ok=True)
+    (beside / "pictures.bin").unlink(missing_ok=True)
+    pictures = None
+    if pixels:
+        beside.mkdir(exist_ok=True)
+        pictures = (beside / "pictures.bin").open("wb")
+    rows, images, unread, counts, offsets = [], [], [], [0], [0]
+    with (out / "features.bin").open("wb") as features:
+        for path in image_files(folder):
+            identity = path.relative_to(folder).as_posix()
+            try:
+                decoded = _read_image(path, identity)
+            except InputError as error:
+                unread.append({"id": identity, "reason": str(error)})
+                continue
+            if decoded is None:
+                continue
+            data, image = decoded
+            print_ = fingerprint(image, data)
+            rows.append(print_)
+            counts.append(_write_features(features, local_features(working_gray(image), FEATURES_PER_CELL)))
+            images.append({"id": identity, "file_sha256": print_.file_sha256, "pixel_sha256": print_.pixel_sha256})
+            if pictures is not None:
+                offsets.append(offsets[-1] + pictures.write(_small_jpeg(image)))
+    if pictures is not None:
+        pictures.close()
     if not images:
         raise InputError(f"{folder}: no readable PNG, JPEG or WebP image for benchmark {name}")
-    out.mkdir(parents=True, exist_ok=True)
-    arrays = _arrays(rows)
+    arrays = _arrays(rows, np.cumsum(counts), out / "features.bin")
     header: dict[str, Any] = {
         "schema": PACK_SCHEMA,
         "algorithm": ALGORITHM,
@@ -182,13 +189,17 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         "unread": unread,
         "weak": [images[i]["id"] for i in np.flatnonzero(arrays["quality"] < MIN_QUALITY)],
         "arrays": {key: _write_array(out / f"{key}.npy", array) for key, array in arrays.items()},
-        "pixels": None,
+        "features": file_sha256(out / "features.bin"),
     }
     if pixels:
-        write_atomic(out / "pixels.bin", thumbnails.getvalue())
-        header["pixels"] = {"sha256": hashlib.sha256(thumbnails.getvalue()).hexdigest(), "offsets": offsets}
+        described = {"schema": PICTURES_SCHEMA, "sha256": file_sha256(beside / "pictures.bin"), "offsets": offsets}
+        write_atomic(beside / "pictures.json", canonical_json(described))
     write_atomic(out / "header.json", canonical_json(header))
     return read_pack(out)
+
+
+def _pictures_folder(pack: Path) -> Path:
+    return pack.with_name(f"{pack.name}.pictures")
 
 
 def _source_digest(folder: Path) -> str:
@@ -201,11 +212,6 @@ def _pack_or_none(folder: Path) -> Pack | None:
         return read_pack(folder)
     except InputError:
         return None  # made by another version or damaged: it is made again
-
-
-def features_both_ways(gray: NDArray[np.uint8]) -> list[Features]:
-    """Return the features of a picture and of its mirror image: ORB is invariant to turns, not to reflection."""
-    return [local_features(side, FEATURES_PER_CELL) for side in (gray, np.ascontiguousarray(gray[:, ::-1]))]
 
 
 def read_pack(folder: Path) -> Pack:
@@ -236,8 +242,9 @@ def read_pack(folder: Path) -> Pack:
                 )
             arrays[key] = array
         _check_sizes(folder, header, arrays)
-        if header["pixels"] is not None and file_sha256(folder / "pixels.bin") != header["pixels"]["sha256"]:
-            raise InputError(f"{folder / 'pixels.bin'}: its sha256 is not the header's; index the benchmark again")
+        if file_sha256(folder / "features.bin") != header["features"]:
+            raise InputError(f"{folder / 'features.bin'}: its sha256 is not the header's; index the benchmark again")
+        pictures = _read_pictures(folder, len(header["images"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -247,134 +254,70 @@ def read_pack(folder: Path) -> Pack:
     for number, image in enumerate(header["images"]):
         by_file.setdefault(image["file_sha256"], []).append(number)
         by_pixels.setdefault(image["pixel_sha256"], []).append(number)
-    return Pack(folder, header, arrays, file_sha256(folder / "header.json"), by_file, by_pixels)
+    name = file_sha256(folder / "header.json")
+    if pictures is not None:
+        name = digest([name, pictures["sha256"]])
+    return Pack(folder, header, arrays, pictures, name, by_file, by_pixels)
 
 
-def nearest(pack: Pack, features: Features) -> list[Matches]:
-    """Find the benchmark images that share most features with a picture, best first.
-
-    Each feature votes through its four nearest descriptors within 64 of 256 bits, looked for in the eight inverted
-    lists nearest to it.
-    """
-    if not len(features.descriptors) or not len(pack.arrays["descriptors"]):
-        return []
-    feature, row, distance = _neighbours(pack, features.descriptors)
-    owner = np.asarray(pack.arrays["owners"][row])
-    order = np.lexsort((row, distance, feature, owner))  # one match per feature and owner: the nearest
-    feature, row, owner = feature[order], row[order], owner[order]
-    first = np.ones(len(owner), bool)
-    first[1:] = (owner[1:] != owner[:-1]) | (feature[1:] != feature[:-1])
-    feature, row, owner = feature[first], row[first], owner[first]
-    owners, starts, votes = np.unique(owner, return_index=True, return_counts=True)
-    found = []
-    for k in np.argsort(-votes, kind="stable"):
-        span = slice(starts[k], starts[k] + votes[k])
-        points = unpack_points(np.asarray(pack.arrays["points"][row[span]]))
-        image, mirrored = divmod(int(owners[k]), 2)
-        found.append(Matches(image, bool(mirrored), features.points[feature[span]], points))
-    return found
+def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
+    """Read the description of the small pictures beside a pack; None when there are none."""
+    folder = _pictures_folder(pack)
+    if not (folder / "pictures.json").exists():
+        return None
+    pictures = read_json(folder / "pictures.json", "the list of a benchmark's small pictures")
+    if not isinstance(pictures, dict) or pictures.get("schema") != PICTURES_SCHEMA:
+        raise InputError(f"{folder}: not {PICTURES_SCHEMA}")
+    if len(pictures["offsets"]) != images + 1 or file_sha256(folder / "pictures.bin") != pictures["sha256"]:
+        raise InputError(f"{folder / 'pictures.bin'}: not what pictures.json says; index the benchmark again")
+    return pictures
 
 
-def _neighbours(
-    pack: Pack, descriptors: NDArray[np.uint8]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
-    """Return (feature, row, distance) of the matches of every descriptor, at most four each."""
-    offsets, stored = pack.arrays["offsets"], pack.arrays["descriptors"]
-    probes = min(_PROBES, len(pack.arrays["centroids"]))
-    _, lists = cv2.batchDistance(
-        descriptors, np.asarray(pack.arrays["centroids"]), cv2.CV_32S, normType=cv2.NORM_HAMMING, K=probes
-    )
-    feature = np.repeat(np.arange(len(descriptors)), probes)
-    order = np.argsort(lists.reshape(-1), kind="stable")
-    feature, wanted = feature[order], lists.reshape(-1)[order]
-    found: list[tuple[NDArray[Any], ...]] = []
-    bounds = np.flatnonzero(np.diff(wanted, prepend=-1, append=len(offsets)))
-    for begin, end in pairwise(bounds):
-        start, stop = int(offsets[wanted[begin]]), int(offsets[wanted[begin] + 1])
-        if start == stop:
-            continue
-        mine = feature[begin:end]
-        near = min(_NEIGHBOURS, stop - start)
-        distance, local = cv2.batchDistance(
-            descriptors[mine], np.asarray(stored[start:stop]), cv2.CV_32S, normType=cv2.NORM_HAMMING, K=near
-        )
-        close = distance < _MAX_DISTANCE
-        found.append((np.repeat(mine, near)[close.reshape(-1)], local[close] + start, distance[close]))
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32)
-    feature, row, distance = (np.concatenate(part) for part in zip(*found))
-    order = np.lexsort((row, distance, feature))
-    feature, row, distance = feature[order], row[order].astype(np.int64), distance[order]
-    rank = np.arange(len(feature)) - np.searchsorted(feature, feature, side="left")
-    keep = rank < _NEIGHBOURS
-    return feature[keep], row[keep], distance[keep]
-
-
-def _arrays(rows: list[tuple[Fingerprint, list[Features]]]) -> dict[str, NDArray[Any]]:
-    descriptors = np.concatenate([one.descriptors for _, both in rows for one in both])
-    points = np.concatenate([pack_points(one.points) for _, both in rows for one in both])
-    counts = [len(one.descriptors) for _, both in rows for one in both]
-    owners = np.repeat(np.arange(len(counts), dtype=np.uint32), counts)
-    centroids = _centroids(descriptors)
-    nearest_list = _assign(descriptors, centroids)
-    order = np.argsort(nearest_list, kind="stable")
+def _arrays(rows: list[Fingerprint], starts: NDArray[np.int64], features: Path) -> dict[str, NDArray[Any]]:
+    stored = np.memmap(features, _FEATURE, "r", shape=(int(starts[-1]),)) if starts[-1] else np.zeros(0, _FEATURE)
+    if starts[-1] > np.iinfo(np.uint32).max:
+        raise InputError(f"{features}: over 4 billion features; split the benchmark into several")
+    indexed = [np.arange(start, min(end, start + _INDEXED_PER_IMAGE)) for start, end in pairwise(starts)]
     return {
-        "pdq": np.stack([print_.pdq.variants for print_, _ in rows]),
-        "quality": np.array([print_.pdq.quality for print_, _ in rows], np.uint8),
-        "sizes": np.array([(print_.width, print_.height) for print_, _ in rows], np.uint32),
-        "descriptors": descriptors[order],
-        "points": points[order],
-        "owners": owners[order],
-        "centroids": centroids,
-        "offsets": np.searchsorted(nearest_list[order], np.arange(len(centroids) + 1)).astype(np.int64),
+        "pdq": np.stack([print_.pdq.variants for print_ in rows]),
+        "quality": np.array([print_.pdq.quality for print_ in rows], np.uint8),
+        "sizes": np.array([(print_.width, print_.height) for print_ in rows], np.uint32),
+        "starts": starts.astype(np.int64),
+        **build_postings(stored["descriptor"], stored["pose"], np.concatenate(indexed).astype(np.uint32)),
     }
 
 
-def _centroids(descriptors: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Cluster descriptors: Lloyd's rounds in Hamming space, the centre of a list being the majority of each bit."""
-    # both the lists to choose among and the features in each grow with the square root of the whole
-    per_list = max(_MIN_FEATURES_PER_LIST, round(0.63 * len(descriptors) ** 0.5))
-    count = max(len(descriptors) // per_list, 1)
-    rng = np.random.default_rng(0)
-    size = min(len(descriptors), count * _TRAINED_PER_LIST)
-    sample = descriptors[np.sort(rng.choice(len(descriptors), size, replace=False))]
-    if not len(sample):
-        return np.zeros((1, 32), np.uint8)
-    centroids = sample[np.sort(rng.choice(size, min(count, size), replace=False))]
-    bits = np.unpackbits(sample, axis=1)
-    for _ in range(_ROUNDS):
-        lists = _assign(sample, centroids)
-        order = np.argsort(lists, kind="stable")
-        present, starts, sizes = np.unique(lists[order], return_index=True, return_counts=True)
-        ones = np.add.reduceat(bits[order], starts, axis=0, dtype=np.int64)
-        centroids = centroids.copy()
-        centroids[present] = np.packbits(ones * 2 > sizes[:, None], axis=1)
-    return centroids
-
-
-def _assign(descriptors: NDArray[np.uint8], centroids: NDArray[np.uint8]) -> NDArray[np.int64]:
-    if not len(descriptors):
-        return np.zeros(0, np.int64)
-    _, lists = cv2.batchDistance(descriptors, centroids, cv2.CV_32S, normType=cv2.NORM_HAMMING, K=1)
-    return lists[:, 0].astype(np.int64)
-
-
 def _check_sizes(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    count, features = len(header["images"]), len(arrays["descriptors"])
-    offsets = arrays["offsets"]
+    count, features = len(header["images"]), (folder / "features.bin").stat().st_size // _FEATURE.itemsize
+    postings = len(arrays["posting_rows"])
     sound = (
         all(len(arrays[key]) == count for key in ("pdq", "quality", "sizes"))
-        and all(len(arrays[key]) == features for key in ("points", "owners"))
-        and len(offsets) == len(arrays["centroids"]) + 1
-        and offsets[0] == 0
-        and offsets[-1] == features
-        and bool((np.diff(offsets) >= 0).all())
-        and (features == 0 or int(arrays["owners"].max()) < 2 * count)
+        and len(arrays["posting_bits"]) == len(arrays["posting_poses"]) == postings
+        and _are_offsets(arrays["starts"], count, features)
+        and _are_offsets(arrays["branch_offsets"], len(arrays["branches"]), len(arrays["words"]))
+        and _are_offsets(arrays["word_offsets"], len(arrays["words"]), postings)
+        and (postings == 0 or int(arrays["posting_rows"].max()) < features)
         and all(isinstance(image["id"], str) and len(image["pixel_sha256"]) == 64 for image in header["images"])
-        and (header["pixels"] is None or len(header["pixels"]["offsets"]) == count + 1)
     )
     if not sound:
         raise InputError(f"{folder}: damaged fingerprint pack: its arrays do not fit together")
+
+
+def _are_offsets(offsets: NDArray[np.int64], spans: int, end: int) -> bool:
+    return bool(len(offsets) == spans + 1 and offsets[0] == 0 and offsets[-1] == end and (np.diff(offsets) >= 0).all())
+
+
+def _write_features(file: BinaryIO, features: Features) -> int:
+    """Append the features of an image; return how many."""
+    rows = np.zeros(len(features.descriptors), _FEATURE)
+    rows["descriptor"], rows["point"], rows["pose"] = features.descriptors, pack_points(features.points), features.poses
+    file.write(rows.tobytes())
+    return len(rows)
+
+
+def _read_span(path: Path, start: int, end: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), end - start, start)
 
 
 def _read_image(path: Path, identity: str) -> tuple[bytes, UInt8Image] | None:

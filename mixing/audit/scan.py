@@ -18,9 +18,11 @@ from mixing.audit.fingerprints import (
     Fingerprint,
     fingerprint,
     local_features,
+    mirrored_features,
     working_gray,
 )
-from mixing.audit.index import Pack, nearest
+from mixing.audit.index import Pack
+from mixing.audit.match import candidates
 from mixing.audit.pdq import hamming
 from mixing.audit.verify import (
     FULL_EVIDENCE_BLOCKS,
@@ -38,6 +40,7 @@ from mixing.config import Config
 _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
+_LOCAL_AGREEING_SHARE = 0.4
 
 
 class Thresholds(Config):
@@ -52,10 +55,9 @@ class Thresholds(Config):
     pdq_candidate: int = 64
     pdq_verify: int = 90
     pdq_inverted: int = 225
-    min_votes: int = 6
-    max_candidates: int = 6
-    leak_score: float = 12.0
-    review_score: float = 8.0
+    max_candidates: int = 12
+    leak_score: float = 8.0
+    review_score: float = 5.0
     unverified_inliers: int = 14
 
 
@@ -105,7 +107,7 @@ class _Picture:
     image: UInt8Image
     print_: Fingerprint
     _gray: NDArray[np.uint8] | None = None
-    _features: Features | None = None
+    _sides: tuple[Features, Features] | None = None
 
     @property
     def gray(self) -> NDArray[np.uint8]:
@@ -114,10 +116,12 @@ class _Picture:
         return self._gray
 
     @property
-    def features(self) -> Features:
-        if self._features is None:
-            self._features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
-        return self._features
+    def sides(self) -> tuple[Features, Features]:
+        """Features of the picture and of its mirror image."""
+        if self._sides is None:
+            features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
+            self._sides = features, mirrored_features(self.gray, features)
+        return self._sides
 
 
 def scan_picture(
@@ -145,7 +149,8 @@ def _scan_pack(picture: _Picture, pack: Pack, thresholds: Thresholds) -> list[Fi
         return found
     best = {finding.image: finding for finding in found}
     for finding in _by_features(picture, pack, distances, thresholds):
-        best[finding.image] = finding
+        if finding.image not in best or best[finding.image].kind != "same-scene":
+            best[finding.image] = finding
     return list(best.values())
 
 
@@ -176,12 +181,14 @@ def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresh
         what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
         agrees = check is not None and check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE
         certain = quality >= MIN_QUALITY and (inverted or distance <= thresholds.pdq_accept)
+        kind = None
         if certain or (check is not None and agrees and quality >= MIN_QUALITY):
             level, reason = "leak", f"{what}: chance gives that once in 10^{_chance_exponent(distance)} pairs."
             if check is not None:
                 reason += f" {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-            if not certain and check is not None and looks_like_other_view(check):
-                continue  # the local stage says better what it is
+            if check is not None and looks_like_other_view(check):
+                level, kind = "review", "same-scene"
+                reason = f"{what}; {_other_view(check)}"
         elif quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
             level, reason = "review", f"{what}, but no local evidence that settles it."
         elif distance <= thresholds.pdq_accept and (
@@ -190,23 +197,28 @@ def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresh
             level, reason = "review", f"{what}, but there is too little structure (quality {quality}) to be sure."
         else:
             continue
-        found.append(_whole(pack, int(number), level, stage, reason, distance, alignment, check))
+        found.append(_whole(pack, int(number), level, stage, reason, distance, alignment, check, kind))
     return found
 
 
 def _by_features(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
     best: dict[int, Finding] = {}
     gray = picture.gray
-    candidates = [m for m in nearest(pack, picture.features) if len(m.query) >= thresholds.min_votes]
-    for matches in candidates[: thresholds.max_candidates]:
-        alignment = align(matches, (gray.shape[1], gray.shape[0]), pack.working_px(matches.image))
+    for candidate in candidates(pack, picture.sides, thresholds.max_candidates):
+        alignment = align(
+            candidate,
+            picture.sides[candidate.mirrored],
+            pack.features(candidate.image),
+            (gray.shape[1], gray.shape[0]),
+            pack.working_px(candidate.image),
+        )
         if alignment is None:
             continue
-        check = _pixel_check(picture, pack, matches.image, alignment)
-        finding = _judge(pack, matches.image, alignment, check, int(distances[matches.image].min()), thresholds)
-        known = best.get(matches.image)
+        check = _pixel_check(picture, pack, candidate.image, alignment)
+        finding = _judge(pack, candidate.image, alignment, check, int(distances[candidate.image].min()), thresholds)
+        known = best.get(candidate.image)
         if finding is not None and (known is None or (finding.score or 0) > (known.score or 0)):
-            best[matches.image] = finding
+            best[candidate.image] = finding
     return list(best.values())
 
 
@@ -227,9 +239,9 @@ def _judge(
             return None
         level = "leak" if value >= thresholds.leak_score else "review"
         reason = f"{points}; {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-        if looks_like_other_view(check):
+        if looks_like_other_view(check) or check.share < _LOCAL_AGREEING_SHARE:
             level, kind = "review", "same-scene"
-            reason += f" {check.moved:.0%} of the blocks found are displaced as only another view of the place does."
+            reason = f"{points}; {_other_view(check)}"
     return Finding(
         benchmark=pack.name,
         image=pack.images[number]["id"],
@@ -258,13 +270,14 @@ def _whole(
     distance: int,
     alignment: Alignment,
     check: PixelCheck | None = None,
+    kind: str | None = None,
 ) -> Finding:
     """Make the finding of a stage that compares whole pictures."""
     return Finding(
         benchmark=pack.name,
         image=pack.images[number]["id"],
         level=level,
-        kind="copy" if level == "leak" else "unverified",
+        kind=kind or ("copy" if level == "leak" else "unverified"),
         stage=stage,
         reason=reason,
         pdq_distance=distance,
@@ -297,6 +310,13 @@ def _chance_exponent(distance: int) -> int:
     """Bound the chance that two unrelated pictures are that near: 242 independent fair bits, as measured."""
     bits = int(distance * 242 / 256)
     return int(-(binom.logcdf(bits, 242, 0.5) / np.log(10)))
+
+
+def _other_view(check: PixelCheck) -> str:
+    return (
+        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced as no "
+        "edit displaces them: another view of the place, or another moment."
+    )
 
 
 def _rounded(affine: NDArray[np.float64]) -> tuple[float, ...]:

@@ -9,43 +9,54 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mixing.audit.index import Matches
+from mixing.audit.fingerprints import Features
+from mixing.audit.match import Candidate, Matches, guided_matches, voted_matches
 from mixing.audit.pdq import DIHEDRAL
 
 BLOCK_PX = 16
 _REPROJECTION_PX = 5.0
+_FIRST_INLIERS, _INLIERS = 5, 5
+_MANY_INLIERS = 40
+_PERSPECTIVE_INLIERS = 12
 _MAX_SCALE, _MIN_SCALE, _MAX_ANISOTROPY = 8.0, 0.08, 2.2
-_TEXTURE_STD = 5.0
+_TEXTURE_STD = 3.0
 _AGREE_ZNCC = 0.6
 FULL_EVIDENCE_BLOCKS = 24
-_SEARCH_PX = 8
-_SEARCHED_BLOCKS = 80
+_SEARCH_PX = 20
+_SEARCHED_AGREEING, _SEARCHED_OTHER = 40, 80
+_FOUND_ZNCC, _DISTINCT_ZNCC = 0.85, 0.85
+_DISPLACED, _DISPLACED_SHARE = 3, 0.1
 _PARALLAX_PX = 2.0
+_FEWEST_SHIFTS = 10
+_CORRECTED_BELOW = 0.8
+_LEVELS = 3
 
 
 @dataclass(frozen=True)
 class Alignment:
     """How a benchmark image lies in a picture of the mixture.
 
-    `affine` (2, 3) float64 takes benchmark to mixture coordinates, both 0..1 of the sides (its determinant is negative
-    for a mirrored copy); `lines` (N, 4) are the inlier matches: mixture x, y, benchmark x, y.
+    Args:
+        affine: (2, 3) float64, benchmark to mixture coordinates, both 0..1 of the sides (its determinant is negative
+            for a mirrored copy).
+        inliers: how many matches fit.
+        lines: (N, 4) the inlier matches: mixture x, y, benchmark x, y.
+        homography: (3, 3) float64 in the same coordinates, where a perspective fits clearly more matches.
     """
 
     affine: NDArray[np.float64]
     inliers: int
     lines: NDArray[np.float32]
+    homography: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
 class PixelCheck:
-    """Blocks with texture, how many of them agree (|ZNCC| > 0.6), and the share that moved as only another view does.
-
-    `moved` is None when too few blocks agree to tell.
-    """
+    """Blocks with texture, how many of them agree (|ZNCC| > 0.6), how many are displaced as no edit displaces them."""
 
     textured: int
     agreeing: int
-    moved: float | None
+    displaced: int
 
     @property
     def share(self) -> float:
@@ -53,38 +64,96 @@ class PixelCheck:
         return self.agreeing / self.textured if self.textured else 0.0
 
 
-def align(matches: Matches, mixture_px: tuple[int, int], benchmark_px: tuple[int, int]) -> Alignment | None:
-    """Fit an affine map to matches; None when it is not one that a copy could have.
+def align(
+    candidate: Candidate,
+    side: Features,
+    stored: Features,
+    mixture_px: tuple[int, int],
+    benchmark_px: tuple[int, int],
+) -> Alignment | None:
+    """Fit an affine map to the votes, match again where it says, fit again; None when no copy could lie like that.
 
     Args:
-        matches: of one benchmark image, in 0..1.
+        candidate: the benchmark image and the votes for it.
+        side, stored: all features of the picture (of its mirror image for a mirrored candidate) and of the image.
         mixture_px, benchmark_px: (width, height) of the working pictures.
 
-    Bounds: scales 0.08 to 8, anisotropy at most 2.2, no reflection (the mirrored image is indexed by itself), at least
-    six one-to-one inliers within 5 px.
+    Bounds: scales 0.08 to 8, anisotropy at most 2.2, no reflection (a mirrored candidate has its own features), at
+    least six one-to-one inliers within 5 px.
     """
+    voted = voted_matches(side, stored, candidate)
+    first = _fit(voted, mixture_px, benchmark_px, _FIRST_INLIERS)
+    if first is None:
+        return None
+    turns = np.exp(1j * np.radians(voted.turn[first[1]]))
+    turn = float(np.degrees(np.angle(turns.sum())))
+    octaves = float(np.median(voted.octaves[first[1]]))
+    unit = _to_unit(first[0], mixture_px, benchmark_px)
+    fitted = None
+    for _ in range(2):
+        matches = guided_matches(side, stored, unit, turn, octaves)
+        fitted = _fit(matches, mixture_px, benchmark_px, _INLIERS)
+        if fitted is None:
+            return None
+        unit = _to_unit(fitted[0], mixture_px, benchmark_px)
+        if len(fitted[1]) >= _MANY_INLIERS:
+            break
+    assert fitted is not None
+    rows = fitted[1]
+    homography, more = _perspective(matches, len(rows), mixture_px, benchmark_px)
+    rows = rows if homography is None else more
+    query = matches.query[rows].copy()
+    if candidate.mirrored:
+        mirror = np.array([[-1.0, 0, 1], [0, 1, 0]])
+        unit = _compose(mirror, unit)
+        homography = None if homography is None else np.vstack([mirror, (0, 0, 1)]) @ homography
+        query[:, 0] = 1 - query[:, 0]
+    return Alignment(unit, len(rows), np.concatenate([query, matches.benchmark[rows]], axis=1), homography)
+
+
+def _perspective(
+    matches: Matches, inliers: int, mixture_px: tuple[int, int], benchmark_px: tuple[int, int]
+) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
+    """Fit a homography; None unless it has a fifth more inliers than the affine map and bends the picture little."""
+    nothing = np.zeros(0, np.intp)
     source = matches.benchmark * np.array(benchmark_px, np.float32)
     target = matches.query * np.array(mixture_px, np.float32)
-    if len(source) < 6:
+    if inliers < _PERSPECTIVE_INLIERS:
+        return None, nothing
+    found, inside = cv2.findHomography(source, target, cv2.RANSAC, _REPROJECTION_PX, maxIters=1000, confidence=0.995)
+    if found is None:
+        return None, nothing
+    rows = _one_to_one(np.flatnonzero(inside.ravel()), source, target)
+    unit = np.diag([1 / mixture_px[0], 1 / mixture_px[1], 1]) @ found @ np.diag([benchmark_px[0], benchmark_px[1], 1])
+    depth = np.array([(0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]) @ unit[2]
+    if len(rows) < 1.2 * inliers or depth.min() <= 0 or depth.max() > 2 * depth.min():
+        return None, nothing
+    return unit, rows
+
+
+def _fit(
+    matches: Matches, mixture_px: tuple[int, int], benchmark_px: tuple[int, int], least: int
+) -> tuple[NDArray[np.float64], NDArray[np.intp]] | None:
+    """Fit an affine map in pixels by RANSAC; return it and its inliers, one to one."""
+    source = matches.benchmark * np.array(benchmark_px, np.float32)
+    target = matches.query * np.array(mixture_px, np.float32)
+    if len(source) < least:
         return None
     affine, inside = cv2.estimateAffine2D(
         source, target, method=cv2.RANSAC, ransacReprojThreshold=_REPROJECTION_PX, maxIters=1000, confidence=0.995
     )
     if affine is None or not _is_plausible(affine):
         return None
-    rows = np.flatnonzero(inside.ravel())
-    _, first = np.unique(np.round(source[rows] / 2).astype(int), axis=0, return_index=True)
-    rows = rows[np.sort(first)]
-    _, first = np.unique(np.round(target[rows] / 2).astype(int), axis=0, return_index=True)
-    rows = rows[np.sort(first)]
-    if len(rows) < 6:
-        return None
-    unit = _to_unit(affine, mixture_px, benchmark_px)
-    benchmark = matches.benchmark[rows].copy()
-    if matches.mirrored:
-        unit = _compose(unit, np.array([[-1.0, 0, 1], [0, 1, 0]]))
-        benchmark[:, 0] = 1 - benchmark[:, 0]
-    return Alignment(unit, len(rows), np.concatenate([matches.query[rows], benchmark], axis=1))
+    rows = _one_to_one(np.flatnonzero(inside.ravel()), source, target)
+    return None if len(rows) < least else (affine, rows)
+
+
+def _one_to_one(rows: NDArray[np.intp], source: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Drop matches whose ends coincide (within 2 px) with another's: octaves find the same corner again."""
+    for points in (source, target):
+        _, once = np.unique(np.round(points[rows] / 2).astype(int), axis=0, return_index=True)
+        rows = rows[np.sort(once)]
+    return rows
 
 
 def dihedral_alignment(variant: int) -> Alignment:
@@ -110,28 +179,66 @@ def covered_shares(alignment: Alignment) -> tuple[float, float]:
 
 
 def check_pixels(mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], alignment: Alignment) -> PixelCheck:
-    """Compare two grey working pictures under an alignment, in blocks of 16 px at the coarser one's resolution."""
-    affine = _to_pixels(alignment.affine, mixture, benchmark)
-    scale = float(np.sqrt(abs(np.linalg.det(affine[:, :2]))))
-    if scale > 1:
-        mixture = _shrink(mixture, 1 / scale)
-    else:
-        benchmark = _shrink(benchmark, scale)
-    affine = _to_pixels(alignment.affine, mixture, benchmark)
+    """Compare two grey working pictures under an alignment, in blocks of 16 px at the coarser one's resolution.
+
+    Where fewer than 24 blocks have texture, at half and a quarter of it too: smooth pictures have structure only there.
+    """
+    unit = _as_matrix(alignment)
+    scale = float(np.sqrt(abs(np.linalg.det(_to_pixels(unit, mixture, benchmark)[:2, :2]))))
+    best = PixelCheck(0, 0, 0)
+    for level in range(_LEVELS):
+        a = _shrink(mixture, 0.5**level * min(1 / scale, 1))
+        b = _shrink(benchmark, 0.5**level * min(scale, 1))
+        check, correction = _check_at(a, b, _to_pixels(unit, a, b))
+        if check.share < _CORRECTED_BELOW and correction is not None:
+            again, _ = _check_at(a, b, correction @ _to_pixels(unit, a, b))
+            check = again if again.agreeing > check.agreeing else check
+        if check.agreeing > best.agreeing or level == 0:
+            best = check
+        if check.textured >= FULL_EVIDENCE_BLOCKS:
+            break
+    return best
+
+
+def _check_at(
+    mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], matrix: NDArray[np.float64]
+) -> tuple[PixelCheck, NDArray[np.float64] | None]:
+    """Compare under a map of pixels; return also the affine correction (3, 3) that the blocks found nearby ask for."""
     height, width = mixture.shape
-    warped = cv2.warpAffine(benchmark, affine, (width, height), flags=cv2.INTER_LINEAR)
-    inside = cv2.warpAffine(np.full_like(benchmark, 255), affine, (width, height), flags=cv2.INTER_NEAREST) > 0
+    warped = cv2.warpPerspective(benchmark, matrix, (width, height), flags=cv2.INTER_LINEAR)
+    inside = cv2.warpPerspective(np.full_like(benchmark, 255), matrix, (width, height), flags=cv2.INTER_NEAREST) > 0
     expected = cv2.GaussianBlur(warped.astype(np.float32), (0, 0), 1.0)
     found = cv2.GaussianBlur(mixture.astype(np.float32), (0, 0), 1.0)
     a, b = _blocks(expected), _blocks(found)
     whole = _blocks(inside).all(axis=-1)
-    a, b = a - a.mean(axis=-1, keepdims=True), b - b.mean(axis=-1, keepdims=True)
+    a, b = a - (a @ _PLANE.T) @ _PLANE, b - (b @ _PLANE.T) @ _PLANE
     std_a, std_b = a.std(axis=-1), b.std(axis=-1)
     textured = whole & (std_a > _TEXTURE_STD)
     zncc = (a * b).mean(axis=-1) / np.maximum(std_a * std_b, 1e-6)
-    zncc[std_b < 1.0] = 0
+    zncc[std_b < 0.5] = 0
     agreeing = textured & (np.abs(zncc) > _AGREE_ZNCC)
-    return PixelCheck(int(textured.sum()), int(agreeing.sum()), _moved_share(expected, found, textured))
+    places, shifts, agree = _block_shifts(expected, found, textured & agreeing, textured & ~agreeing)
+    displaced = _displaced(places / (width, height), shifts) & ~agree
+    check = PixelCheck(int(textured.sum()), int(agreeing.sum()), int(displaced.sum()))
+    return check, _affine_of(places, shifts)
+
+
+def _affine_of(places: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    if len(places) < _FEWEST_SHIFTS:
+        return None
+    affine, _ = cv2.estimateAffine2D(places, places + shifts, method=cv2.RANSAC, ransacReprojThreshold=1.5)
+    return None if affine is None else np.vstack([affine, (0, 0, 1)])
+
+
+def _plane_basis() -> NDArray[np.float32]:
+    """Return an orthonormal basis (3, 256) of the planes over a block: smooth gradients agree anywhere."""
+    ramp = np.arange(BLOCK_PX) - (BLOCK_PX - 1) / 2
+    planes = np.stack([np.ones((BLOCK_PX, BLOCK_PX)), np.tile(ramp, (BLOCK_PX, 1)), np.tile(ramp[:, None], BLOCK_PX)])
+    flat = planes.reshape(3, -1)
+    return np.asarray(flat / np.linalg.norm(flat, axis=1, keepdims=True), np.float32)
+
+
+_PLANE = _plane_basis()
 
 
 def score(inliers: int, check: PixelCheck) -> float:
@@ -140,43 +247,75 @@ def score(inliers: int, check: PixelCheck) -> float:
     Source: ours. In a first measurement with 160 benchmark images and 1 824 foreign pictures the best wrong pair scored
         10.8; true pairs had a 2 % quantile of 19.7 and a median of 197.
     """
-    return inliers * (0.25 + check.share) * min(1.0, check.agreeing / FULL_EVIDENCE_BLOCKS)
+    return (inliers + check.agreeing / 8) * (0.25 + check.share) * min(1.0, check.agreeing / FULL_EVIDENCE_BLOCKS)
 
 
 def looks_like_other_view(check: PixelCheck) -> bool:
-    """Tell a second view of the same place from a copy: many blocks are found, displaced as no single edit does."""
-    return check.moved is not None and check.moved > 0.3 and check.share < 0.75
+    """Tell another view of the same place, or another moment, from a copy: by blocks found where no edit puts them."""
+    different = check.textured - check.agreeing
+    return check.displaced >= _DISPLACED + (check.displaced < different * _DISPLACED_SHARE)
 
 
-def _moved_share(
-    expected: NDArray[np.float32], found: NDArray[np.float32], textured: NDArray[np.bool_]
-) -> float | None:
-    """Look for textured blocks nearby; return the share displaced by over 2 px beyond a smooth (quadratic) field."""
-    rows, columns = np.nonzero(textured)
-    spread = np.linspace(0, len(rows) - 1, min(len(rows), _SEARCHED_BLOCKS)).astype(int)
+def _block_shifts(
+    expected: NDArray[np.float32],
+    found: NDArray[np.float32],
+    agreeing: NDArray[np.bool_],
+    other: NDArray[np.bool_],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+    """Look for blocks nearby, some that agree and more that do not.
+
+    Returns:
+        places and shifts (N, 2) in px of those found, and which of them agree where they are (N,).
+
+    Low frequencies are left out, and so are blocks that look like their own surroundings: a gradient, an edge or a
+    pattern would be found anywhere along itself.
+    """
     height, width = expected.shape
-    places, shifts = [], []
-    for y, x in zip(rows[spread] * BLOCK_PX, columns[spread] * BLOCK_PX):
-        top, left = max(y - _SEARCH_PX, 0), max(x - _SEARCH_PX, 0)
-        window = found[top : min(y + BLOCK_PX + _SEARCH_PX, height), left : min(x + BLOCK_PX + _SEARCH_PX, width)]
-        template = expected[y : y + BLOCK_PX, x : x + BLOCK_PX]
-        _, best, _, (u, v) = cv2.minMaxLoc(cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED))
-        if best > 0.9:
-            places.append((x / width, y / height))
+    expected, found = (side - cv2.GaussianBlur(side, (0, 0), BLOCK_PX / 2) for side in (expected, found))
+    places, shifts, agree = [], [], []
+    for blocks, limit in ((agreeing, _SEARCHED_AGREEING), (other, _SEARCHED_OTHER)):
+        rows, columns = np.nonzero(blocks)
+        spread = np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int)
+        for y, x in zip(rows[spread] * BLOCK_PX, columns[spread] * BLOCK_PX):
+            top, left = max(y - _SEARCH_PX, 0), max(x - _SEARCH_PX, 0)
+            window = (
+                slice(top, min(y + BLOCK_PX + _SEARCH_PX, height)),
+                slice(left, min(x + BLOCK_PX + _SEARCH_PX, width)),
+            )
+            template = expected[y : y + BLOCK_PX, x : x + BLOCK_PX]
+            _, best, _, (u, v) = cv2.minMaxLoc(cv2.matchTemplate(found[window], template, cv2.TM_CCOEFF_NORMED))
+            if best < _FOUND_ZNCC or not _is_distinct(expected[window], template, y - top, x - left):
+                continue
+            places.append((x + BLOCK_PX / 2, y + BLOCK_PX / 2))
             shifts.append((left + u - x, top + v - y))
-    if len(places) < 16:
-        return None
-    x, y = np.array(places).T
-    shift = np.array(shifts, np.float64)
+            agree.append(blocks is agreeing)
+    return (
+        np.array(places, np.float64).reshape(-1, 2),
+        np.array(shifts, np.float64).reshape(-1, 2),
+        np.array(agree, bool),
+    )
+
+
+def _is_distinct(window: NDArray[np.float32], template: NDArray[np.float32], y: int, x: int) -> bool:
+    likeness = cv2.matchTemplate(window, template, cv2.TM_CCOEFF_NORMED)
+    likeness[max(y - 3, 0) : y + 4, max(x - 3, 0) : x + 4] = 0
+    return bool(likeness.max() < _DISTINCT_ZNCC)
+
+
+def _displaced(places: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Tell blocks displaced by over 2 px beyond a smooth (quadratic) field, which an edit could have."""
+    if len(places) < _FEWEST_SHIFTS:
+        return np.zeros(len(places), bool)
+    x, y = places.T
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     keep = np.ones(len(x), bool)
-    for _ in range(3):
+    for _ in range(4):
         fit, *_ = np.linalg.lstsq(terms[keep], shift[keep], rcond=None)
         residual = np.linalg.norm(shift - terms @ fit, axis=1)
         keep = residual <= max(float(np.median(residual)) * 2, 1.0)
         if keep.sum() < 8:
             break
-    return float((residual > _PARALLAX_PX).mean())
+    return np.asarray(residual > _PARALLAX_PX)
 
 
 def _is_plausible(affine: NDArray[np.float64]) -> bool:
@@ -194,9 +333,9 @@ def _blocks(picture: NDArray[Any]) -> NDArray[Any]:
 
 
 def _shrink(picture: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    if factor > 0.8:
+    if factor > 0.8 or min(picture.shape) * factor < BLOCK_PX:
         return picture
-    size = (max(round(picture.shape[1] * factor), BLOCK_PX), max(round(picture.shape[0] * factor), BLOCK_PX))
+    size = (round(picture.shape[1] * factor), round(picture.shape[0] * factor))
     return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
 
 
@@ -208,14 +347,19 @@ def _to_unit(
     return scaled
 
 
+def _as_matrix(alignment: Alignment) -> NDArray[np.float64]:
+    if alignment.homography is not None:
+        return alignment.homography
+    return np.vstack([alignment.affine, (0, 0, 1)])
+
+
 def _to_pixels(
     unit: NDArray[np.float64], mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
-    scaled = unit * np.array(mixture.shape[::-1], np.float64)[:, None]
-    scaled[:, :2] /= np.array(benchmark.shape[::-1], np.float64)
-    # unit coordinates count from the corner, warpAffine from pixel centres
-    scaled[:, 2] += scaled[:, :2] @ (0.5, 0.5) - 0.5
-    return scaled
+    """Turn a map of 0..1 coordinates, which count from the corner, into one of pixel centres."""
+    into = np.array([[mixture.shape[1], 0, -0.5], [0, mixture.shape[0], -0.5], [0, 0, 1]])
+    out = np.array([[benchmark.shape[1], 0, -0.5], [0, benchmark.shape[0], -0.5], [0, 0, 1]])
+    return np.asarray(into @ unit @ np.linalg.inv(out))
 
 
 def _compose(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:
