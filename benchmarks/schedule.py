@@ -1,25 +1,31 @@
 """Cost of the schedule: per index in bulk, of a seek at any position, of dealing to ranks, of a billion in account.
 
-python benchmarks/schedule.py        about 20 s on one core; process CPU time, so that a busy machine does not matter
+python benchmarks/schedule.py        about a minute on one core; process CPU time, so that a busy machine does not matter
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+import multiprocessing
+import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 
 from mixing.deal import Dealer
-from mixing.lock import Lock, LockedShard, LockedSource, Stream
+from mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
 from mixing.permutation import Permutation
 from mixing.reader import MixtureReader
 from mixing.schedule import Points, Schedule, share_at
+from mixing.shards import SHARD_SCHEMA
+from mixing.storage import canonical_json
 
 
 def constant(*weights: str) -> list[Points]:
@@ -71,46 +77,112 @@ def main() -> None:
         bulk = cpu_s(lambda s=schedule: go_on(s)) / (1 << 17) * 1e6
         seeks = [cpu_s(lambda s=schedule, t=t: s.counts(t)) * 1e3 for t in (10**3, 10**9 + 7, 10**12 + 7)]
         dealer = Dealer(schedule, 5, 64)
-        dealt = cpu_s(lambda d=dealer: list(itertools.islice(d, 1024)), 1) / (1024 * 64) * 1e6
+        list(itertools.islice(dealer, 1024))  # a block of 1024 rows is dealt at a time
+        dealt = cpu_s(lambda d=dealer: list(itertools.islice(d, 2048)), 1) / (2048 * 64) * 1e6
         print(f"{name:26}{bulk:10.2f}{seeks[0]:13.2f}{seeks[1]:13.2f}{seeks[2]:14.2f}{dealt:22.2f}")
     order = Permutation(10**7, ("benchmark",))
     print(f"permutation: {cpu_s(lambda: [order[i] for i in range(10**4)]) / 1e4 * 1e6:.2f} us per index of 1e7")
-    state = len(json.dumps(Dealer(Schedule(CASES["8 sources, 0.3 to 70 %"]), 5, 64).state_dict()))
-    print(f"resume state of a rank of 64, 8 sources: {state} bytes")
-    many_shards()
+    resume()
+    print(f"{'shards in the lock':>20}{'lock file MB':>14}{'read s':>8}{'RSS MB':>9}{'us from index to record':>25}")
+    for shards in (1000, 10_000, 100_000):
+        in_a_process(many_shards, shards)
+    in_a_process(open_many)
 
 
-def many_shards(shards: int = 100_000, records: int = 1000) -> None:
-    """Memory and time per index of a lock with 1e5 shards."""
-    tracemalloc.start()
+def resume() -> None:
+    """Time to go on from a state, at two positions."""
+    for position in (10**3, 10**9):
+        start = position // 64 * 64
+        state = json.loads(json.dumps(Dealer(Schedule(CASES["8 sources, 0.3 to 70 %"]), 5, 64, start).state_dict()))
+
+        def go_on_from(state: dict[str, Any] = state) -> None:
+            dealer = Dealer(Schedule(CASES["8 sources, 0.3 to 70 %"]), 5, 64)
+            dealer.load_state_dict(state)
+            next(dealer)
+
+        print(f"resume at {start:.0e}, rank of 64, 8 sources: {cpu_s(go_on_from) * 1e3:.1f} ms, ", end="")
+        print(f"state {len(json.dumps(state))} bytes")
+
+
+def in_a_process(work: Callable[..., None], *args: int) -> None:
+    """Run in a process of its own, so that the resident memory is that of this alone."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=args)
+    process.start()
+    process.join()
+
+
+def rss_mb() -> float:
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def made_up_lock(shards: int, records: int, hashes: list[tuple[str, int]] | None = None) -> Lock:
+    """A lock of one source; `hashes` are the row's sha256 and the bytes of each shard."""
     locked = tuple(
-        LockedShard(f"shard-{number:06d}.tar", "0" * 64, "1" * 64, 10**9, records, {"depth": "all"}, "none")
+        LockedShard(
+            f"shard-{number:06d}.tar",
+            f"{number:064x}",
+            hashes[number][0] if hashes else f"{number:064x}",
+            hashes[number][1] if hashes else 10**9,
+            records,
+            {"depth": "all"},
+            "none",
+        )
         for number in range(shards)
     )
-    source = LockedSource("web", "raw/web", "raw", "0" * 64, shards * records, {}, {}, {}, 0.1, None, locked)
+    source = LockedSource("web", "raw", "raw", "0" * 64, shards * records, {}, {}, {}, 0.1, None, locked)
     stream = Stream("web", "depth", "vision", shards * records, ((0, "1"),))
-    lock = Lock({}, "", 0, "1/100", (source,), (stream,), {})
-    of_lock = tracemalloc.get_traced_memory()[0]
+    return Lock({}, "", 0, "1/100", (source,), (stream,), {})
+
+
+def many_shards(shards: int, records: int = 1000) -> None:
+    """Time to read a lock, memory of the process that did, and time from an index to its record."""
+    before = rss_mb()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "lock.json"
+        in_a_process(write_made_up_lock, str(path), shards, records)  # type: ignore[arg-type]
+        size = path.stat().st_size
+        start = time.process_time()
+        lock = read_lock(path)
+        read_s = time.process_time() - start
     reader = MixtureReader(lock, Path(), 64)
-    rng = np.random.default_rng(0)
-    indices = rng.integers(0, 10**11, 2000).tolist()
 
-    def locate() -> None:
+    def locate(indices: list[int]) -> None:
         for index in indices:
-            drawn, ordinal = reader.draw(index)
-            epoch, at = divmod(ordinal, drawn.pool)
-            reader._pool(drawn).locate(reader._order(drawn, epoch)[at])
+            reader._locate(*reader.draw(index), 0)
 
-    locate()
-    peak = tracemalloc.get_traced_memory()[0] - of_lock
-    tracemalloc.stop()
-    in_order = range(10**9, 10**9 + 20_000)
-    indices[:] = list(in_order)
-    cost = cpu_s(locate, 1) / len(indices) * 1e6
-    print(
-        f"lock of {shards} shards, {shards * records:.0e} records: {of_lock / 1e6:.0f} MB, reader {peak / 1e6:.1f} MB, "
-        f"{cost:.1f} us from an index to its record"
-    )
+    locate(np.random.default_rng(0).integers(0, 10**11, 2000).tolist())
+    cost = cpu_s(lambda: locate(list(range(10**9, 10**9 + 20_000))), 1) / 20_000 * 1e6
+    print(f"{shards:20}{size / 1e6:14.1f}{read_s:8.2f}{rss_mb() - before:9.0f}{cost:25.1f}")
+
+
+def write_made_up_lock(path: str, shards: int, records: int) -> None:
+    write_lock(Path(path), made_up_lock(shards, records))
+
+
+def open_many(shards: int = 400, records: int = 1000) -> None:
+    """Memory of a reader as it comes to more and more shards: rows are read when needed, 128 indexes are kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder) / "raw"
+        directory.mkdir()
+        hashes = []
+        for shard in range(shards):
+            parts = {
+                name: [512 * number, 300, number] for number, name in enumerate(("json", "image.png", "depth.png"))
+            }
+            samples = {f"scene-{shard:06d}-{number:06d}": parts for number in range(records)}
+            row = canonical_json({"schema": SHARD_SCHEMA, "samples": samples})
+            (directory / f"shard-{shard:06d}.json").write_bytes(row)
+            (directory / f"shard-{shard:06d}.tar").write_bytes(bytes(10))
+            hashes.append((hashlib.sha256(row).hexdigest(), 10))
+        reader = MixtureReader(made_up_lock(shards, records, hashes), Path(folder), 64)
+        before, told = rss_mb(), []
+        start = time.process_time()
+        for number in range(shards):
+            reader._shard(("web", number))
+            if number + 1 in (128, 200, 300, 400):
+                told.append(f"{rss_mb() - before:.0f} MB after {number + 1}")
+        each = (time.process_time() - start) / shards * 1e3
+    print(f"opened shards of {records} records: {', '.join(told)}; {each:.1f} ms to open one")
 
 
 if __name__ == "__main__":

@@ -241,6 +241,12 @@ def diff_locks(one: Lock, other: Lock) -> list[str]:
                 lines.append(f"stream {name}: pool {before[name].pool} -> {after[name].pool}")
             if before[name].share != after[name].share:
                 lines.append(f"stream {name}: share {_share_text(before[name])} -> {_share_text(after[name])}")
+    of_source = ({source.name: source for source in lock.sources} for lock in (one, other))
+    sources_before, sources_after = of_source
+    for name in sorted(sources_before.keys() & sources_after.keys()):
+        for field in ("licences", "left_out"):
+            values = getattr(sources_before[name], field), getattr(sources_after[name], field)
+            lines += _diff_values(f"source {name}, {field.replace('_', ' ')}", *values)
     lines += _diff_shards(one, other)
     lines += _diff_values("exclusions", one.exclusions, other.exclusions)
     lines += _diff_values("audit", one.audit or {}, other.audit or {})
@@ -268,7 +274,11 @@ def _diff_values(name: str, one: Any, other: Any) -> Iterator[str]:
         for key in sorted(one.keys() | other.keys()):
             yield from _diff_values(f"{name}.{key}", one.get(key), other.get(key))
     elif one != other:
-        yield f"{name}: {one} -> {other}"
+        yield f"{name}: {_shown(one)} -> {_shown(other)}"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def _share_text(stream: Stream) -> str:

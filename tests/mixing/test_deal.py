@@ -24,19 +24,19 @@ def take(dealer: Dealer, count: int) -> list[int]:
 
 
 def worst_error(schedule: Schedule, world: int, count: int) -> float:
-    """The largest distance of a rank's count of a source from its exact part, over all prefixes and up to 8 ranks."""
+    """The largest distance of a rank's count of a source from its exact part: all prefixes, up to four ranks."""
     sources = schedule.draws(0, count * world)[0]
     quota = np.array([[float(schedule.quota(k, t * world)) for k in range(schedule.size)] for t in range(1, count + 1)])
     worst = 0.0
-    for rank in sorted({*range(min(world, 4)), *range(max(0, world - 4), world)}):
+    for rank in sorted({0, 1, world // 2, world - 1}):
         mine = sources[take(Dealer(schedule, rank, world), count)]
         counts = np.cumsum(mine[:, None] == np.arange(schedule.size), axis=0)
         worst = max(worst, float(np.abs(counts - quota / world).max()))
     return worst
 
 
-@settings(max_examples=12, deadline=None)
-@given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.integers(1, 20), st.integers(0, 10**9))
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.integers(1, 13), st.integers(0, 10**9))
 def test_the_ranks_together_read_each_index_once_and_keep_in_step(weights: list[int], world: int, at: int) -> None:
     schedule = Schedule(constant(*map(str, weights)))
     start = at // world * world
@@ -65,11 +65,11 @@ LEVEL = [("1", "2"), ("3", "3", "2", "1", "1"), ("1",) * 12, ("5", "4", "4", "3"
 CUBES = tuple(str(1 + k**3) for k in range(40))
 
 
-@pytest.mark.parametrize("world", [2, 4, 8, 64])
+@pytest.mark.parametrize("world", [2, 8, 64])
 @pytest.mark.parametrize("weights", DOMINATED + LEVEL)
 def test_a_power_of_two_ranks_have_their_parts_within_one(weights: tuple[str, ...], world: int) -> None:
     """Taking every world-th index gives one rank of 4 all of a source at 1/100."""
-    assert worst_error(Schedule(constant(*weights)), world, 40_000 // world) < 1
+    assert worst_error(Schedule(constant(*weights)), world, 24_000 // world) < 1
 
 
 def test_a_power_of_two_ranks_have_their_parts_within_one_under_a_ramp() -> None:
@@ -79,8 +79,8 @@ def test_a_power_of_two_ranks_have_their_parts_within_one_under_a_ramp() -> None
     assert worst_error(Schedule([*halves, *thirds]), 8, 5000) < 1
 
 
-@pytest.mark.parametrize("world", [3, 6, 12])
-@pytest.mark.parametrize(("weights", "bound"), [(DOMINATED[2], 2), (DOMINATED[3], 2), (LEVEL[1], 2), (CUBES, 3)])
+@pytest.mark.parametrize("world", [3, 12])
+@pytest.mark.parametrize(("weights", "bound"), [(DOMINATED[2], 2), (DOMINATED[3], 2), (LEVEL[1], 2), (CUBES, 2)])
 def test_other_numbers_of_ranks_stay_within_the_stated_bound(
     weights: tuple[str, ...], bound: float, world: int
 ) -> None:

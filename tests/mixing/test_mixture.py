@@ -18,6 +18,8 @@ from mixing.reader import held_out
 from mixing.shares import Floor, raise_to_floors
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
+ROOT = Path(__file__).parents[2]
+
 
 def read(tmp_path: Path, text: str, *overrides: str) -> Mixture:
     (tmp_path / "mixture.yaml").write_text(text)
@@ -318,6 +320,35 @@ def test_a_lock_knows_when_it_or_its_shards_changed(tmp_path: Path) -> None:
     assert "not there" in "".join(verify_lock(lock, tmp_path))
 
 
+def test_the_examples_are_read_and_the_nested_one_adds_up() -> None:
+    for name in ("mixture", "mixture_base"):
+        assert load(ROOT / f"examples/{name}.yaml").sources
+    nested = load(ROOT / "examples/mixture_nested.yaml")
+    assert nested.mixtures["base"].mixture == load(ROOT / "examples/mixture_base.yaml")
+    assert ratio_bends(nested)[1]["base"] == {0: Fraction(99, 100)}
+
+
+def test_every_comment_of_the_example_can_be_switched_on(tmp_path: Path) -> None:
+    text = (ROOT / "examples/mixture.yaml").read_text()
+    for line, key in (
+        ("# licences:", "licences"),
+        ("# examples:", "examples"),
+        ("# colormaps:", "colormaps"),
+        ("# floors:", "floors"),
+        ("#   tasks: {ref", ""),
+        ("#   sources: {bl", ""),
+        ("    # hold_out:", "hold_out"),
+        ("    # where:", "where"),
+        ("    # max_epochs:", "max_epochs"),
+        ("    # negatives:", "negatives"),
+    ):
+        assert line in text, key
+        text = text.replace(line, line.replace("# ", "", 1) if "#   " not in line else line.replace("#", "", 1))
+    mixture = read(tmp_path, text)
+    assert mixture.floors.sources["blender"].draws == 5000
+    assert mixture.sources["pyrender"].max_epochs == 50
+
+
 def test_a_diff_names_what_changed(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw")
     before = lock_text(tmp_path)
@@ -326,6 +357,7 @@ def test_a_diff_names_what_changed(tmp_path: Path) -> None:
     assert diff_locks(before, before) == []
     lines = diff_locks(before, after)
     assert "mixture.ratios.vision: 1/20 -> 1/10" in lines
+    assert "source renders, left out.excluded: none -> 1" in lines
     assert "stream renders/depth: pool 24 -> 23" in lines
     assert "stream renders/depth: share 0.025 -> 0.05" in lines
     assert "shard raw/shard-000000.tar: other records may be drawn" in lines

@@ -1,0 +1,40 @@
+"""Settings of a mixture that decide how an example is drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from encoders.instructions import COLORMAP_PROBABILITY
+from mixing.draw import draw_example
+from tests.conftest import tiny_sample
+
+SAMPLE = tiny_sample(size=16)
+
+
+def codecs(count: int, **settings: object) -> Counter[str]:
+    specs = (draw_example(SAMPLE, "depth", 5, epoch, 16, **settings).spec for epoch in range(count))  # type: ignore[arg-type]
+    return Counter(str(spec["codec"]).partition("/")[0] for spec in specs)
+
+
+def test_depth_is_drawn_in_colour_maps_as_often_as_asked() -> None:
+    found = codecs(600, colormaps={"turbo": 0.5, "grey": 0.2})
+    assert set(found) == {"turbo", "grey", "cube-walk"}
+    assert abs(found["turbo"] / 600 - 0.5) < 0.07
+    assert abs(found["grey"] / 600 - 0.2) < 0.05
+    assert set(codecs(50, colormaps={})) == {"cube-walk"}
+    assert set(codecs(50, colormaps={"plasma": 1.0})) == {"plasma"}
+
+
+def test_without_a_setting_a_quarter_is_in_any_colour_map() -> None:
+    found = codecs(600)
+    assert abs(1 - found["cube-walk"] / 600 - COLORMAP_PROBABILITY) < 0.06
+    assert len(found) == 6
+
+
+@pytest.mark.parametrize("task", ["normals", "semantic", "generate", "edit", "referring"])
+def test_colour_maps_change_no_other_task(task: str) -> None:
+    one, other = (draw_example(SAMPLE, task, 5, 3, 16, colormaps=maps) for maps in (None, {"turbo": 1.0}))
+    assert (one.prompt, one.spec) == (other.prompt, other.spec)
+    assert (one.target == other.target).all()
