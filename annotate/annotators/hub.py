@@ -1,0 +1,165 @@
+"""Models of a hub, downloaded beforehand: where they are, how they are read, pixels as they want them.
+
+A model is a folder on disk with the commit it was downloaded at; nothing here touches the network, runs code of the
+model's repository or reads pickles. The preparation of pixels is ours throughout, because that of the library needs
+torchvision for half of these models; the tests compare it with the library's where it runs.
+Shapes: N batch, C channel, H and W the size a model sees.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
+from encoders.sample import InputError, UInt8Image
+from mixing.config import Config
+from mixing.storage import digest, file_sha256
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALF = (0.5, 0.5, 0.5)
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+
+
+class HubModel(Config):
+    """A model of a hub, as it was downloaded.
+
+    Args:
+        folder: the downloaded snapshot: config.json, *.safetensors, tokenizer files.
+        repository: its name on the hub, for the record.
+        commit: the full commit it was downloaded at, for the record; names and tags move, commits do not.
+        licence: of the weights, SPDX or the licence's own name; a run's `allowed_licences` must have it.
+        device, precision: where and how it runs; half precision changes results.
+    """
+
+    folder: Path
+    repository: str
+    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
+    licence: str
+    device: str = "cpu"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The torch type of `precision`."""
+        found: torch.dtype = getattr(torch, self.precision)
+        return found
+
+    def spec(
+        self, id: str, task: str, params: Mapping[str, float | int | str], depth_kind: DepthKind | None = None
+    ) -> AnnotatorSpec:
+        """Say what an adapter makes of this model; hashes the weights, once in a process.
+
+        Raises:
+            InputError: no model in the folder.
+        """
+        told = {"repository": self.repository, "commit": self.commit, "precision": self.precision}
+        return AnnotatorSpec(id, task, self.licence, weights_sha256(self.folder), {**told, **params}, depth_kind)
+
+    def read(self, kind: Any, part: str = "") -> Any:
+        """Load a model class from the folder, for inference on `device`.
+
+        Raises:
+            InputError: the folder does not hold such a model.
+        """
+        try:
+            model = kind.from_pretrained(
+                self.folder / part, local_files_only=True, use_safetensors=True, torch_dtype=self.dtype
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise InputError(f"{self.folder / part}: not a {kind.__name__}: {_one_line(error)}") from None
+        return model.eval().requires_grad_(False).to(self.device)
+
+    def read_tokenizer(self, part: str = "") -> Any:
+        """Load the tokenizer of the folder.
+
+        Raises:
+            InputError: there is none.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(self.folder / part, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{self.folder / part}: no tokenizer there: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+@cache
+def weights_sha256(folder: Path) -> str:
+    """Return the hash of the sorted hashes of a model's configuration and weight files.
+
+    Raises:
+        InputError: no safetensors there; pickled weights are not read.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".txt", ".model"))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InputError(f"{folder}: no *.safetensors there; download the model to this folder (pickles are not read)")
+    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
+
+
+def seed_of(image: UInt8Image) -> int:
+    """Return a seed that depends on the pixels alone, for models that draw noise."""
+    return int.from_bytes(hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()[:6], "big")
+
+
+def normalised(
+    image: UInt8Image,
+    size: tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    resample: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Tensor:
+    """Resize to (height, width) and normalise: (1, 3, H, W) float32.
+
+    Raises:
+        ValueError: an empty picture.
+    """
+    if not image.size:
+        raise ValueError("the picture is empty")
+    resized = image
+    if image.shape[:2] != size:
+        resized = np.asarray(Image.fromarray(image).resize((size[1], size[0]), resample))
+    unit = resized.astype(np.float32) / 255
+    values = (unit - np.array(mean, np.float32)) / np.array(std, np.float32)
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))[None]
+
+
+def resized_map(map_HW: Tensor, image: UInt8Image, mode: str = "bilinear") -> Tensor:
+    """Bring a (H, W) or (C, H, W) map to the picture's size."""
+    flat = map_HW.ndim == 2
+    batch = map_HW.float()[None, None] if flat else map_HW.float()[None]
+    done = F.interpolate(batch, size=image.shape[:2], mode=mode, align_corners=False)
+    return done[0, 0] if flat else done[0]
+
+
+def size_of(image: UInt8Image) -> tuple[int, int]:
+    """Return (height, width)."""
+    return image.shape[0], image.shape[1]
+
+
+def clipped_box(corners: Sequence[float], image: UInt8Image) -> tuple[float, float, float, float] | None:
+    """Return a box cut to the picture, None when nothing of it is inside: models do draw boxes beyond the edge."""
+    height, width = image.shape[:2]
+    x0, x1 = (min(max(float(x), 0.0), float(width)) for x in (corners[0], corners[2]))
+    y0, y1 = (min(max(float(y), 0.0), float(height)) for y in (corners[1], corners[3]))
+    return (x0, y0, x1, y1) if x1 - x0 >= 1 and y1 - y0 >= 1 else None
+
+
+def as_mask(probability: Tensor, threshold: float) -> Mask:
+    """Return (H, W) bool."""
+    mask: Mask = (probability > threshold).cpu().numpy()
+    return mask

@@ -1,0 +1,305 @@
+"""Depth from hub models: each says what its numbers are, and only metres may become a sample's depth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from annotate.annotators.hub import (
+    HALF,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    HubModel,
+    normalised,
+    resized_map,
+    seed_of,
+    size_of,
+)
+from annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
+from encoders.sample import InputError, UInt8Image
+from mixing.storage import read_json
+
+_DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
+_DEPTH_PRO_SIDE = 1536
+
+
+class DepthAnything:
+    """Depth Anything V2 (and V1): relative checkpoints give *inverse* depth, metric ones metres.
+
+    The library's pipeline calls both "depth in metres"; which it is stands in the checkpoint's configuration.
+    Source: Yang et al., Depth Anything V2, NeurIPS 2024.
+    """
+
+    def __init__(self, model: HubModel) -> None:
+        self._model = model
+        self._net: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec("depth-anything/1", "depth", {"side_px": _DEPTH_ANYTHING_SIDE}, self._kind())
+
+    def _kind(self) -> DepthKind:
+        config = read_json(self._model.folder / "config.json", "the configuration of a Depth Anything model")
+        return "metric" if config.get("depth_estimation_type") == "metric" else "inverse"
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        from transformers import DepthAnythingForDepthEstimation
+
+        self._net = self._model.read(DepthAnythingForDepthEstimation)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    @torch.no_grad()
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        size = fitted_size(size_of(image), _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE)
+        x_NCHW = normalised(image, size, IMAGENET_MEAN, IMAGENET_STD, Image.Resampling.BICUBIC)
+        predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
+        return _depth(resized_map(predicted, image, "bicubic"), self._kind())
+
+
+def fitted_size(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
+    """Return (height, width) near `size` scaled so that the shorter side is `side`, both rounded to a multiple."""
+    scales = [side / length for length in size]
+    scale = min(scales, key=lambda s: abs(1 - s))  # the library scales as little as it can
+    height, width = (max(multiple, round(length * scale / multiple) * multiple) for length in size)
+    return height, width
+
+
+class DepthPro:
+    """Depth Pro: metres, with a focal length of its own. Source: Bochkovskii et al., ICLR 2025."""
+
+    def __init__(self, model: HubModel) -> None:
+        self._model = model
+        self._net: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec("depth-pro/1", "depth", {"side_px": self._side()}, "metric")
+
+    def _side(self) -> int:
+        config = read_json(self._model.folder / "config.json", "the configuration of a Depth Pro model")
+        patch, ratios = config.get("patch_size", 384), config.get("scaled_images_ratios", [0.25, 0.5, 1])
+        return round(int(patch) / float(min(ratios)))
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        from transformers import DepthProForDepthEstimation
+
+        self._net = self._model.read(DepthProForDepthEstimation)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    @torch.no_grad()
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        side = self._side()
+        whole = normalised(image, (image.shape[0], image.shape[1]), HALF, HALF)
+        x_NCHW = torch.nn.functional.interpolate(whole, (side, side), mode="bilinear", align_corners=False)
+        out = self._net(x_NCHW.to(self._model.device, self._model.dtype))
+        inverse, focal_px = out.predicted_depth[0].float(), None
+        if out.field_of_view is not None:
+            width = image.shape[1]
+            focal_px = float(0.5 * width / torch.tan(0.5 * torch.deg2rad(out.field_of_view.float().reshape(-1)[0])))
+            inverse = inverse * width / focal_px
+        depth_m = 1 / resized_map(inverse, image).clamp(1e-4, 1e4)
+        return _depth(depth_m, "metric", focal_px)
+
+
+class MarigoldDepth:
+    """Marigold: depth up to a factor and an offset, with the spread of its ensemble as uncertainty.
+
+    The noise is drawn from the pixels' hash, so that a run can be repeated. Source: Ke et al., CVPR 2024.
+    """
+
+    def __init__(self, model: HubModel, ensemble: int = 3, steps: int = 4) -> None:
+        self._model = model
+        self._ensemble, self._steps = ensemble, steps
+        self._pipeline: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec(
+            "marigold-depth/1", "depth", {"ensemble": self._ensemble, "steps": self._steps}, "affine"
+        )
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        from diffusers import MarigoldDepthPipeline
+
+        self._pipeline = read_pipeline(self._model, MarigoldDepthPipeline)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        out = self._pipeline(
+            Image.fromarray(image),
+            ensemble_size=self._ensemble,
+            num_inference_steps=self._steps,
+            output_uncertainty=self._ensemble >= 3,
+            generator=torch.Generator().manual_seed(seed_of(image)),
+        )
+        spread = None if out.uncertainty is None else np.asarray(out.uncertainty, np.float32).reshape(image.shape[:2])
+        values = np.asarray(out.prediction, np.float32).reshape(image.shape[:2])
+        return Depth(values, "affine", np.isfinite(values), uncertainty=spread)
+
+
+def read_pipeline(model: HubModel, kind: Any) -> Any:
+    """Load a pipeline of diffusers from a model's folder.
+
+    Raises:
+        InputError: the folder does not hold one.
+    """
+    try:
+        pipeline = kind.from_pretrained(
+            model.folder, local_files_only=True, use_safetensors=True, torch_dtype=model.dtype
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise InputError(f"{model.folder}: not a {kind.__name__}: {' '.join(str(error).split())[:200]}") from None
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(model.device)
+
+
+class Tipsv2Depth:
+    """TIPSv2 with a DPT head: metres by bins from 0.001 to 10 m, so indoors only. Source: TIPSv2 in transformers."""
+
+    def __init__(self, model: HubModel) -> None:
+        self._model = model
+        self._net: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec("tipsv2-depth/1", "depth", {"side_px": self._side()}, "metric")
+
+    def _side(self) -> int:
+        config = read_json(self._model.folder / "config.json", "the configuration of a TIPSv2 DPT model")
+        return int(config.get("backbone_config", {}).get("image_size", 448))
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        from transformers import Tipsv2DptForDepthEstimation
+
+        self._net = self._model.read(Tipsv2DptForDepthEstimation)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    @torch.no_grad()
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        side = self._side()
+        x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+        predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
+        return _depth(resized_map(predicted, image), "metric")
+
+
+class DepthAnything3:
+    """Depth Anything 3 through its own package: canonical depth that a focal length turns into metres.
+
+    `da3metric-large` gives metres after a product with focal / 300; without a focal length the kind is "needs_focal".
+    The package is optional and not installed by any extra here.
+    """
+
+    def __init__(self, model: HubModel, make: Callable[[HubModel], Any] | None = None) -> None:
+        self._model = model
+        self._make = make or _make_depth_anything_3
+        self._net: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec("depth-anything-3/1", "depth", {"canonical_focal_px": 300}, "needs_focal")
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        self._net = self._make(self._model)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    @torch.no_grad()
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        values = torch.as_tensor(np.asarray(self._net.inference([image]).depth[0], np.float32))
+        return _depth(resized_map(values, image), "needs_focal")
+
+
+def _make_depth_anything_3(model: HubModel) -> Any:
+    try:
+        from depth_anything_3.api import DepthAnything3 as Net
+    except ImportError as error:
+        raise InputError(f"depth-anything-3 is not installed ({error}); install its package to use it") from None
+    return model.read(Net)
+
+
+class MoGe2:
+    """MoGe-2 through its own package: metres and normals at once; +inf marks what has no surface.
+
+    Source: Wang et al., MoGe-2, 2025. The package is optional and not installed by any extra here.
+    """
+
+    def __init__(self, model: HubModel, make: Callable[[HubModel], Any] | None = None) -> None:
+        self._model = model
+        self._make = make or _make_moge
+        self._net: Any = None
+
+    @property
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+        return self._model.spec("moge-2/1", "depth", {}, "metric")
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        self._net = self._make(self._model)
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
+        """Estimate the depth of each image; see `Annotator.annotate`."""
+        return each(self._annotate_one, queries)
+
+    @torch.no_grad()
+    def _annotate_one(self, image: UInt8Image) -> Depth:
+        x_CHW = torch.from_numpy(image.astype(np.float32) / 255).permute(2, 0, 1).to(self._model.device)
+        out = self._net.infer(x_CHW)
+        values = out["depth"].float().cpu().numpy()
+        focal_px = float(out["intrinsics"][0, 0]) * image.shape[1]  # in shares of the width
+        # invalid pixels are +inf, which here would mean sky: they are not known instead
+        return Depth(values, "metric", np.isfinite(values) & (values > 0), focal_px)
+
+
+def _make_moge(model: HubModel) -> Any:
+    try:
+        from moge.model.v2 import MoGeModel
+    except ImportError as error:
+        raise InputError(f"moge is not installed ({error}); install its package to use it") from None
+    return MoGeModel.from_pretrained(str(model.folder)).to(model.device).eval()
+
+
+def in_metres(depth: Depth, focal_px: float) -> Depth:
+    """Turn canonical depth ("needs_focal", of a 300 px camera) into metres with a known focal length in pixels.
+
+    Raises:
+        InputError: depth of another kind.
+    """
+    if depth.kind != "needs_focal":
+        raise InputError(f'depth of kind {depth.kind!r}: only "needs_focal" becomes metres with a focal length')
+    return Depth((depth.values * np.float32(focal_px / 300)).astype(np.float32), "metric", depth.valid, focal_px)
+
+
+def _depth(values: Tensor, kind: DepthKind, focal_px: float | None = None) -> Depth:
+    array = values.float().cpu().numpy().astype(np.float32)
+    valid = np.isfinite(array) & ((array > 0) if kind in ("metric", "needs_focal") else True)
+    return Depth(array, kind, valid, focal_px)
