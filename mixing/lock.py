@@ -24,6 +24,8 @@ from mixing.storage import canonical_json, digest, file_sha256, read_json, write
 
 LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
+_SHOWN_SHARDS = 50  # lines of a diff
+
 Kind = Literal["generation", "editing", "vision"]
 Form = Literal["raw", "instructions"]
 
@@ -247,7 +249,10 @@ def diff_locks(one: Lock, other: Lock) -> list[str]:
         for field in ("licences", "left_out"):
             values = getattr(sources_before[name], field), getattr(sources_after[name], field)
             lines += _diff_values(f"source {name}, {field.replace('_', ' ')}", *values)
-    lines += _diff_shards(one, other)
+    shards = list(_diff_shards(one, other))
+    lines += shards[:_SHOWN_SHARDS]
+    if len(shards) > _SHOWN_SHARDS:
+        lines.append(f"and {len(shards) - _SHOWN_SHARDS} more shards")
     lines += _diff_values("exclusions", one.exclusions, other.exclusions)
     lines += _diff_values("audit", one.audit or {}, other.audit or {})
     return lines
@@ -278,6 +283,8 @@ def _diff_values(name: str, one: Any, other: Any) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items() if item is not None) or "none"
     return "none" if value is None else str(value)
 
 

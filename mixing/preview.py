@@ -26,6 +26,7 @@ from mixing.storage import write_atomic
 _COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}
 _DEPTH_EDGES = np.geomspace(0.1, 1000, 41)
 _CELL = 160
+_PROMPTS = 32  # draws of each stream whose prompts are looked at
 _MAY_BE_ABSENT = ("semantic", "referring")
 
 
@@ -67,6 +68,11 @@ def write_preview(
     account = simulate(lock, count)
     reader = MixtureReader(lock, data, size)
     first = [reader.item(index) for index in range(min(count, 256))]
+    draws = {
+        number: _first_draws(reader, number, min(_PROMPTS, row.drawn), count)
+        for number, row in enumerate(account.streams)
+        if row.stream.task in ("depth", *_MAY_BE_ABSENT)
+    }
     template = Environment(loader=PackageLoader("mixing", "."), autoescape=True).get_template("preview.html")
     template.globals.update(
         colormaps_words=colormaps_words,
@@ -85,9 +91,10 @@ def write_preview(
             ("By licence of the picture", _by_records(lock, account, lambda source: source.licences)),
             ("By shorter side of the stored picture, pixels", _by_records(lock, account, lambda source: source.sizes)),
         ],
-        prompts=_prompt_kinds(lock, first),
-        absent=sum(_asks_for_nothing(item) for item in first),
-        askable=sum(item.example.task in _MAY_BE_ABSENT for item in first),
+        prompts=_prompt_kinds(lock, account, draws),
+        absent=sum(_asks_for_nothing(item) for items in draws.values() for item in items),
+        askable=sum(len(items) for number, items in draws.items() if lock.streams[number].task in _MAY_BE_ABSENT),
+        looked_at=_PROMPTS,
         colors=_COLORS,
         curve=_curve(lock, count),
         first=[(item.kind, f"{item.index}: {item.source}, {item.example.task}") for item in first],
@@ -126,30 +133,32 @@ def _by_records(lock: Lock, account: Account, counts: Callable[[LockedSource], M
     return [Part(name, float(share), float(realised[name])) for name, share in asked.most_common()]
 
 
-def _prompt_kinds(lock: Lock, items: Sequence[MixtureItem]) -> list[Part]:
-    """Return which answers the prompts of some items ask for, beside what the mixture asks up to there."""
+def _first_draws(reader: MixtureReader, stream: int, draws: int, count: int) -> list[MixtureItem]:
+    return [reader.item(index_of(reader.schedule, stream, ordinal, count)) for ordinal in range(draws)]
+
+
+def _prompt_kinds(lock: Lock, account: Account, draws: Mapping[int, Sequence[MixtureItem]]) -> list[Part]:
+    """Return what prompts ask for: as asked by the mixture, and as found in draws of each stream times its share."""
     asked: Counter[str] = Counter()
-    for number, stream in enumerate(lock.streams):
-        share = float(lock.schedule().quota(number, len(items))) / max(1, len(items))
-        maps = lock.source(stream.source).colormaps
-        if stream.task != "depth" or lock.source(stream.source).form == "instructions":
-            asked[stream.task] += share  # type: ignore[assignment]
+    realised: Counter[str] = Counter()
+    for number, row in enumerate(account.streams):
+        source = lock.source(row.stream.source)
+        share = float(row.asked) / account.count
+        if row.stream.task != "depth" or source.form == "instructions":
+            asked[row.stream.task] += share  # type: ignore[assignment]
+            realised[row.stream.task] += row.drawn / account.count  # type: ignore[assignment]
             continue
+        maps = source.colormaps
         if maps is None:
             maps = dict.fromkeys(COLORMAPS, COLORMAP_PROBABILITY / len(COLORMAPS))
         asked["depth, cube walk"] += share * (1 - sum(maps.values()))  # type: ignore[assignment]
         for name, part in maps.items():
             asked[f"depth, {name}"] += share * part  # type: ignore[assignment]
-    found = Counter(_prompt_kind(lock, item) for item in items)
-    names = sorted(asked.keys() | found.keys(), key=lambda name: (-asked[name], name))
-    return [Part(name, float(asked[name]), found[name] / max(1, len(items))) for name in names]
-
-
-def _prompt_kind(lock: Lock, item: MixtureItem) -> str:
-    if item.example.task != "depth" or lock.source(item.source).form == "instructions":
-        return item.example.task
-    codec = str(item.example.spec.get("codec", "")).partition("/")[0]
-    return f"depth, {codec.replace('-', ' ')}"
+        for item in draws.get(number, ()):
+            kind = str(item.example.spec.get("codec", "")).partition("/")[0].replace("-", " ")
+            realised[f"depth, {kind}"] += row.drawn / account.count / len(draws[number])  # type: ignore[assignment]
+    names = sorted(asked.keys() | realised.keys(), key=lambda name: (-asked[name], name))
+    return [Part(name, float(asked[name]), float(realised[name])) for name in names]
 
 
 def _asks_for_nothing(item: MixtureItem) -> bool:
@@ -186,8 +195,7 @@ def _points(shares: Sequence[float]) -> str:
 
 def _figures(reader: MixtureReader, stream: int, examples: int, count: int) -> list[dict[str, Any]]:
     figures = []
-    for ordinal in range(examples):
-        item = reader.item(index_of(reader.schedule, stream, ordinal, count))
+    for item in _first_draws(reader, stream, examples, count):
         example = item.example
         panels = [] if example.source is None else [("source", data_uri(fit(example.source, _CELL, _CELL)))]
         panels.append(("target", data_uri(fit(example.target, _CELL, _CELL))))
