@@ -19,10 +19,12 @@ from mixing.audit.fingerprints import ALGORITHM
 from mixing.audit.labels import LABELS_ALGORITHM
 from mixing.audit.lineage import SourceFacts, lineage_row
 from mixing.audit.scan import Finding, Thresholds
+from mixing.audit.words import normalised
 from mixing.storage import digest
 
 REPORT_SCHEMA = "cavendish-audit/2"
 Outcome = Literal["clean", "leak", "incomplete", "review"]
+COMMONPLACE_TOKENS = 5
 EXIT_CODES = {"clean": 0, "leak": 1, "incomplete": 3, "review": 4}
 ABOUT_SOURCES = ("lineage", "licence")
 """Kinds of findings about a whole source: they name no picture, and no key to leave out mends them."""
@@ -31,7 +33,8 @@ ABOUT_SOURCES = ("lineage", "licence")
 def judge(evidence: Evidence) -> dict[str, Any]:
     """Return the report as a json-able map; docs/audit.md describes its fields."""
     lineage = lineage_rows(evidence)
-    findings = judged_findings(evidence, lineage)
+    everything = judged_findings(evidence, lineage)
+    findings = [finding for finding in everything if not is_commonplace(finding)]
     controls = _controls(evidence)
     shards = shard_rows(evidence)
     incomplete = incomplete_reasons(evidence, shards, controls, lineage)
@@ -48,7 +51,11 @@ def judge(evidence: Evidence) -> dict[str, Any]:
         "schema": REPORT_SCHEMA,
         "verdict": outcome,
         "exit_code": EXIT_CODES[outcome],
-        "counts": {**counts, "excluded_keys": len(evidence.excluded)},
+        "counts": {
+            **counts,
+            "excluded_keys": len(evidence.excluded),
+            "commonplace_texts": len(everything) - len(findings),
+        },
         "incomplete": incomplete,
         "benchmarks": benchmarks,
         "shards": shards,
@@ -116,6 +123,11 @@ def judged_findings(evidence: Evidence, lineage: list[dict[str, Any]]) -> list[d
     order = {"open": 0, "removed": 1, "dismissed": 2}
     by = ("level", "benchmark", "image", "directory", "shard", "key", "member", "stage", "id")
     return sorted(found, key=lambda one: (order[one["status"]], *(one[name] for name in by)))
+
+
+def is_commonplace(finding: Mapping[str, Any]) -> bool:
+    """Tell an equal text of fewer than five words beside no picture of its benchmark: "the red cup" proves nothing."""
+    return finding["kind"] == "text" and len(normalised(finding["image"])) < COMMONPLACE_TOKENS
 
 
 def _judged(raw: Mapping[str, Any], directory: str, shard: str, evidence: Evidence) -> dict[str, Any]:

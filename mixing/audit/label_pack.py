@@ -6,6 +6,7 @@ import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ _ARRAYS = {
 _MAX_FILE_BYTES = 256 * 2**20
 _RELIEF_STEPS = 31.0
 _UNKNOWN = -128
+_MIN_JOINT = 0.4
 
 SAME_MASK_IOU = 0.9
 LONE_MASK_IOU = 0.95
@@ -67,6 +69,14 @@ class LabelPack:
     def images(self) -> list[str]:
         """The pictures' ids."""
         return self.header["images"]
+
+    @cached_property
+    def relief_rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """The reliefs as rows, 0 where not known; 1 where known; and their squares."""
+        stored = np.asarray(self.arrays["reliefs"]).reshape(-1, DEPTH_SIDE**2)
+        known = stored != _UNKNOWN
+        rows = np.where(known, stored, 0).astype(np.float32)
+        return rows, known.astype(np.float32), rows**2
 
 
 def build_label_pack(
@@ -285,25 +295,22 @@ def _one_to_one(found: Iterable[tuple[float, int, int]]) -> dict[int, float]:
 def _same_depth(one: LabelPrint, pack: LabelPack) -> list[Finding]:
     if one.relief is None or not len(pack.arrays["reliefs"]):
         return []
-    stored = np.asarray(pack.arrays["reliefs"]).reshape(-1, DEPTH_SIDE**2)
-    theirs_known = stored != _UNKNOWN
-    theirs = np.where(theirs_known, stored, 0).astype(np.float32)
-    theirs_known = theirs_known.astype(np.float32)
-    values = pack_relief(one)
+    theirs, theirs_known, theirs_squared = pack.relief_rows
+    values = np.stack([turned_back(pack_relief(one), variant).reshape(-1) for variant in range(8)], axis=1)
+    mine_known = (values != _UNKNOWN).astype(np.float32)
+    mine = np.where(values != _UNKNOWN, values, 0).astype(np.float32)
+    spread = np.sqrt((theirs_known @ mine**2) * (theirs_squared @ mine_known))
+    joint = theirs_known @ mine_known / DEPTH_SIDE**2
+    correlation = np.where(joint >= _MIN_JOINT, theirs @ mine / np.maximum(spread, 1e-6), 0)
     best: dict[int, Finding] = {}
-    for variant in range(8):
-        mine_known = turned_back(values != _UNKNOWN, variant).reshape(-1).astype(np.float32)
-        mine = turned_back(np.where(values != _UNKNOWN, values, 0), variant).reshape(-1).astype(np.float32)
-        spread = np.sqrt((theirs_known @ mine**2) * (theirs**2 @ mine_known))
-        joint = theirs_known @ mine_known / DEPTH_SIDE**2
-        correlation = np.where(joint >= 0.4, theirs @ mine / np.maximum(spread, 1e-6), 0)
-        for row in np.flatnonzero(correlation >= DEPTH_REVIEW).tolist():
-            owner, value = int(pack.arrays["relief_owners"][row]), round(float(correlation[row]), 4)
-            if owner in best and (best[owner].score or 0) >= value:
-                continue
-            reason = f"The relief of its depth is that of the benchmark's{_TURNS[variant]}: correlation {value:.3f}."
-            level = "leak" if value >= DEPTH_LEAK else "review"
-            best[owner] = _finding(pack, owner, level, "depth", reason, value, variant, None)
+    for row, variant in np.argwhere(correlation >= DEPTH_REVIEW).tolist():
+        owner = int(pack.arrays["relief_owners"][row])
+        value = round(float(correlation[row, variant]), 4)
+        if owner in best and (best[owner].score or 0) >= value:
+            continue
+        reason = f"The relief of its depth is that of the benchmark's{_TURNS[variant]}: correlation {value:.3f}."
+        level = "leak" if value >= DEPTH_LEAK else "review"
+        best[owner] = _finding(pack, owner, level, "depth", reason, value, variant, None)
     return [best[owner] for owner in sorted(best)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mixing.audit.coverage import holds, shard_rows
 from mixing.audit.evidence import Evidence
-from mixing.audit.judge import count, judged_findings, lineage_rows, recall_of
+from mixing.audit.judge import count, is_commonplace, judged_findings, lineage_rows, recall_of
 from mixing.storage import canonical_json, write_atomic
 
 WORDS_SCHEMA = "cavendish-audit-words/1"
@@ -31,6 +31,7 @@ def write_words_report(evidence: Evidence, kinds: Sequence[str], out: Path) -> W
     """
     lineage = lineage_rows(evidence)
     findings = [one for one in judged_findings(evidence, lineage) if one["kind"] in kinds]
+    findings = [one for one in findings if not is_commonplace(one)]
     about_texts = "text" in kinds
     counts, shards = count(findings), shard_rows(evidence)
     gaps = [f"{row['directory']}: {row['failed']} records could not be read" for row in shards if row["failed"]]

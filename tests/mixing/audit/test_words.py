@@ -11,11 +11,12 @@ import pytest
 
 from encoders.sample import InputError, Sample
 from mixing.audit.edits import procedural_picture
-from mixing.audit.identity import canonical_ids
+from mixing.audit.identity import build_id_index, canonical_ids, find_ids, read_ids
 from mixing.audit.job import AuditConfig, audit, verify_report
-from mixing.audit.lineage import ancestors, registry, shared_datasets
-from mixing.audit.words import build_word_index, find_texts
+from mixing.audit.lineage import ancestors, named_datasets, registry, shared_datasets
+from mixing.audit.words import build_word_index, find_texts, record_texts
 from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
+from trainer.evaluation.benchmarks import READERS
 
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"
 
@@ -51,6 +52,8 @@ def test_how_near_a_text_must_be(text: str, level: str | None) -> None:
         ("Scene01/clone/frames/rgb/Camera_0/rgb_00001.jpg", "vkitti2:Scene01"),
         ("sa_223750.jpg", "sa1b:223750"),
         ("openimages/0a1b2c3d4e5f6071.jpg", "openimages:0a1b2c3d4e5f6071"),
+        ("https://c2.staticflickr.com/5/4129/5215831864_46f356962f_o.jpg", "flickr:5215831864"),
+        ("1/100001/metaclip_1_100001_002fb0d001d06012870368b2.jpeg", "metaclip:002fb0d001d06012870368b2"),
     ],
 )
 def test_the_ids_of_public_datasets_are_found_in_names(text: str, identity: str) -> None:
@@ -58,7 +61,58 @@ def test_the_ids_of_public_datasets_are_found_in_names(text: str, identity: str)
 
 
 def test_ordinary_names_hold_no_ids() -> None:
-    assert canonical_ids("photos-kitten_poster render 000123 seed 20260101") == []
+    assert canonical_ids("photos-kitten_poster render 000123 seed 20260101 000000000139") == []
+
+
+def test_bare_numbers_are_ids_only_where_a_source_is_made_of_coco(tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_text(
+        json.dumps(
+            {"images": [{"id": 139, "file_name": "000000000139.jpg"}, {"coco_url": "x/val2017/000000000285.jpg"}]}
+        )
+    )
+    lines = read_ids(tmp_path / "instances.json", "coco")
+    index = build_id_index({"lvis": lines, "refcocog": ["COCO_train2014_000000000139.jpg"]}, {"lvis": "coco"})
+    assert index == {"coco:000000000139": ("lvis", "refcocog"), "coco:000000000285": ("lvis",)}
+    parts = {"json": b'{"facts": {"file": "000000000139.jpg", "seed": 285}}'}
+    assert find_ids(index, "render-1", parts) == []
+    found = find_ids(index, "render-1", parts, ("coco",))
+    assert [(one.benchmark, one.image, one.level) for one in found] == [
+        ("lvis", "coco:000000000139", "leak"),
+        ("refcocog", "coco:000000000139", "leak"),
+    ]
+    (tmp_path / "ids.txt").write_text("000000000139.jpg\n")
+    with pytest.raises(InputError, match="no id in"):
+        read_ids(tmp_path / "ids.txt", None)
+
+
+def test_expressions_of_a_legend_are_texts_of_the_record() -> None:
+    spec = {"legend": [["the left cup", [1, 2, 3]], ["a dog", [4, 5, 6]]]}
+    parts = {"instruction.json": json.dumps({"prompt": "Segment it.", "spec": spec}).encode()}
+    assert [text for _, text in record_texts(parts)] == ["Segment it.", "the left cup", "a dog"]
+
+
+def test_an_edited_text_inside_a_long_one_is_for_review() -> None:
+    index = build_word_index({"prompts": [PROMPT]})
+    edited = PROMPT.replace("tiny", "small").replace("blue", "green")
+    noise = "and then something quite different happens in the rest of this long description of a farm " * 3
+    (finding,) = find_texts(index, f"{noise} {edited} {noise}")
+    assert finding.level == "review"
+    assert find_texts(index, noise) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("coco-2017", ["coco-2017"]),
+        ("MS COCO train2017 crops", ["coco-2017"]),
+        ("RefCOCO+ re-captioned", ["refcoco"]),
+        ("NYU Depth V2 and KITTI raw", ["kitti-raw", "nyuv2"]),
+        ("a coconut on a kitchen table", []),
+        ("render-blender", []),
+    ],
+)
+def test_datasets_are_known_by_their_names(text: str, names: list[str]) -> None:
+    assert named_datasets(text) == names
 
 
 def test_a_lineage_reaches_through_what_datasets_are_made_of() -> None:
@@ -74,7 +128,13 @@ def test_the_registry_is_sound_and_names_every_benchmark_of_the_method() -> None
     assert {parent for entry in registry().values() for parent in entry.made_of} <= names
     benchmarks = {"cityscapes-val", "refcocog-umd-val", "reasonseg-val", "sa-co-gold", "nyuv2-test", "ibims-1"}
     benchmarks |= {"eth3d-train", "diode-indoor-val", "kitti-eigen-test", "nuscenes-val", "scannet-normals", "vkitti2"}
-    assert benchmarks | {"genai-bench", "imgedit-bench"} <= names
+    benchmarks |= {"genai-bench", "imgedit-bench"}
+    assert benchmarks <= names
+    for name in benchmarks:
+        entry = registry()[name]
+        assert entry.reader in READERS, name
+        assert all((entry.title, entry.citation, entry.licence, entry.download, entry.counted_by)), name
+        assert entry.images is not None or entry.prompts, name
 
 
 def test_words_ids_and_lineage_through_real_shards(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def _texts(item: Item, task: str) -> tuple[str, ...]:
         return (item.prompt,)
     if task == "referring":
         return tuple(row[0] for row in item.spec["legend"])
-    return ()
+    return (item.spec["category"],) if task == "instance" else ()
 
 
 def _print_truth(item: Item) -> LabelPrint:
