@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from mixing.config import Config
+from mixing.open_shards import Reading
 from trainer.generators.tiny import TinyConfig
 
 Kind = Literal["generation", "editing", "vision"]
@@ -50,6 +51,10 @@ class TrainConfig(Config):
     keep_checkpoints: int = Field(default=2, ge=1)
     threads: int = Field(default=2, ge=1)
     workers: int = Field(default=1, ge=0, description="processes that read examples; 0 reads them between the steps")
+    shards: str | None = Field(
+        default=None, description="where the paths of the lock are, when not in the data: a folder or an fsspec URL"
+    )
+    reading: Reading = Field(default=Reading(), description="cache of remote shards, read-ahead, what to do on damage")
 
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:

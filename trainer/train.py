@@ -27,6 +27,7 @@ from mixing.engine import Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
+from mixing.remote import is_url
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 from trainer.checkpoint import State, check_identity, checkpoints, read_checkpoint, write_checkpoint
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
@@ -92,13 +93,20 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
         InputError: the lock or the base cannot be read, shards are not as locked, or `out` holds another run.
     """
     lock = _locked(config, out, data)
-    return train_on(MixtureDataset(lock, data, config.size), lock.digest, config, out, data, progress, lock)
+    reading = config.reading
+    if reading.cache is not None:
+        reading = reading.model_copy(update={"cache": data / reading.cache})
+    items = MixtureDataset(lock, config.shards or data, config.size, reading=reading)
+    return train_on(items, lock.digest, config, out, data, progress, lock)
 
 
 def _locked(config: TrainConfig, out: Path, data: Path) -> Lock:
     """Read the lock, and check that its shards are as they were; or lock the mixture again when `relock` says so."""
     lock = read_lock(data / config.lock)
-    problems = verify_lock(lock, data)
+    if is_url(config.shards) or config.reading.on_damage == "replace_shards":
+        return lock  # the reader checks each shard when it opens it
+    folder = data if config.shards is None else Path(config.shards)
+    problems = verify_lock(lock, folder)
     if not problems:
         return lock
     if not config.relock:
@@ -106,7 +114,7 @@ def _locked(config: TrainConfig, out: Path, data: Path) -> Lock:
             f"{data / config.lock}: {len(problems)} shards are not as locked ({problems[0]}): lock the mixture again, "
             "or set relock=true to train on what is there now"
         )
-    lock = lock_mixture(Mixture.model_validate(lock.mixture), data)
+    lock = lock_mixture(Mixture.model_validate(lock.mixture), folder)
     out.mkdir(parents=True, exist_ok=True)
     write_lock(out / "mixture.lock.json", lock)
     return lock

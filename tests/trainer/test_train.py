@@ -137,6 +137,19 @@ def test_ratios_are_logged_beside_what_was_asked_and_end_in_the_checkpoint(tmp_p
     assert (int(last["step"]), int(last["examples"])) == (result.steps, result.counts["scenes"]["semantic"])
 
 
+def test_it_trains_the_same_on_shards_at_a_url(tmp_path: Path) -> None:
+    locked_scenes(tmp_path)
+    local = train(changed(steps=4), tmp_path / "local", tmp_path)
+    (tmp_path / "raw").rename(tmp_path / "elsewhere")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "far" / "raw")
+    reading = {"cache": "cache", "block_bytes": 8192, "cache_bytes": 200_000}
+    settings = {**CONFIG.model_dump(), "steps": 4, "shards": f"file://{tmp_path}/far", "reading": reading}
+    remote = train(TrainConfig.model_validate(settings), tmp_path / "remote", tmp_path)
+    assert remote.loss_csv.read_bytes() == local.loss_csv.read_bytes()
+    assert list((tmp_path / "cache" / "blocks").iterdir())
+
+
 def test_changed_shards_are_refused_unless_the_mixture_may_be_locked_again(tmp_path: Path) -> None:
     locked_scenes(tmp_path)
     row = tmp_path / "raw/shard-000000.json"
