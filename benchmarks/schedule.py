@@ -1,6 +1,6 @@
 """Cost of the schedule: per index in bulk, of a seek at any position, of dealing to ranks, of a billion in account.
 
-python benchmarks/schedule.py        about a minute on one core; process CPU time, so that a busy machine does not matter
+python benchmarks/schedule.py        two minutes on one core; process CPU time, as machines are busy
 """
 
 from __future__ import annotations
