@@ -232,6 +232,7 @@ def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Anno
     facts |= object_facts
     if cuts:
         ids, instances = _paint(picture.image, cuts)
+        facts["complete"] = sorted({cut.object.label for cut in cuts})
         if not dropped and (same := [cut for cut in cuts if mask_iou(cut.mask, mask) >= SAME_AS_SUBJECT_IOU]):
             facts["main_subject"] = 1 + cuts.index(same[0])
         scores = _object_scores(cuts, ids, scores)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -117,32 +117,50 @@ def _multi_programs(target: Thing, table: tuple[Thing, ...]) -> list[Program]:
     return found
 
 
-def find_expression(table: tuple[Thing, ...], rng: np.random.Generator, exhaustive: bool) -> Expression | None:
+def find_expression(
+    table: tuple[Thing, ...], rng: np.random.Generator, exhaustive: bool, complete: Collection[str] = ()
+) -> Expression | None:
     """Draw an expression with a target: the kind uniformly first, then the object, then one of its shortest programs.
 
     Args:
         table: from `scene_table`.
         rng: all draws.
-        exhaustive: False when things may be in the picture that are not in the table: then only plain "attribute"
-            expressions, since rankings and counts cannot be proved.
+        exhaustive: False when things may be in the picture that are not in the table: then every expression has a
+            class ("the red object" could be any), and rankings, counts and relations are said of `complete` ones only.
+        complete: classes all of whose things are in the table, in a picture that is not exhaustive.
 
     Returns:
         None when no object that is clear to see can be singled out.
     """
     targets = [thing for thing in table if thing.clear]
-    for kind in _shuffled(KINDS if exhaustive else ("attribute",), rng):
+    for kind in _shuffled(KINDS if exhaustive or complete else ("attribute",), rng):
         for target in _shuffled(targets, rng):
-            if programs := programs_for(target, table, kind, _shuffled(targets, rng)[:MAX_ANCHORS]):
+            programs = programs_for(target, table, kind, _shuffled(targets, rng)[:MAX_ANCHORS])
+            if programs := [program for program in programs if _is_provable(program, exhaustive, complete)]:
                 program = _short(programs, rng)
                 ids = execute(program, table) or frozenset()
                 return Expression(write_expression(program, len(ids), rng), tuple(sorted(ids)), program, kind)
     return None
 
 
-def describable(table: tuple[Thing, ...], exhaustive: bool) -> bool:
+def describable(table: tuple[Thing, ...], exhaustive: bool, complete: Collection[str] = ()) -> bool:
     """Say whether `find_expression` is sure to find one, whatever it draws."""
-    kinds = ("attribute", "superlative", "multi") if exhaustive else ("attribute",)
-    return any(programs_for(thing, table, kind) for kind in kinds for thing in table if thing.clear)
+    kinds = ("attribute", "superlative", "multi") if exhaustive or complete else ("attribute",)
+    return any(
+        _is_provable(program, exhaustive, complete)
+        for kind in kinds
+        for thing in table
+        if thing.clear
+        for program in programs_for(thing, table, kind)
+    )
+
+
+def _is_provable(program: Program, exhaustive: bool, complete: Collection[str]) -> bool:
+    """Say whether things that are not in the table could make a program wrong."""
+    if exhaustive or program.category in complete:
+        return exhaustive or program.anchor is None or program.anchor.category in complete
+    plain = program.superlative is None and program.relation is None and program.quantity == "one"
+    return plain and program.category is not None
 
 
 def _shuffled(items: Sequence[_T], rng: np.random.Generator) -> list[_T]:

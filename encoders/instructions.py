@@ -16,7 +16,15 @@ from encoders import wordings
 from encoders.categories import SALIENT_CATEGORIES, SALIENT_EXPRESSIONS, SALIENT_WORDS, absent_categories, spoken
 from encoders.colormaps import COLORMAPS, ColormapCodec, encode_colormap
 from encoders.depth import CUBE_WALK, encode_depth
-from encoders.expressions import Expression, describable, find_absent, find_expression, plural, singular
+from encoders.expressions import (
+    Expression,
+    describable,
+    find_absent,
+    find_expression,
+    plural,
+    singular,
+    write_expression,
+)
 from encoders.instances import encode_instances
 from encoders.legend_parser import BACKGROUND, is_plain_name
 from encoders.legends import COLOR_FORMATS, format_color, notations_for, write_legend
@@ -24,7 +32,7 @@ from encoders.normals import CODEC_ID as NORMALS_CODEC
 from encoders.normals import encode_normals
 from encoders.palettes import BLACK, COLOR_NAMES, Color, lattice_colors, name_of, named_colors, random_colors
 from encoders.prompts import draw_wording
-from encoders.referring import NO, Program, category_match, scene_table
+from encoders.referring import NO, Program, Thing, category_match, scene_table
 from encoders.sample import TASKS, Example, InputError, Instance, Sample, UInt8Image
 from encoders.semantic import NO_CLASS, encode_semantic
 from encoders.specs import Prediction, Segmentation, decode_example
@@ -32,7 +40,10 @@ from encoders.specs import Prediction, Segmentation, decode_example
 __all__ = ["Prediction", "Segmentation", "decode_example", "make_example", "tasks_of"]
 
 NEGATIVE_PROBABILITY = 0.1
-"""How often a prompt asks for what is not there, when the sample knows everything that is."""
+"""How often a prompt asks for what is not there, when the sample knows what that is."""
+
+SUBJECT_PROBABILITY = 0.3
+"""How often an object that is the photo's main subject is asked for as that, rather than by class and colour."""
 
 COLORMAP_PROBABILITY = 0.25
 """How often depth is drawn with a colour map named in the prompt, rather than with the cube walk."""
@@ -69,8 +80,8 @@ def make_example(
         sample: what is known of a picture.
         task: one of `tasks_of(sample)`.
         rng: every draw; the Example is a function of (sample, task, the state of rng).
-        negative_probability: of asking for a class or an object that is not there, in samples that are exhaustive;
-            the target is then background only.
+        negative_probability: of asking for a class or an object that is not there, in samples that are exhaustive
+            or whose facts["absent"] lists classes; the target is then background only.
         colormap_shares: share of depth examples drawn in each of COLORMAPS, the rest with the cube walk; None:
             `COLORMAP_PROBABILITY` in any of them, evenly.
 
@@ -130,12 +141,11 @@ def _semantic(sample: Sample, rng: np.random.Generator, negative_probability: fl
     names = _with_synonyms(
         _shuffled(list(classes), rng)[: int(rng.integers(1, min(len(classes), MAX_CLASSES) + 1))], classes
     )
-    present = [instance.category for instance in sample.instances]
     distractors: tuple[str, ...] = ()
-    if sample.exhaustive:
-        distractors = absent_categories(present, int(rng.integers(MAX_DISTRACTORS + 1)), rng)
+    if _knows_absence(sample):
+        distractors = _absent(sample, int(rng.integers(MAX_DISTRACTORS + 1)), rng)
         if rng.random() < negative_probability:
-            absent = absent_categories(present, int(rng.integers(1, MAX_DISTRACTORS + 1)), rng)
+            absent = _absent(sample, int(rng.integers(1, MAX_DISTRACTORS + 1)), rng)
             names, distractors = ([], absent) if absent else (names, distractors)
     asked = {_said(name, rng): classes.get(name, ()) for name in _shuffled([*names, *distractors], rng)}
     background = _background(rng)
@@ -177,8 +187,8 @@ def _legend_prompt(legend: Mapping[str, Color], background: Color, rng: np.rando
 def _instance(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
     classes = _countable(sample)
     name, members = _choice(list(classes.items()), rng)
-    if sample.exhaustive and rng.random() < negative_probability:
-        absent = absent_categories([instance.category for instance in sample.instances], 1, rng)
+    if _knows_absence(sample) and rng.random() < negative_probability:
+        absent = _absent(sample, 1, rng)
         name, members = (absent[0], ()) if absent else (name, members)
     background = _background(rng)
     colors = dict(zip(members, lattice_colors(len(members), rng, background)))
@@ -195,7 +205,7 @@ def _instance(sample: Sample, rng: np.random.Generator, negative_probability: fl
 
 
 def _referring(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
-    negative = sample.exhaustive and rng.random() < negative_probability
+    negative = _knows_absence(sample) and rng.random() < negative_probability
     count = 1 if rng.random() < 0.6 else int(rng.integers(2, MAX_EXPRESSIONS + 1))
     expressions = _expressions(sample, count, negative, rng)
     background = _background(rng)
@@ -222,24 +232,46 @@ def _referring(sample: Sample, rng: np.random.Generator, negative_probability: f
 
 def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Generator) -> list[Expression]:
     """Draw up to `count` expressions with targets that do not overlap; one that fits nothing first if `negative`."""
-    if salient := _salient(sample):
-        program = Program(category=salient.category)
-        return [Expression(_choice(SALIENT_EXPRESSIONS, rng), (salient.id,), program, "salient")]
     table = scene_table(sample)
-    absent = find_absent(table, rng) if negative else None
+    absent = _absent_expression(sample, table, rng) if negative else None
     found = [] if absent is None else [absent]
     if absent is not None and count == 1:
         return found
+    if subject := _subject(sample, table, rng):
+        program = Program(category=subject.category)
+        return [*found, Expression(_choice(SALIENT_EXPRESSIONS, rng), (subject.id,), program, "salient")]
     for _ in range(3 * count):
         if len(found) == count:
             break
-        expression = find_expression(table, rng, sample.exhaustive)
+        expression = find_expression(table, rng, sample.exhaustive, _complete(sample))
         if expression is None:
             break
         texts, taken = {e.text for e in found}, {i for e in found for i in e.ids}
         if expression.text not in texts and not taken & set(expression.ids):
             found.append(expression)
     return _shuffled(found, rng)
+
+
+def _absent_expression(sample: Sample, table: tuple[Thing, ...], rng: np.random.Generator) -> Expression | None:
+    if sample.exhaustive:
+        return find_absent(table, rng)
+    absent = _absent(sample, 1, rng)
+    if not absent:
+        return None
+    program = Program(category=absent[0])
+    return Expression(write_expression(program, 1, rng), (), program, "none")
+
+
+def _subject(sample: Sample, table: tuple[Thing, ...], rng: np.random.Generator) -> Instance | None:
+    """Return the photo's main subject when it is to be asked for as such: always when nothing else can be said."""
+    if salient := _salient(sample):
+        return salient
+    subject = _main_subject(sample)
+    if subject is None or (
+        describable(table, sample.exhaustive, _complete(sample)) and rng.random() >= SUBJECT_PROBABILITY
+    ):
+        return None
+    return subject
 
 
 def _generate(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
@@ -343,6 +375,31 @@ def _salient(sample: Sample) -> Instance | None:
     return present[0] if len(present) == 1 and present[0].category in SALIENT_CATEGORIES else None
 
 
+def _main_subject(sample: Sample) -> Instance | None:
+    """Return the instance that facts["main_subject"] names."""
+    named = sample.facts.get("main_subject")
+    return next((instance for instance in _present(sample) if instance.id == named), None)
+
+
+def _complete(sample: Sample) -> tuple[str, ...]:
+    """Return the classes of which a sample that is not exhaustive has all."""
+    return tuple(sample.facts.get("complete", ()))
+
+
+def _knows_absence(sample: Sample) -> bool:
+    return sample.exhaustive or bool(sample.facts.get("absent"))
+
+
+def _absent(sample: Sample, count: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw classes that are not in the picture: any of the vocabulary when every object is known, else such as the
+    sample says are absent."""
+    present = [instance.category for instance in sample.instances]
+    if sample.exhaustive:
+        return absent_categories(present, count, rng)
+    named = [category for category in present if category not in SALIENT_CATEGORIES]
+    return absent_categories(named, count, rng, sample.facts["absent"])
+
+
 def _known_depth(sample: Sample) -> bool:
     depth_m = sample.depth_m
     return depth_m is not None and bool(
@@ -359,7 +416,10 @@ _SERVES: Mapping[str, Callable[[Sample], bool]] = {
     "normals": _known_normals,
     "semantic": lambda sample: bool(_present(sample)),
     "instance": lambda sample: bool(_countable(sample)),
-    "referring": lambda sample: bool(_salient(sample)) or describable(scene_table(sample), sample.exhaustive),
+    "referring": lambda sample: (
+        bool(_salient(sample) or _main_subject(sample))
+        or describable(scene_table(sample), sample.exhaustive, _complete(sample))
+    ),
     "generate": lambda sample: any(caption.strip() for caption in sample.captions),
     "edit": lambda sample: sample.edit is not None and bool(sample.edit.instruction.strip()),
 }

@@ -205,12 +205,17 @@ def _max_pool(graph: _Graph, name: str, inputs: list[str], attributes: Mapping[s
 def _resize(graph: _Graph, name: str, inputs: list[str], attributes: Mapping[str, Any]) -> None:
     if attributes.get("align_corners", {}).get("b"):
         raise InputError(f"graph node {name}: align_corners is not known")
-    size = graph.store(f"{name}/size", graph.constant(inputs[1]).astype(np.int64))
     half = attributes.get("half_pixel_centers", {}).get("b")
-    graph.channels_first(
-        "Resize", [inputs[0], "", "", size], name, mode="linear", axes=[2, 3],
+    first = graph.emit("Transpose", [graph.use(inputs[0])], f"{name}/nchw", perm=_TO_NCHW)
+    # All four sizes rather than the attribute "axes": onnxruntime 1.31 loses it when it moves the transpositions.
+    channels = graph.emit("Shape", [first], f"{name}/channels", start=0, end=2)
+    side = graph.store(f"{name}/side", graph.constant(inputs[1]).astype(np.int64))
+    size = graph.emit("Concat", [channels, side], f"{name}/size", axis=0)
+    resized = graph.emit(
+        "Resize", [first, "", "", size], f"{name}/inner", mode="linear",
         coordinate_transformation_mode="half_pixel" if half else "asymmetric",
     )  # fmt: skip
+    graph.emit("Transpose", [resized], name, perm=_TO_NHWC)
 
 
 def _transpose(graph: _Graph, name: str, inputs: list[str], attributes: Mapping[str, Any]) -> None:

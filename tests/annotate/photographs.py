@@ -1,4 +1,4 @@
-"""Real photographs that ship inside scikit-image and scikit-learn, as bytes and as pixels."""
+"""Real photographs that ship inside scikit-image, scikit-learn and matplotlib, as bytes and as pixels."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ FILES = {
     "rocket": ("skimage.data", "rocket.jpg"),
     "china": ("sklearn.datasets.images", "china.jpg"),
     "flower": ("sklearn.datasets.images", "flower.jpg"),
+    "motorcycle": ("skimage.data", "motorcycle_left.png"),
+    "hopper": ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
 }
 
 

@@ -15,6 +15,7 @@ from annotate import job
 from annotate.annotators.protocol import AnnotatorSpec, Failure, each
 from annotate.annotators.saliency import Saliency
 from annotate.job import AnnotateConfig, annotate
+from annotate.label import Annotators
 from encoders.palettes import COLOR_WORDS
 from encoders.sample import InputError, Sample, UInt8Image
 from mixing.config import read_config
@@ -66,7 +67,7 @@ class SquareFinder:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(job, "_loaded_annotator", SquareFinder)
+    monkeypatch.setattr(job, "annotators_for", lambda config, make=None: Annotators(saliency=SquareFinder()))
 
 
 def square(x0: int = 30, side: int = 40, corner: tuple[int, int, int] = (0, 0, 80)) -> bytes:

@@ -293,3 +293,65 @@ def test_odd_specs_get_one_clear_line(spec: dict, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         decode_example(spec, np.zeros((4, 4, 3), np.uint8))
     assert "\n" not in str(caught.value)
+
+
+def labelled_photo() -> Sample:
+    """A photo in which annotators found a red person, deny giraffes and kites, and may have missed anything else."""
+    image = np.full((60, 80, 3), 90, np.uint8)
+    ids = np.zeros((60, 80), np.uint16)
+    ids[10:50, 20:60] = 1
+    image[ids == 1] = (200, 20, 20)
+    person = Instance(1, "person", 1600, (20, 10, 60, 50), {"color": "red"})
+    facts = {"absent": ["giraffe", "kite"], "complete": ["person"], "main_subject": 1}
+    return Sample("p", image, "photos", "CC0-1.0", instance_ids=ids, instances=(person,), facts=facts)
+
+
+@pytest.mark.parametrize("task", ["semantic", "instance", "referring"])
+def test_what_annotators_deny_makes_negatives_in_photos(task: str) -> None:
+    asked: set[str] = set()
+    for seed in range(30):
+        example = drawn(labelled_photo(), task, seed, negative_probability=1.0)
+        background = example.spec["background"]
+        assert (example.target == background).all() or task == "referring"
+        texts = [row[0] for row in example.spec.get("legend", [])] or [example.spec["category"]]
+        asked |= set(texts)
+        denied = [text for text in texts if text.removeprefix("the ") in ("giraffe", "kite")]
+        assert denied
+        if len(texts) == len(denied):
+            assert (example.target == background).all()
+    plain = {text.removeprefix("the ") for text in asked}
+    assert {"giraffe", "kite"} <= plain
+    assert not plain & (set(VOCABULARY) - {"giraffe", "kite", "person"})
+
+
+def test_the_main_subject_with_a_class_goes_by_both() -> None:
+    texts = [
+        drawn(labelled_photo(), "referring", seed, negative_probability=0.0).spec["legend"][0][0] for seed in range(40)
+    ]
+    as_subject = sum(text in SALIENT_EXPRESSIONS for text in texts)
+    assert 4 <= as_subject <= 24
+    assert set(texts) - set(SALIENT_EXPRESSIONS) == {"the person"}
+
+
+def test_in_a_photo_rankings_are_said_of_complete_classes_only_and_never_of_objects() -> None:
+    """A second red thing nobody marked may be in the photo, but no second person where persons are complete."""
+    image = np.full((60, 80, 3), 90, np.uint8)
+    ids = np.zeros((60, 80), np.uint16)
+    ids[10:50, 5:25], ids[10:50, 50:70], ids[52:58, 30:40] = 1, 2, 3
+    boxes = [(5, 10, 25, 50), (50, 10, 70, 50), (30, 52, 40, 58)]
+    instances = tuple(
+        Instance(number, category, 800, box, {"color": color})
+        for number, category, box, color in zip((1, 2, 3), ("person", "person", "dog"), boxes, ("red", "blue", "black"))
+    )
+    sample = Sample("p", image, "photos", "CC0-1.0", instance_ids=ids, instances=instances)
+
+    def texts(**facts: list[str]) -> set[str]:
+        known = dataclasses.replace(sample, facts=facts)
+        examples = (drawn(known, "referring", seed, negative_probability=0.0) for seed in range(60))
+        return {row[0] for example in examples for row in example.spec["legend"]}
+
+    assert texts() == {"the red person", "the blue person", "the dog"}
+    complete = texts(complete=["person", "dog"])
+    assert {"the leftmost person", "both people"} <= complete
+    assert not any(word in text for text in complete for word in ("object", "thing", "item"))
+    assert not any("dog" in text and "person" in text for text in texts(complete=["person"]))
