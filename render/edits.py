@@ -144,7 +144,7 @@ def _painted_share(shot: Shot, instance: Instance) -> float:
 
 def _loose(shot: Shot) -> list[Candidate]:
     """List the candidates that carry nothing."""
-    carried = {placed.thing.rests_on for placed in shot.scene}
+    carried = {number for placed in shot.scene for number in (placed.thing.rests_on, *placed.thing.leans_on)}
     return [candidate for candidate in find_candidates(shot) if candidate.instance.id not in carried]
 
 

@@ -121,6 +121,10 @@ class Layout:
             return None
         return self._add(thing, True)
 
+    def lay(self, thing: Thing) -> Thing:
+        """Add a thing exactly as it lies, whatever its box: it came to rest among the others (resting.py)."""
+        return self._add(thing, False)
+
     def reserve(self, box: Footprint) -> None:
         """Keep a box free of things."""
         self.boxes.append(box)

@@ -59,6 +59,7 @@ class Thing:
 
     `numbers` are the shape's own parameters; `materials` fill its slots (for a model: none, it has its own);
     `paint` replaces the colour of its largest surface. `rests_on` is the id of what carries it, 0 for nothing.
+    `leans_on` are the ids of what else holds it.
     `tilt` is a rotation vector (axis times angle) about the centre of its bottom, applied before the turn of `yaw_rad`.
     """
 
@@ -76,6 +77,7 @@ class Thing:
     rests_on: int = 0
     is_thing: bool = True
     tilt: Vec3 = (0.0, 0.0, 0.0)
+    leans_on: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
-
 from encoders.sample import Camera
 from render.layout import (
     GAP_M,
@@ -69,7 +67,7 @@ def draw_room(rng: Rng, palette: Palette, width: int, height: int, style: Style)
         if thing.is_thing and thing.model and model_top(thing.model) is not None and thing.size_m[2] < 1.3:
             for _ in range(int(rng.integers(1, 6))):
                 on_top(layout, thing, lambda: small_thing(rng, palette), rng)
-    _hang(layout, rng, palette, size)
+    hang_pictures(layout, rng, palette, size, int(rng.integers(2, 7)))
     sun, sky = open_outside(layout, rng, size, windows, hour)
     lights = (sun, *window_lights(rng, windows, hour), *lamp_lights(rng, size, lamp, hour))
     lens, fov = draw_lens(rng, style, LENSES)
@@ -105,7 +103,7 @@ def lamp_lights(rng: Rng, size: tuple[float, float, float], lamp: Thing | None, 
             Light(
                 "point",
                 warm,
-                round(w * d * float(rng.uniform(2.5, 4.5)) + 12, 2),
+                round(w * d * float(rng.uniform(1.2, 2.2)) + 6, 2),
                 (0, 0, -1),
                 (x, y, round(z - 0.08, 4)),
                 0.06,
@@ -117,14 +115,14 @@ def lamp_lights(rng: Rng, size: tuple[float, float, float], lamp: Thing | None, 
             round(float(rng.uniform(-0.15, 0.15) * d), 4),
             round(h - 0.06, 4),
         )
-        lights.append(Light("area", warm, round(w * d * float(rng.uniform(3.5, 6.5)), 2), (0.0, 0.0, -1.0), at, 0.6))
+        lights.append(Light("area", warm, round(w * d * float(rng.uniform(1.6, 3.0)), 2), (0.0, 0.0, -1.0), at, 0.6))
     if night and rng.random() < 0.3:
         at = (
             round((w / 2 - 0.25) * float(rng.choice([-1, 1])), 4),
             round((d / 2 - 0.25) * float(rng.choice([-1, 1])), 4),
             0.35,
         )
-        lights.append(Light("point", neon(rng), 26.0, (0, 0, -1), at, 0.1))
+        lights.append(Light("point", neon(rng), 12.0, (0, 0, -1), at, 0.1))
     return lights
 
 
@@ -262,9 +260,9 @@ def small_thing(rng: Rng, palette: Palette) -> Thing:
     return primitive(rng, float(rng.uniform(0.06, 0.14)))
 
 
-def _hang(layout: Layout, rng: Rng, palette: Palette, size: tuple[float, float, float]) -> None:
+def hang_pictures(layout: Layout, rng: Rng, palette: Palette, size: tuple[float, float, float], count: int) -> None:
     """Hang pictures, and now and then a clock or a screen, on free stretches of wall."""
-    for _ in range(int(rng.integers(2, 7))):
+    for _ in range(count):
         side = int(rng.integers(4))
         yaw = (0.0, math.pi / 2, math.pi, -math.pi / 2)[side]
         if rng.random() < 0.2 and palette.get("wall_hung"):

@@ -9,6 +9,8 @@ import numpy as np
 
 from encoders.sample import InputError
 from render.assets import catalogue, roles
+from render.clutter import draw_clutter
+from render.corridors import draw_corridor
 from render.outdoors import draw_long_range, draw_outdoor
 from render.presets import Palette, Style
 from render.recipe import Recipe
@@ -17,9 +19,11 @@ from render.tabletops import draw_tabletop
 
 KINDS: Mapping[str, Callable[[np.random.Generator, Palette, int, int, Style], Recipe]] = {
     "room": draw_room,
+    "corridor": draw_corridor,
     "table top": draw_tabletop,
     "outdoor": draw_outdoor,
     "long range": draw_long_range,
+    "clutter": draw_clutter,
 }
 PALETTE_SIZE = {
     "table_item": 16,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from render.land import lay_ground, tree_thing
-from render.layout import MUTED, Footprint, Layout, vivid, wood_material
+from render.layout import GAP_M, MUTED, Footprint, Layout, vivid, wood_material
 from render.presets import Rng
 from render.recipe import Light, Material, Rgb, Sky, Texture, Thing, Vec3
 from render.streets import house_thing
@@ -167,7 +167,7 @@ def hang_door(
         0, "door", "door", (x, y, 0.0), DOOR_M, QUARTERS[side], "", (float(rng.integers(0, 4)),), materials,
         seed=int(rng.integers(2)),
     )  # fmt: skip
-    return layout.stand(leaf, 0.01)
+    return layout.hold(replace(leaf, position_m=(x, y, GAP_M)))
 
 
 def door_materials(rng: Rng) -> tuple[Material, ...]:
@@ -250,7 +250,7 @@ def window_lights(rng: Rng, windows: Sequence[Window], hour: str) -> list[Light]
     color: Rgb = {"low sun": (1.0, 0.9, 0.78), "dusk": (0.6, 0.66, 1.0), "night": (0.5, 0.6, 1.0)}.get(
         hour, (0.88, 0.94, 1.0)
     )
-    strength = {"dusk": 5.0, "night": 1.0, "overcast": 40.0}.get(hour, 55.0)
+    strength = {"dusk": 3.0, "night": 0.6, "overcast": 16.0}.get(hour, 22.0)
     lights = []
     for window in windows:
         power = strength * window.width * window.height * float(rng.uniform(0.7, 1.4))

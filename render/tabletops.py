@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from render.layout import MUTED, Layout, model, on_top, rounded, some_paint, vivid, wood_material
-from render.presets import Palette, Rng, Style
+from render.presets import Palette, Rng, Style, draw_lens, pick
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
 from render.rooms import primitive, small_thing
-from render.shell import WALL_COLORS, floor_material
+from render.shell import WALL_COLORS, floor_material, neon
+
+
+LENSES: Mapping[str, float] = {"phone": 0.55, "dslr": 0.45}
+HOURS: Mapping[str, float] = {"day": 0.65, "low sun": 0.2, "night": 0.15}
 
 
 def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
     """Draw a table with five to fourteen things on it, seen from close by."""
     layout = Layout()
-    table = _table(rng, palette)
-    _surroundings(layout, rng, palette, table)
+    table = draw_table(rng, palette)
+    surround(layout, rng, palette, table)
     stood = layout.stand(table)
     assert stood is not None  # the first solid thing of the scene
     center = (stood.position_m[0], stood.position_m[1], stood.position_m[2] + stood.size_m[2])
@@ -39,13 +44,17 @@ def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: St
         aim[1] - away * math.cos(lift) * math.cos(turn),
         aim[2] + away * math.sin(lift),
     )
-    camera = look_at(rounded(eye), rounded(aim), float(rng.uniform(38, 66)), width, height, float(rng.normal(0, 0.03)))
-    lights, sky = _lights(rng, center)
-    return Recipe("table top", tuple(layout.things), lights, sky, camera, (("place", "table"),))
+    lens, fov = draw_lens(rng, style, LENSES)
+    camera = look_at(rounded(eye), rounded(aim), fov, width, height, float(rng.normal(0, 0.03)))
+    hour = pick(rng, style.hours or HOURS)
+    lights, sky = studio_lights(rng, center, hour)
+    facts = (("place", "table"), ("hour", hour), ("lens", lens))
+    return Recipe("table top", tuple(layout.things), lights, sky, camera, facts)
 
 
-def _table(rng: Rng, palette: Palette) -> Thing:
-    if rng.random() < 0.45:
+def draw_table(rng: Rng, palette: Palette, procedural: bool = False) -> Thing:
+    """Draw a table: a model, or one of plain parts with a top of wood, stone, paint or cloth."""
+    if not procedural and rng.random() < 0.45:
         role = str(rng.choice(["table", "desk", "coffee_table"]))
         return model(palette[role][rng.integers(len(palette[role]))], yaw=float(rng.choice([0.0, math.pi])))
     size = (float(rng.uniform(0.8, 1.7)), float(rng.uniform(0.6, 0.95)), float(rng.uniform(0.45, 0.8)))
@@ -77,7 +86,7 @@ def _table(rng: Rng, palette: Palette) -> Thing:
     )
 
 
-def _surroundings(layout: Layout, rng: Rng, palette: Palette, table: Thing) -> None:
+def surround(layout: Layout, rng: Rng, palette: Palette, table: Thing) -> None:
     """Build a floor, a wall behind, sometimes one beside, and some furniture along the back wall."""
     behind = table.size_m[1] / 2 + float(rng.uniform(0.15, 2.5))
     layout.structure(Thing(0, "floor", "box", (0, 0, -0.1), (14, 14, 0.1), materials=(floor_material(rng),)))
@@ -104,27 +113,26 @@ def _surroundings(layout: Layout, rng: Rng, palette: Palette, table: Thing) -> N
                 layout.stand(replace(piece, position_m=(float(rng.uniform(-2, 2)), y, 0)))
 
 
-def _lights(rng: Rng, center: tuple[float, float, float]) -> tuple[tuple[Light, ...], Sky]:
-    """Light from a large soft source on one side, sometimes a second, and an environment."""
+def studio_lights(rng: Rng, center: tuple[float, float, float], hour: str) -> tuple[tuple[Light, ...], Sky]:
+    """Light from a large soft source on one side, sometimes a second, at night a coloured lamp, and an environment."""
     lights = []
+    night = hour == "night"
     for number in range(int(rng.integers(1, 3))):
         turn = float(rng.uniform(-2.4, 2.4))
         lift = float(rng.uniform(0.5, 1.3))
         away = float(rng.uniform(1.3, 2.2))
         offset = np.array([math.cos(lift) * math.sin(turn), -math.cos(lift) * math.cos(turn), math.sin(lift)])
-        tint = (1.0, float(rng.uniform(0.8, 1.0)), float(rng.uniform(0.6, 1.0)))
+        tint: Rgb = (1.0, float(rng.uniform(0.8, 1.0)), float(rng.uniform(0.6, 1.0)))
+        if night and number == 1:
+            tint = neon(rng)
         power = float(rng.uniform(40, 80)) * (1.0 if number == 0 else 0.35)
-        lights.append(
-            Light(
-                "area",
-                rounded(tint),
-                round(power, 2),
-                rounded(list(-offset)),
-                rounded(list(center + away * offset)),
-                round(float(rng.uniform(0.3, 1.1)), 3),
-            )
-        )
-    name = str(rng.choice(["interior", "studio", "courtyard", "city", "forest", "sunset"]))
-    return tuple(lights), Sky(
-        "map", float(round(rng.uniform(0.5, 1.0), 3)), name, round(float(rng.uniform(0, 2 * math.pi)), 4)
-    )
+        at, size = rounded(list(center + away * offset)), round(float(rng.uniform(0.3, 1.1)), 3)
+        lights.append(Light("area", rounded(tint), round(power, 2), rounded(list(-offset)), at, size))
+    if hour == "low sun":
+        lift, turn = math.radians(float(rng.uniform(14, 30))), float(rng.uniform(-1.2, 1.2)) + math.pi
+        down = (math.cos(lift) * math.sin(turn), -math.cos(lift) * math.cos(turn), -math.sin(lift))
+        lights.append(Light("sun", (1.0, 0.8, 0.58), 4.0, rounded(down), size_m=0.009))
+    names = {"night": ["night"], "low sun": ["sunset", "sunrise"]}
+    name = str(rng.choice(names.get(hour, ["interior", "studio", "courtyard", "city", "forest"])))
+    strength = float(round(rng.uniform(0.5, 1.0), 3))
+    return tuple(lights), Sky("map", strength, name, round(float(rng.uniform(0, 2 * math.pi)), 4))
