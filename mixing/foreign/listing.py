@@ -50,6 +50,7 @@ def list_records(root: Path, source: str, fields: Mapping[str, Sequence[str]]) -
     """
     tars = [root] if root.is_file() else sorted(root.glob("*.tar")) if root.is_dir() else []
     groups = [group for tar in tars for group in _groups_of_tar(root, tar)] if tars else _groups_of_folder(root)
+    formats = {suffix.rpartition(".")[2] for suffixes in fields.values() for suffix in suffixes}
     records, seen = [], set[str]()
     for name, members, problem in groups:
         key = _key(source, name)
@@ -58,6 +59,8 @@ def list_records(root: Path, source: str, fields: Mapping[str, Sequence[str]]) -
             for field, suffixes in fields.items()
             if any(suffix in members for suffix in suffixes)
         }
+        if not pieces and any(suffix.rpartition(".")[2] in formats for suffix in members):
+            problem = problem or f"no field ends in {' or '.join(f'.{suffix}' for suffix in members)}"
         if key in seen:
             problem = problem or "a record of this name came before"
         seen.add(key)

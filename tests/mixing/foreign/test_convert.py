@@ -109,6 +109,8 @@ def test_a_folder_and_its_faults(tmp_path: Path) -> None:
     (folder / "broken.jpg").write_bytes(picture(4)[:300])
     (folder / "bomb.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (60000).to_bytes(4, "big") * 2 + bytes(20))
     (folder / "small.jpg").write_bytes(picture(5, size=(20, 90)))
+    (folder / "my.holiday.jpg").write_bytes(picture(7))
+    (folder / "README.md").write_text("not a record")
     (tmp_path / "secret.txt").write_text("not for a caption")
     (folder / "link.jpg").write_bytes(picture(6))
     (folder / "link.txt").symlink_to(tmp_path / "secret.txt")
@@ -122,6 +124,8 @@ def test_a_folder_and_its_faults(tmp_path: Path) -> None:
     assert "serves no task" in reasons["web-silent"]
     assert "leaves the folder" in reasons["web-link"]
     assert "min_side" in reasons["web-small"]
+    assert reasons["web-my"] == "no field ends in .holiday.jpg"
+    assert not any("README" in key for key in reasons)
     assert {"web-broken", "web-bomb"} <= reasons.keys()
 
 
