@@ -102,12 +102,13 @@ def render(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     beam_option: BeamOptions = None,
+    tasks: Annotated[str, typer.Option(help="indoor, outdoor, table top, long range or clutter: sets `preset`")] = "",
 ) -> None:
     """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
     from render.job import RenderConfig
     from render.job import render as job
 
-    settings = read_config(RenderConfig, config, override or ())
+    settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
     _run_job("render", settings, out, job, _engine(workers, runner, split, beam_option))
 
 
