@@ -203,7 +203,7 @@ def _movable(shot: Shot) -> list[Candidate]:
     height, width = shot.truth.instance_ids.shape
     return [
         one for one in _loose(shot)
-        if _is_inside(one.instance, height, width) and rests(shot.placed(one.instance), shot.without(one.instance))
+        if _is_inside(one.instance, height, width) and not any(shot.placed(one.instance).thing.tilt) and rests(shot.placed(one.instance), shot.without(one.instance))
     ]  # fmt: skip
 
 

@@ -78,7 +78,7 @@ def leaf_material(rng: Rng, season: str) -> Material:
         else GREENS[rng.integers(len(GREENS))]
     )
     color = shade(color, float(rng.uniform(0.85, 1.15)))
-    tones = (shade(color, 0.62), shade(color, 1.22), shade((0.5, 0.46, 0.18), 1.0))
+    tones = (shade(color, 0.74), shade(color, 1.2), (0.5, 0.46, 0.2))
     return Material("leaves", color, 0.75, 0.0, Texture("leaves", tones, 1.0, int(rng.integers(8)), 64))
 
 

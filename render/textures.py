@@ -214,7 +214,7 @@ def _leaves(rng: np.random.Generator, colors: Field, side: int) -> Field:
     image = _mix(colors[0], colors[1], tone)
     image = _mix(image, np.broadcast_to(colors[-1], image.shape), (rng.random((side, side)) < 0.06).astype(float))
     rim = max(2, side // 16)
-    image[-rim:, :rim] = 0.7 * colors[0]
+    image[-rim:, :rim] = 0.95 * colors[0]
     return image
 
 
