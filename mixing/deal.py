@@ -105,7 +105,7 @@ def two_colours(sources: Int64s, leads: Int64s) -> Int64s:
     Returns:
         (2 n,) of 0 and 1.
     """
-    order = np.argsort(sources, kind="stable")
+    order = np.argsort(sources.astype(np.uint16), kind="stable")  # of 16 bits: a radix sort
     ordered = sources[order]
     number = np.arange(len(sources)) - np.searchsorted(ordered, np.arange(len(leads)))[ordered]  # of its source
     number -= np.abs(leads)[ordered]
@@ -116,8 +116,8 @@ def two_colours(sources: Int64s, leads: Int64s) -> Int64s:
     ends = np.concatenate([2 * one, 2 * one + 1]), np.concatenate([2 * other + 1, 2 * other])
     edges = coo_array((np.ones(len(ends[0]), bool), ends), shape=(2 * len(sources),) * 2)
     component = connected_components(edges, directed=False)[1].reshape(-1, 2)
-    colour = np.argmin(component, axis=1)
-    path = component.min(axis=1)
+    colour = (component[:, 1] < component[:, 0]).astype(np.int64)
+    path = np.minimum(component[:, 0], component[:, 1])
     flips = np.zeros(int(path.max(initial=0)) + 1, np.int64)
     settles = np.sort(order[number < 0])[::-1]  # written from the latest to the earliest: the earliest is heeded
     flips[path[settles]] = colour[settles] ^ (leads[sources[settles]] > 0)
