@@ -132,6 +132,20 @@ def annotate(
 
 
 @app.command()
+def download(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
+    """Download a list of picture URLs into tars for `annotate`; robots.txt and opt-outs are respected."""
+    from annotate.download import DownloadConfig
+    from annotate.download import download as job
+
+    settings = read_config(DownloadConfig, config, override or ())
+    with progress_bar("download") as report:
+        result = job(settings, out, data, report)
+    console.print(f"{out}: {result.pictures} pictures of {result.rows} rows; {result.made} shards made now")
+    for reason, count in result.reasons.items():
+        console.print(f"{count:>9,}  {reason}", markup=False, highlight=False)
+
+
+@app.command()
 def encode(
     config: ConfigPath,
     out: Out,
