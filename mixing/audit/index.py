@@ -12,7 +12,6 @@ import io
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +26,6 @@ from mixing.audit.fingerprints import (
     MIN_QUALITY,
     WORKING_MAX_PX,
     Features,
-    Fingerprint,
     fingerprint,
     local_features,
     pack_points,
@@ -52,8 +50,8 @@ _ARRAYS = {
     "starts": (np.int64, ()),
     **POSTING_ARRAYS,
 }
-_FEATURE = np.dtype([("descriptor", "u1", 32), ("point", "<u2", 2), ("pose", "u1", 2)])
-_INDEXED_PER_IMAGE = 384
+FEATURE = np.dtype([("descriptor", "u1", 32), ("point", "<u2", 2), ("pose", "u1", 2)])
+INDEXED_PER_IMAGE = 384
 """Features of an image in the inverted index: its strongest. All of them are compared once it is a candidate."""
 
 
@@ -104,8 +102,8 @@ class Pack:
     def features(self, image: int) -> Features:
         """Read all features of an image. They are read, not mapped: the pages would stay in memory."""
         start, end = (int(row) for row in self.arrays["starts"][image : image + 2])
-        data = _read_span(self.folder / "features.bin", start * _FEATURE.itemsize, end * _FEATURE.itemsize)
-        rows = np.frombuffer(data, _FEATURE)
+        data = _read_span(self.folder / "features.bin", start * FEATURE.itemsize, end * FEATURE.itemsize)
+        rows = np.frombuffer(data, FEATURE)
         descriptors = np.ascontiguousarray(rows["descriptor"])
         return Features(descriptors, unpack_points(rows["point"]), np.ascontiguousarray(rows["pose"]))
 
@@ -178,7 +176,11 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         pictures.close()
     if not images:
         raise InputError(f"{folder}: no readable PNG, JPEG or WebP image for benchmark {name}")
-    arrays = _arrays(rows, np.cumsum(counts), out / "features.bin")
+    arrays: dict[str, NDArray[Any]] = {
+        "pdq": np.stack([print_.pdq.variants for print_ in rows]),
+        "quality": np.array([print_.pdq.quality for print_ in rows], np.uint8),
+        "sizes": np.array([(print_.width, print_.height) for print_ in rows], np.uint32),
+    }
     header: dict[str, Any] = {
         "schema": PACK_SCHEMA,
         "algorithm": ALGORITHM,
@@ -188,13 +190,40 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         "images": images,
         "unread": unread,
         "weak": [images[i]["id"] for i in np.flatnonzero(arrays["quality"] < MIN_QUALITY)],
-        "arrays": {key: _write_array(out / f"{key}.npy", array) for key, array in arrays.items()},
-        "features": file_sha256(out / "features.bin"),
     }
     if pixels:
         described = {"schema": PICTURES_SCHEMA, "sha256": file_sha256(beside / "pictures.bin"), "offsets": offsets}
         write_atomic(beside / "pictures.json", canonical_json(described))
-    write_atomic(out / "header.json", canonical_json(header))
+    return finish_pack(out, header, arrays, np.cumsum(counts, dtype=np.int64))
+
+
+def finish_pack(
+    out: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]], starts: NDArray[np.int64]
+) -> Pack:
+    """Index the features already written to `features.bin` and write everything else; the header comes last.
+
+    Args:
+        out: the pack's folder.
+        header: what is not a digest of a file.
+        arrays: pdq, quality and sizes, of every image.
+        starts: (images + 1,) rows of `features.bin` where each image's features begin.
+
+    Raises:
+        InputError: more features than a pack can number.
+    """
+    features = out / "features.bin"
+    if starts[-1] > np.iinfo(np.uint32).max:
+        raise InputError(f"{features}: over 4 billion features; split the benchmark into several")
+    stored = np.memmap(features, FEATURE, "r", shape=(int(starts[-1]),)) if starts[-1] else np.zeros(0, FEATURE)
+    counts = np.minimum(np.diff(starts), INDEXED_PER_IMAGE)
+    indexed = np.repeat(starts[:-1] - np.cumsum(counts) + counts, counts) + np.arange(int(counts.sum()))
+    every = {
+        **arrays,
+        "starts": starts,
+        **build_postings(stored["descriptor"], stored["pose"], indexed.astype(np.uint32)),
+    }
+    files = {key: _write_array(out / f"{key}.npy", array) for key, array in every.items()}
+    write_atomic(out / "header.json", canonical_json({**header, "arrays": files, "features": file_sha256(features)}))
     return read_pack(out)
 
 
@@ -273,22 +302,8 @@ def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
     return pictures
 
 
-def _arrays(rows: list[Fingerprint], starts: NDArray[np.int64], features: Path) -> dict[str, NDArray[Any]]:
-    stored = np.memmap(features, _FEATURE, "r", shape=(int(starts[-1]),)) if starts[-1] else np.zeros(0, _FEATURE)
-    if starts[-1] > np.iinfo(np.uint32).max:
-        raise InputError(f"{features}: over 4 billion features; split the benchmark into several")
-    indexed = [np.arange(start, min(end, start + _INDEXED_PER_IMAGE)) for start, end in pairwise(starts)]
-    return {
-        "pdq": np.stack([print_.pdq.variants for print_ in rows]),
-        "quality": np.array([print_.pdq.quality for print_ in rows], np.uint8),
-        "sizes": np.array([(print_.width, print_.height) for print_ in rows], np.uint32),
-        "starts": starts.astype(np.int64),
-        **build_postings(stored["descriptor"], stored["pose"], np.concatenate(indexed).astype(np.uint32)),
-    }
-
-
 def _check_sizes(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-    count, features = len(header["images"]), (folder / "features.bin").stat().st_size // _FEATURE.itemsize
+    count, features = len(header["images"]), (folder / "features.bin").stat().st_size // FEATURE.itemsize
     postings = len(arrays["posting_rows"])
     sound = (
         all(len(arrays[key]) == count for key in ("pdq", "quality", "sizes"))
@@ -309,7 +324,7 @@ def _are_offsets(offsets: NDArray[np.int64], spans: int, end: int) -> bool:
 
 def _write_features(file: BinaryIO, features: Features) -> int:
     """Append the features of an image; return how many."""
-    rows = np.zeros(len(features.descriptors), _FEATURE)
+    rows = np.zeros(len(features.descriptors), FEATURE)
     rows["descriptor"], rows["point"], rows["pose"] = features.descriptors, pack_points(features.points), features.poses
     file.write(rows.tobytes())
     return len(rows)

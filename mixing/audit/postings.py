@@ -30,9 +30,10 @@ ARRAYS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
 _LIST_LENGTH = 100
 _LONGEST_LIST = 10 * _LIST_LENGTH
 _TRAINED_PER_WORD = 20
+_TRAINED_PER_BRANCH = 200
 _ROUNDS = 4
-_BRANCHES_PROBED = 3
-_WORDS_PROBED = 3
+_BRANCHES_PROBED = 2
+_WORDS_PROBED = 2
 MAX_BITS = 14
 _CHUNK = 2**18
 _MASKS = [np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)]
@@ -71,7 +72,10 @@ def build_postings(
     words_wanted = max(len(rows) // _LIST_LENGTH, 1)
     size = min(len(rows), words_wanted * _TRAINED_PER_WORD)
     sample = np.asarray(descriptors[np.sort(rng.choice(rows, size, replace=False))]) if size else _none()
-    branches = _cluster(sample, round(words_wanted**0.5), rng)
+    # a look-up compares with all branches and with the words of some: cheapest when these are as many
+    wanted = round((_BRANCHES_PROBED * words_wanted) ** 0.5)
+    some = np.sort(rng.choice(size, min(size, wanted * _TRAINED_PER_BRANCH), replace=False))
+    branches = _cluster(sample[some], wanted, rng)
     home = _nearest(sample, branches, 1)[:, 0]
     parts = []
     for branch in range(len(branches)):

@@ -40,7 +40,7 @@ from mixing.config import Config
 _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
-_LOCAL_AGREEING_SHARE = 0.4
+_LOCAL_AGREEING_SHARE = 0.33
 
 
 class Thresholds(Config):
