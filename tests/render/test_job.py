@@ -13,7 +13,7 @@ from mixing.config import read_config
 from mixing.engine import Engine
 from mixing.shards import committed_rows, read_dataset, verify
 from render import job
-from render.job import RenderConfig, ask_for_view, close_workers, render
+from render.job import RealismConfig, RenderConfig, ask_for_view, close_workers, count_rejections, render
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = RenderConfig(
@@ -74,6 +74,76 @@ def test_shards_are_the_same_bytes_on_two_workers_and_after_a_lost_renderer(
 
 
 @pytest.mark.slow
+def test_views_of_a_scene_share_it_and_do_not_depend_on_what_was_built_before(tmp_path: Path) -> None:
+    config = SMALL.model_copy(
+        update={
+            "scenes": 1,
+            "kinds": {"table top": 1.0},
+            "views_per_scene": 3,
+            "edits": 0.3,
+            "albedo": True,
+            "geometric_normals": True,
+            "cross_check": True,
+            "realism": RealismConfig(
+                sensor_noise=0.5, motion_blur=0.5, vignette=0.5, white_balance=0.5, jpeg=0.5, lens_distortion=1.0
+            ),
+        }
+    )
+    render(config, tmp_path / "one")
+    # a fresh child for every second view: nothing is left of the first
+    render(config.model_copy(update={"recycle_after": 2}), tmp_path / "two")
+    assert shards_of(tmp_path / "one") == shards_of(tmp_path / "two")
+    samples = [record for record in read_dataset(tmp_path / "one") if isinstance(record, Sample)]
+    assert [sample.key[-3:] for sample in samples] == ["v00", "v01", "v02"]
+    assert sum(count_rejections(tmp_path / "one").values()) == sum(
+        len(row.rejected) for row in committed_rows(tmp_path / "one")
+    )
+    assert {sample.facts["scene_key"] for sample in samples} == {samples[0].key[:-4]}
+    assert [sample.facts["view"] for sample in samples] == [0, 1, 2]
+    assert len({sample.camera.fx for sample in samples if sample.camera}) == 1
+    assert len({sample.camera.camera_to_world for sample in samples if sample.camera}) == 3
+    categories: dict[int, str] = {}
+    for sample in samples:
+        for instance in sample.instances:
+            assert categories.setdefault(instance.id, instance.category) == instance.category
+    assert all("distortion" in sample.facts for sample in samples)
+    assert any("effects" in sample.provenance for sample in samples)
+    for sample in samples:
+        assert sample.albedo is not None
+        assert sample.geometric_normals is not None
+        assert sample.normals is not None
+        assert sample.quality["pyrender_depth_error"] < 1e-4
+        seen = sample.instance_ids > 0
+        assert ((sample.normals * sample.geometric_normals).sum(axis=-1)[seen] > 0).all()
+
+
+@pytest.mark.slow
+def test_effects_change_the_picture_and_nothing_else(tmp_path: Path) -> None:
+    config = SMALL.model_copy(update={"scenes": 1, "edits": 0.0, "kinds": {"table top": 1.0}})
+    effects = RealismConfig(sensor_noise=1, motion_blur=1, vignette=1, white_balance=1, jpeg=1)
+    clean, worn = tmp_path / "clean", tmp_path / "worn"
+    render(config, clean)
+    render(config.model_copy(update={"realism": effects}), worn)
+    (first,), (second,) = ([r for r in read_dataset(folder) if isinstance(r, Sample)] for folder in (clean, worn))
+    assert np.abs(first.image.astype(int) - second.image).mean() > 3
+    assert np.array_equal(first.depth_m, second.depth_m)
+    assert np.array_equal(first.normals, second.normals)
+    assert np.array_equal(first.instance_ids, second.instance_ids)
+    assert (first.instances, first.captions, first.facts, first.camera) == (
+        second.instances,
+        second.captions,
+        second.facts,
+        second.camera,
+    )
+    assert set(second.provenance) - set(first.provenance) == {"effects"}
+
+
+def test_only_blender_blurs_what_is_out_of_focus() -> None:
+    with pytest.raises(InputError, match="depth_of_field"):
+        read_config(RenderConfig, EXAMPLES / "render_pyrender.yaml", ["depth_of_field=0.5"])
+
+
+@pytest.mark.slow
 def test_rejected_views_are_reported_and_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = job.ask_for_view
 
@@ -90,6 +160,7 @@ def test_rejected_views_are_reported_and_drawn_again(tmp_path: Path, monkeypatch
     (row,) = committed_rows(tmp_path)
     assert row.count == 2
     assert [rejection.reason for rejection in row.rejected].count("attempt 0: too dark") == 2
+    assert count_rejections(tmp_path)["too dark"] == 2
     assert len({rejection.key for rejection in row.rejected}) == 2
 
 
