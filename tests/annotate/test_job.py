@@ -16,6 +16,7 @@ from annotate.annotators.protocol import AnnotatorSpec, Failure, each
 from annotate.annotators.saliency import Saliency
 from annotate.job import AnnotateConfig, annotate
 from annotate.label import Annotators
+from encoders.instructions import tasks_of
 from encoders.palettes import COLOR_WORDS
 from encoders.sample import InputError, Sample, UInt8Image
 from mixing.config import read_config
@@ -80,7 +81,7 @@ def square(x0: int = 30, side: int = 40, corner: tuple[int, int, int] = (0, 0, 8
 @pytest.mark.slow
 def test_real_photographs_end_to_end(tmp_path: Path) -> None:
     """The shipped configuration, the real model, a folder and what comes out of the shards."""
-    for name in ("coffee", "china", "grass"):
+    for name in ("astronaut", "coffee", "grass"):
         write(tmp_path / f"photos/{name}.png", photo_bytes(name))
     write(tmp_path / "photos/grass.txt", "grass, seen from above")
     write(tmp_path / "photos/coffee.txt", "a cup of espresso on a saucer")
@@ -92,7 +93,7 @@ def test_real_photographs_end_to_end(tmp_path: Path) -> None:
     assert (result.made, seen[-1]) == (2, (2, 2))
     assert verify(tmp_path / "out") == []
     samples = samples_of(tmp_path / "out")
-    assert list(samples) == ["photos-china", "photos-coffee", "photos-grass"]
+    assert list(samples) == ["photos-astronaut", "photos-coffee", "photos-grass"]
 
     coffee = samples["photos-coffee"]
     np.testing.assert_array_equal(coffee.image, photo("coffee"))
@@ -105,9 +106,29 @@ def test_real_photographs_end_to_end(tmp_path: Path) -> None:
     assert set(subject.attributes.values()) <= set(COLOR_WORDS)
     np.testing.assert_allclose(subject.box, (77, 18, 481, 386), atol=8)  # cup, saucer, spoon, read off the picture
     assert coffee.quality["flip_iou"] > 0.95
-    assert coffee.provenance["annotators"][0]["weights_sha256"].startswith("309c8469258dda74")
+    assert coffee.weight is not None
+    assert 0.005 < 1 - coffee.weight.mean() < 0.1  # a seam around the mask
+    assert coffee.facts["faces"] == {"count": 0, "blurred": False}
+    ids = [spec["id"] for spec in coffee.provenance["annotators"]]
+    assert ids == [
+        *("open-nsfw/1", "centerface/1", "ppocr6-text/1", "nanodet-g/1", "centernet-mb3/1"),
+        *("u2netp/1", "u2netp-boxes/1"),
+    ]
+    assert coffee.provenance["annotators"][5]["weights_sha256"].startswith("309c8469258dda74")
     file = coffee.provenance["file"]
     assert (file["name"], file["url"], file["author"]) == ("coffee.png", "https://example.org/c", "R. M.")
+
+    astronaut = samples["photos-astronaut"]
+    (person,) = astronaut.instances
+    assert astronaut.instance_ids is not None
+    assert (person.category, astronaut.facts["complete"], astronaut.facts["main_subject"]) == ("person", ["person"], 1)
+    np.testing.assert_allclose(person.box, (4, 10, 375, 512), atol=14)
+    assert astronaut.instance_ids[300, 180] == 1  # the suit
+    assert not astronaut.instance_ids[100:300, 430:].any()  # the shuttle behind
+    assert {"giraffe", "pizza", "toilet"} <= set(astronaut.facts["absent"])
+    assert "person" not in astronaut.facts["absent"]
+    assert min(astronaut.quality[name] for name in ("agreed", "flip_iou", "scale_iou", "box_iou")) > 0.45
+    assert set(tasks_of(astronaut)) == {"semantic", "instance", "referring"}
 
     grass = samples["photos-grass"]
     assert grass.instance_ids is None
@@ -203,6 +224,15 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="two sources have the same name"):
         read_config(AnnotateConfig, path)
+
+
+def test_a_licence_that_is_not_allowed_stops_the_job_before_it_starts(tmp_path: Path) -> None:
+    write(tmp_path / "web/a.png", square())
+    with pytest.raises(
+        InputError, match=r"does not allow: open-nsfw/1 \(BSD-2-Clause\); allowed_licences has Apache-2.0, MIT"
+    ):
+        annotate(config(allowed_licences=["Apache-2.0", "MIT"]), tmp_path / "out", data=tmp_path)
+    assert not (tmp_path / "out").exists()
 
 
 def test_missing_weights_stop_the_job_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,8 @@ def test_convolutions_pad_as_tensorflow_does(padding: str, stride: int, dilation
     node = {
         "name": "y", "op": "_FusedConv2D", "input": ["x", "kernel", "bias"],
         "attr": {"padding": text(padding), "strides": ints(1, stride, stride, 1),
-                 "dilations": ints(1, dilation, dilation, 1), "fused_ops": {"list": {"s": [text("BiasAdd")["s"], text("Relu")["s"]]}}},
+                 "dilations": ints(1, dilation, dilation, 1),
+                 "fused_ops": {"list": {"s": [text(one)["s"] for one in ("BiasAdd", "Relu")]}}},
     }  # fmt: skip
     found = run([node], {"kernel": kernel, "bias": bias}, x)
     t = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
