@@ -7,13 +7,14 @@ import signal
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from encoders.sample import Sample
 from mixing.engine import Engine
 from mixing.shards import committed_rows, read_dataset
 from render.folders import AssetsConfig
-from render.job import RenderConfig, close_workers, render
+from render.job import RenderConfig, ask_for_view, close_workers, render
 from render.worker import Message, Worker
 
 CONFIG = RenderConfig(
@@ -90,3 +91,15 @@ def test_own_files_are_used_credited_and_repeatable_and_damaged_ones_are_named(
     assert {asset["name"] for asset in own} >= {"own/mine/mug/ball.ply", "own/mine/skies/dawn.hdr"}
     assert all(asset["author"] == "Ada" and len(asset["sha256"]) == 64 for asset in own)
     assert all("CC-BY-4.0" in sample.licence for sample in samples if "own/" in str(sample.provenance["assets"]))
+
+
+@pytest.mark.slow
+def test_memory_of_a_worker_stays_flat_over_scenes() -> None:
+    config = CONFIG.model_copy(update={"kinds": {"table top": 1.0}, "scenes": 30})
+    used_mb = []
+    for index in range(30):
+        ask_for_view(config, f"flat-{index}", 0, index, 0, {})
+        (child,) = [one for one in psutil.Process().children() if "render.child" in " ".join(one.cmdline())]
+        used_mb.append(child.memory_info().rss / 1e6)
+    close_workers()
+    assert used_mb[-1] - used_mb[14] < 60, used_mb  # all models of the shard have been read by then
