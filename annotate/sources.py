@@ -112,7 +112,8 @@ def list_items(source: SourceConfig, root: Path) -> list[Item]:
     """
     match source.kind:
         case "tar":
-    XX not root.is_dir():
+            items = [item for path in _tars(source, root) for item in _list_tar(root, path)]
+        case _ if not root.is_dir():
             raise InputError(f"source {source.name}: no folder {root}")
         case "folder":
             items = _list_folder(root)
