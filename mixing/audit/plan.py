@@ -172,7 +172,8 @@ def _said(config: AuditConfig, sides: list[Side], data: Path, missing: Missing) 
                 names += read_ids(data / benchmark.ids, schemes[benchmark.name])
         except InputError as error:
             missing.add(benchmark.name, error)
-        if benchmark.folder is None and benchmark.pack is None and not texts and not names:
+        nothing = benchmark.folder is None and benchmark.pack is None and not texts and not names
+        if nothing and benchmark.name not in dict(missing.rows):
             missing.add(benchmark.name, "neither images nor labels, prompts or ids of it are there")
         prompts[benchmark.name], lines[benchmark.name] = texts, names
     return {name: texts for name, texts in prompts.items() if texts}, build_id_index(lines, schemes)
