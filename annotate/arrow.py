@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def _places(data: pa.Array, base: int) -> list[tuple[int, int]]:
     kind = "<i8" if wide else "<i4"
     bounds = np.frombuffer(offsets, kind)[data.offset : data.offset + len(data) + 1].astype(np.int64)
     start = (0 if values is None else values.address) - base
-    return [(int(start + low), int(high - low)) for low, high in zip(bounds, bounds[1:])]
+    return [(int(start + low), int(high - low)) for low, high in pairwise(bounds)]
 
 
 def _image_column(path: str, batch: pa.RecordBatch) -> str:
@@ -115,7 +116,7 @@ def _image_column(path: str, batch: pa.RecordBatch) -> str:
     ]
     if not found:
         raise InputError(f"{path}: no column of images; it has {', '.join(batch.schema.names[:12])}")
-    return (named or found)[0]
+    return str((named or found)[0])
 
 
 def _column(batch: pa.RecordBatch, names: Sequence[str]) -> pa.Array | None:

@@ -26,8 +26,8 @@ from pydantic import Field, field_validator
 from annotate.addresses import Network
 from annotate.decode import MAX_BYTES
 from annotate.fetch import Limits, Refused, Response, TryAgain, fetch, host_of
-from annotate.optout import Robots, opted_out
 from annotate.items import clean_text
+from annotate.optout import Robots, opted_out
 from annotate.url_lists import Wanted, count_rows, list_files, read_rows
 from encoders.sample import InputError
 from mixing.config import Config

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator
 
 from annotate.annotators.protocol import check_licences
 from annotate.decode import decode_image
-from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures
 from annotate.items import Item, Part
+from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures
 from annotate.sources import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
 from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
@@ -116,9 +116,9 @@ def _write_listing(out: Path, shards: Sequence[Sequence[tuple[int, Item]]]) -> N
 def _read_listing(out: Path, index: int) -> list[tuple[int, Item]]:
     listed = []
     for number, fields in read_json(_listing_path(out, index), "the images of a shard"):
-        parts = {name: Part(**fields[name]) for name in ("image", "text", "meta") if fields[name] is not None}
-        told = {name: fields[name] for name in ("problem", "caption", "facts")}
-        listed.append((number, Item(fields["key"], fields["name"], **parts, **told)))
+        for name in ("image", "text", "meta"):
+            fields[name] = fields[name] and Part(**fields[name])
+        listed.append((number, Item(**fields)))
     return listed
 
 

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from annotate.arrow import list_arrow
 from annotate.coco import list_coco
 from annotate.decode import MAX_BYTES
-from annotate.items import IMAGE_SUFFIXES, MAX_CAPTION_CHARS, Item, Part, clean_text
+from annotate.items import IMAGE_SUFFIXES, Item, Part, clean_text
 from annotate.mirror import mirror
 from encoders.sample import InputError
 from mixing.config import Config

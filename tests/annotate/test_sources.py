@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.sources import MAX_CAPTION_CHARS, Item, SourceConfig, clean_text, fingerprint, list_items, read_item
+from annotate.items import MAX_CAPTION_CHARS, Item, clean_text
+from annotate.sources import SourceConfig, fingerprint, list_items, read_item
 from encoders.sample import InputError
 from mixing.records import check_key
 from mixing.storage import canonical_json
