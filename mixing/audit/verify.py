@@ -26,7 +26,7 @@ _SEARCH_PX = 20
 _SEARCHED_AGREEING, _SEARCHED_OTHER = 40, 80
 _FOUND_ZNCC, _DISTINCT_ZNCC = 0.85, 0.85
 _DISPLACED, _DISPLACED_SHARE = 3, 0.1
-_PARALLAX_PX = 2.0
+_PARALLAX_PX, _CLEAR_GAIN = 1.5, 0.1
 _FEWEST_SHIFTS = 10
 _CORRECTED_BELOW = 0.8
 _LEVELS = 3
@@ -217,15 +217,15 @@ def _check_at(
     zncc = (a * b).mean(axis=-1) / np.maximum(std_a * std_b, 1e-6)
     zncc[std_b < 0.5] = 0
     agreeing = textured & (np.abs(zncc) > _AGREE_ZNCC)
-    places, shifts, agree = _block_shifts(expected, found, textured & agreeing, textured & ~agreeing)
-    displaced = _displaced(places / (width, height), shifts) & ~agree
-    check = PixelCheck(int(textured.sum()), int(agreeing.sum()), int(displaced.sum()))
-    return check, _affine_of(places, shifts)
+    blocks = _find_blocks(expected, found, textured & agreeing, textured & ~agreeing)
+    check = PixelCheck(int(textured.sum()), int(agreeing.sum()), _displaced(blocks, width, height))
+    return check, _affine_of(blocks)
 
 
-def _affine_of(places: NDArray[np.float64], shifts: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    if len(places) < _FEWEST_SHIFTS:
+def _affine_of(blocks: list[_Block]) -> NDArray[np.float64] | None:
+    if len(blocks) < _FEWEST_SHIFTS:
         return None
+    places, shifts = (np.array([getattr(block, name) for block in blocks], np.float64) for name in ("place", "shift"))
     affine, _ = cv2.estimateAffine2D(places, places + shifts, method=cv2.RANSAC, ransacReprojThreshold=1.5)
     return None if affine is None else np.vstack([affine, (0, 0, 1)])
 
@@ -256,25 +256,41 @@ def looks_like_other_view(check: PixelCheck) -> bool:
     return check.displaced >= _DISPLACED + (check.displaced < different * _DISPLACED_SHARE)
 
 
-def _block_shifts(
+@dataclass(frozen=True)
+class _Block:
+    """A block found nearby: its centre and its shift in px, and its likeness (ZNCC) wherever it was tried.
+
+    `origin` is the place in `likeness` of no shift, row and column.
+    """
+
+    place: tuple[float, float]
+    shift: tuple[float, float]
+    likeness: NDArray[np.float32]
+    origin: tuple[int, int]
+
+    def gain(self, shift: NDArray[np.float64]) -> float:
+        """Return how much more alike it is where it was found than (within a pixel) where a shift puts it."""
+        column, row = np.rint(shift).astype(int) + self.origin[::-1]
+        near = self.likeness[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
+        return float(self.likeness.max() - (near.max() if near.size else -1))
+
+
+def _find_blocks(
     expected: NDArray[np.float32],
     found: NDArray[np.float32],
     agreeing: NDArray[np.bool_],
     other: NDArray[np.bool_],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
+) -> list[_Block]:
     """Look for blocks nearby, some that agree and more that do not.
-
-    Returns:
-        places and shifts (N, 2) in px of those found, and which of them agree where they are (N,).
 
     Low frequencies are left out, and so are blocks that look like their own surroundings: a gradient, an edge or a
     pattern would be found anywhere along itself.
     """
     height, width = expected.shape
     expected, found = (side - cv2.GaussianBlur(side, (0, 0), BLOCK_PX / 2) for side in (expected, found))
-    places, shifts, agree = [], [], []
-    for blocks, limit in ((agreeing, _SEARCHED_AGREEING), (other, _SEARCHED_OTHER)):
-        rows, columns = np.nonzero(blocks)
+    blocks = []
+    for wanted, limit in ((agreeing, _SEARCHED_AGREEING), (other, _SEARCHED_OTHER)):
+        rows, columns = np.nonzero(wanted)
         spread = np.linspace(0, len(rows) - 1, min(len(rows), limit)).astype(int)
         for y, x in zip(rows[spread] * BLOCK_PX, columns[spread] * BLOCK_PX):
             top, left = max(y - _SEARCH_PX, 0), max(x - _SEARCH_PX, 0)
@@ -283,17 +299,13 @@ def _block_shifts(
                 slice(left, min(x + BLOCK_PX + _SEARCH_PX, width)),
             )
             template = expected[y : y + BLOCK_PX, x : x + BLOCK_PX]
-            _, best, _, (u, v) = cv2.minMaxLoc(cv2.matchTemplate(found[window], template, cv2.TM_CCOEFF_NORMED))
+            likeness = cv2.matchTemplate(found[window], template, cv2.TM_CCOEFF_NORMED)
+            _, best, _, (u, v) = cv2.minMaxLoc(likeness)
             if best < _FOUND_ZNCC or not _is_distinct(expected[window], template, y - top, x - left):
                 continue
-            places.append((x + BLOCK_PX / 2, y + BLOCK_PX / 2))
-            shifts.append((left + u - x, top + v - y))
-            agree.append(blocks is agreeing)
-    return (
-        np.array(places, np.float64).reshape(-1, 2),
-        np.array(shifts, np.float64).reshape(-1, 2),
-        np.array(agree, bool),
-    )
+            centre = (x + BLOCK_PX / 2, y + BLOCK_PX / 2)
+            blocks.append(_Block(centre, (left + u - x, top + v - y), likeness, (y - top, x - left)))
+    return blocks
 
 
 def _is_distinct(window: NDArray[np.float32], template: NDArray[np.float32], y: int, x: int) -> bool:
@@ -302,11 +314,12 @@ def _is_distinct(window: NDArray[np.float32], template: NDArray[np.float32], y: 
     return bool(likeness.max() < _DISTINCT_ZNCC)
 
 
-def _displaced(places: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Tell blocks displaced by over 2 px beyond a smooth (quadratic) field, which an edit could have."""
-    if len(places) < _FEWEST_SHIFTS:
-        return np.zeros(len(places), bool)
-    x, y = places.T
+def _displaced(blocks: list[_Block], width: int, height: int) -> int:
+    """Count blocks that are clearly more alike over 1.5 px away from a smooth (quadratic) field, as an edit has."""
+    if len(blocks) < _FEWEST_SHIFTS:
+        return 0
+    shift = np.array([block.shift for block in blocks], np.float64)
+    x, y = (np.array([block.place for block in blocks]) / (width, height)).T
     terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], axis=1)
     keep = np.ones(len(x), bool)
     for _ in range(4):
@@ -315,7 +328,8 @@ def _displaced(places: NDArray[np.float64], shift: NDArray[np.float64]) -> NDArr
         keep = residual <= max(float(np.median(residual)) * 2, 1.0)
         if keep.sum() < 8:
             break
-    return np.asarray(residual > _PARALLAX_PX)
+    gains = np.array([block.gain(smooth) for block, smooth in zip(blocks, terms @ fit)])
+    return int(((residual > _PARALLAX_PX) & (gains > _CLEAR_GAIN)).sum())
 
 
 def _is_plausible(affine: NDArray[np.float64]) -> bool:

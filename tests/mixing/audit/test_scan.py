@@ -12,6 +12,7 @@ import pytest
 from encoders.sample import InputError
 from mixing.audit.edits import EDITS, procedural_picture
 from mixing.audit.index import Pack, build_pack, read_pack
+from mixing.audit.postings import ARRAYS as POSTINGS
 from mixing.audit.scan import Finding, Thresholds, scan_picture
 from mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
@@ -153,3 +154,44 @@ def test_files_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
 
 def test_the_index_stays_under_50_kb_an_image(pack: Pack) -> None:
     assert sum(array.nbytes for array in pack.arrays.values()) / len(pack.images) < 50e3
+
+
+def test_frames_of_a_moving_camera_are_the_same_scene(pack: Pack, tmp_path: Path) -> None:
+    near, far = photograph(SKIMAGE, "coffee.png"), photograph(SKIMAGE, "chelsea.png")
+    first, second = (view(far, near, shift) for shift in (0, 14))
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/first.png").write_bytes(encode_png(first))
+    frames = build_pack("frames", tmp_path / "images", tmp_path / "pack", pixels=True)
+    (finding,) = scan(second, frames)
+    assert (finding.kind, finding.level) == ("same-scene", "review")
+    (finding,) = scan(EDITS["jpeg 30"](first, np.random.default_rng(0)), frames)
+    assert (finding.kind, finding.level) == ("copy", "leak")
+
+
+def view(far: np.ndarray, near: np.ndarray, shift: int) -> np.ndarray:
+    """A near object in front of a far picture, seen from a camera moved sideways: only the near one moves much."""
+    picture = cv2.resize(far, (640, 426))
+    picture[150:390, 200 + shift : 440 + shift] = cv2.resize(near, (240, 240))
+    return picture
+
+
+def test_the_pack_folder_holds_no_pixels(pack: Pack, blind_pack: Pack) -> None:
+    assert pack.has_pixels
+    assert [path.name for path in sorted(pack.folder.parent.glob("*.pictures/*"))] == ["pictures.bin", "pictures.json"]
+    own, blind = ({path.name: path.read_bytes() for path in one.folder.iterdir()} for one in (pack, blind_pack))
+    assert own == blind  # kept pictures change nothing in it
+    arrays = {"pdq", "quality", "sizes", "starts", *POSTINGS}
+    assert set(own) == {"header.json", "features.bin", *(f"{name}.npy" for name in arrays)}
+
+
+def test_a_perspective_view_is_aligned_by_a_homography(pack: Pack) -> None:
+    image = photograph(SKIMAGE, "chelsea.png")
+    height, width = image.shape[:2]
+    corners = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    moved = corners + np.array([(40, 25), (-10, 60), (-50, -40), (15, -10)], np.float32)
+    shown = cv2.warpPerspective(image, cv2.getPerspectiveTransform(corners, moved), (width, height))
+    (finding,) = scan(shown, pack)
+    assert (finding.image, finding.level) == ("chelsea.png", "leak")
+    assert finding.agreeing is not None
+    assert finding.textured is not None
+    assert finding.agreeing / finding.textured > 0.9  # an affine map alone reaches less than 0.6
