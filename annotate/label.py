@@ -57,6 +57,7 @@ from annotate.quality import (
 )
 from annotate.sources import FoundImage, SourceConfig
 from encoders.palettes import color_word
+from encoders.referring import PEOPLE
 from encoders.sample import Instance, Rejection, Sample, UInt8Image
 from mixing.config import Config
 
@@ -344,7 +345,7 @@ def _object_scores(cuts: Sequence[CutOut], ids: NDArray[np.uint16], subject: Map
 
 def _instance(number: int, category: str, image: UInt8Image, mask: Mask) -> Instance:
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    color = color_word(image[mask])
+    color = None if category in PEOPLE else color_word(image[mask])
     return Instance(
         id=number,
         category=category,

@@ -29,6 +29,9 @@ VOLUME_RATIO_MARGIN = 1.25
 
 ATTRIBUTES = ("size", "color", "material")
 
+PEOPLE = frozenset({"person", "man", "woman", "child", "boy", "girl", "human", "pedestrian", "rider", "player"})
+"""Nobody is given a colour word: said of clothes, it would be read of people."""
+
 NO, MAYBE, YES = 0, 1, 2
 """Whether a statement holds of a thing; the conjunction of two is their minimum."""
 
@@ -117,7 +120,7 @@ def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance, look: bo
     return Thing(
         id=instance.id,
         category=instance.category,
-        color=color_word(sample.image[rows, columns]) if look else attributes.get("color"),
+        color=_color_of(sample.image[rows, columns], instance, look),
         material=attributes.get("material"),
         size=attributes.get("size"),
         u=float(columns.mean() + 0.5) / width,
@@ -130,6 +133,12 @@ def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance, look: bo
         volume_m3=None if instance.size_m is None else float(np.prod(instance.size_m)),
         clear=len(rows) >= least and (fraction is None or fraction >= MIN_VISIBLE_FRACTION),
     )
+
+
+def _color_of(pixels: NDArray[np.uint8], instance: Instance, look: bool) -> str | None:
+    if head_noun(instance.category) in PEOPLE:
+        return None
+    return color_word(pixels) if look else instance.attributes.get("color")
 
 
 SYNONYMS = (

@@ -20,6 +20,7 @@ from encoders.instructions import Segmentation, decode_example, make_example, ta
 from encoders.legend_parser import normal_name, parse_legend
 from encoders.palettes import COLOR_NAMES, separation
 from encoders.prompts import all_wordings
+from encoders.referring import scene_table
 from encoders.sample import TASKS, InputError, Instance, Sample
 from tests.conftest import tiny_sample
 
@@ -334,14 +335,14 @@ def test_the_main_subject_with_a_class_goes_by_both() -> None:
 
 
 def test_in_a_photo_rankings_are_said_of_complete_classes_only_and_never_of_objects() -> None:
-    """A second red thing nobody marked may be in the photo, but no second person where persons are complete."""
+    """A second red thing nobody marked may be in the photo, but no third car where cars are complete."""
     image = np.full((60, 80, 3), 90, np.uint8)
     ids = np.zeros((60, 80), np.uint16)
     ids[10:50, 5:25], ids[10:50, 50:70], ids[52:58, 30:40] = 1, 2, 3
     boxes = [(5, 10, 25, 50), (50, 10, 70, 50), (30, 52, 40, 58)]
     instances = tuple(
         Instance(number, category, 800, box, {"color": color})
-        for number, category, box, color in zip((1, 2, 3), ("person", "person", "dog"), boxes, ("red", "blue", "black"))
+        for number, category, box, color in zip((1, 2, 3), ("car", "car", "dog"), boxes, ("red", "blue", "black"))
     )
     sample = Sample("p", image, "photos", "CC0-1.0", instance_ids=ids, instances=instances)
 
@@ -350,8 +351,18 @@ def test_in_a_photo_rankings_are_said_of_complete_classes_only_and_never_of_obje
         examples = (drawn(known, "referring", seed, negative_probability=0.0) for seed in range(60))
         return {row[0] for example in examples for row in example.spec["legend"]}
 
-    assert texts() == {"the red person", "the blue person", "the dog"}
-    complete = texts(complete=["person", "dog"])
-    assert {"the leftmost person", "both people"} <= complete
+    assert texts() == {"the red car", "the blue car", "the dog"}
+    complete = texts(complete=["car", "dog"])
+    assert {"the leftmost car", "both cars"} <= complete
     assert not any(word in text for text in complete for word in ("object", "thing", "item"))
-    assert not any("dog" in text and "person" in text for text in texts(complete=["person"]))
+    assert not any("dog" in text and "car" in text for text in texts(complete=["car"]))
+
+
+def test_people_get_no_colour_word() -> None:
+    """ "The red person" means a coat to us and something else to a reader."""
+    for attributes in ({"color": "black"}, {}):
+        sample = labelled_photo()
+        sample = dataclasses.replace(
+            sample, instances=(dataclasses.replace(sample.instances[0], attributes=attributes),)
+        )
+        assert [thing.color for thing in scene_table(sample)] == [None]
