@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 import cavendish
 from encoders.instructions import make_example
@@ -293,3 +294,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert run(monkeypatch, "audit", *here, "colour=red") == 2
     assert run(monkeypatch, "audit", "report", *here, "work=fresh") == 2
     assert "run the scan first" in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize("verb", ["index", "scan", "text", "lineage", "report", "verify"])
+def test_every_sub_verb_explains_itself(verb: str) -> None:
+    shown = CliRunner().invoke(cavendish.app, ["audit", verb, "--help"], env={"COLUMNS": "120"})
+    assert (shown.exit_code, "--out" in shown.output) == (0, True)
