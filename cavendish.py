@@ -176,7 +176,8 @@ class _ScanByDefault(typer.core.TyperGroup):
 audits = typer.Typer(
     cls=_ScanByDefault,
     no_args_is_help=True,
-    help="Compare shards with benchmarks: leak, clean, or not fully checked, with evidence. Without a verb: scan.",
+    help="Compare shards with benchmarks: leak, clean, or not fully checked, with evidence. `audit CONFIG --out DIR` "
+    "is `audit scan CONFIG --out DIR`.",
 )
 app.add_typer(audits, name="audit")
 AuditOut = Annotated[Path, typer.Option(help="The folder of the report; packs and results too, unless `work` is set.")]
