@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError
+from mixing.places import Place, join, sha256_of, size_of
 from mixing.schedule import Points, Schedule
-from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
+from mixing.storage import canonical_json, digest, read_json, write_atomic
 
 LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
@@ -205,25 +206,28 @@ def read_lock(path: Path) -> Lock:
     return lock
 
 
-def verify_lock(lock: Lock, data: Path, full: bool = False) -> list[str]:
-    """Compare the shards on disk with a lock; return what differs, an empty list when nothing does.
+def verify_lock(lock: Lock, data: Place, full: bool = False) -> list[str]:
+    """Compare the shards with a lock; return what differs, an empty list when nothing does.
 
     Args:
+        data: folder, or URL of one, that the paths of sources are relative to.
         full: hash every tar too (about 600 MB/s); otherwise only rows are hashed and tars weighed.
     """
     problems = []
     for source in lock.sources:
         for shard in source.shards:
-            tar = data / source.path / shard.name
-            row = tar.with_suffix(".json")
-            if not tar.exists() or not row.exists():
-                problems.append(f"{tar}: not there")
-            elif file_sha256(row) != shard.row_sha256:
-                problems.append(f"{row}: changed since the mixture was locked")
-            elif tar.stat().st_size != shard.bytes:
-                problems.append(f"{tar}: {tar.stat().st_size} bytes, locked with {shard.bytes}")
-            elif full and file_sha256(tar) != shard.sha256:
-                problems.append(f"{tar}: its sha256 is not the locked one")
+            tar = join(join(data, source.path), shard.name)
+            row = str(tar).removesuffix(".tar") + ".json"
+            try:
+                size = size_of(tar)
+                if sha256_of(row) != shard.row_sha256:
+                    problems.append(f"{row}: changed since the mixture was locked")
+                elif size != shard.bytes:
+                    problems.append(f"{tar}: {size} bytes, locked with {shard.bytes}")
+                elif full and sha256_of(tar) != shard.sha256:
+                    problems.append(f"{tar}: its sha256 is not the locked one")
+            except InputError as error:
+                problems.append(str(error))
     return problems
 
 

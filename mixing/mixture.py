@@ -13,6 +13,7 @@ from mixing.lock import KIND_OF, Kind, Lock, LockedSource, Stream, read_lock, un
 from mixing.mixture_file import Floor as FloorSetting
 from mixing.mixture_file import Mixture, Positive, Source, Task, load, ratio_bends
 from mixing.pool import Limits, scan_source
+from mixing.remote import is_url
 from mixing.shares import Bends, Floor, draws_in, multiply, raise_to_floors
 from mixing.storage import digest, file_sha256, read_json
 
@@ -159,10 +160,14 @@ def _read_verdict(path: Path) -> dict[str, str]:
     return {"sha256": file_sha256(path), "verdict": str(values["verdict"])}
 
 
+def _same_place(data: Path, path: str) -> str:
+    return path.rstrip("/") if is_url(path) else str((data / path).resolve())
+
+
 def _refuse_double_draws(data: Path, sources: Sequence[LockedSource]) -> None:
     """Refuse two sources that draw the same records for one task: they would be repeated beyond what is asked."""
     for one, other in combinations(sources, 2):
-        if (data / one.path).resolve() != (data / other.path).resolve():
+        if _same_place(data, one.path) != _same_place(data, other.path):
             continue
         for task in TASKS:
             shared = 0

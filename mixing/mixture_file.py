@@ -109,7 +109,9 @@ class Floors(Config):
 class Source(Config):
     """One directory of shards."""
 
-    path: Path = Field(description="directory of raw or instruction shards, relative to the data folder")
+    path: Path | str = Field(
+        description="directory of raw or instruction shards, relative to the data folder, or an fsspec URL"
+    )
     tasks: dict[Task, Draws] | None = Field(
         None,
         description="what is drawn from it, with weights within the kind; instruction shards: as many as there are",

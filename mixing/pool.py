@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ import numpy as np
 
 from encoders.sample import InputError
 from mixing.lock import LockedShard, LockedSource, pack_bits
+from mixing.places import Place, join, list_names, read_bytes
 from mixing.records import record_facts, record_key
-from mixing.shards import committed_rows, read_shard
-from mixing.storage import file_sha256, read_json
+from mixing.remote import is_url
+from mixing.shards import is_row_name, parse_row, read_shard
 
 HELD_OUT, EXCLUDED, LICENCE, FILTERED, UNFIT = (
     "held out",
@@ -57,8 +59,8 @@ def size_range(height: int, width: int) -> str:
 
 def scan_source(
     name: str,
-    data: Path,
-    path: Path,
+    data: Place,
+    path: Place,
     limits: Limits,
     negatives: float = 0.1,
     colormaps: Mapping[str, float] | None = None,
@@ -66,14 +68,21 @@ def scan_source(
     """Read the rows of a directory of shards.
 
     Args:
+        data, path: `path` is relative to `data`, or a URL.
         negatives, colormaps: how its examples will be drawn; they go into the lock as they are.
 
     Raises:
         InputError: the directory is not complete, or holds both kinds of record.
     """
-    directory = data / path
-    dataset = read_json(directory / "dataset.json", f"the shards of source {name}")
-    rows = committed_rows(directory)
+    directory = join(data, path)
+    dataset = _dataset(name, directory)
+    rows = [
+        (hashlib.sha256(text).hexdigest(), parse_row(text, at))
+        for row_name in list_names(directory)
+        if is_row_name(row_name)
+        for at in [join(directory, row_name)]
+        for text in [read_bytes(at)]
+    ]
     if len(rows) < dataset["shards"] or not rows:
         raise InputError(f"{directory}: {len(rows)} of {dataset['shards']} shards are committed; finish the job first")
     licences: Counter[str] = Counter()
@@ -81,15 +90,15 @@ def scan_source(
     sizes: Counter[str] = Counter()
     shards = []
     forms: set[bool] = set()
-    for index, row in enumerate(rows):
-        tar = directory / row.shard
-        facts = row.facts or {record_key(record): record_facts(record) for record in read_shard(tar)}
+    for index, (row_sha256, row) in enumerate(rows):
+        tar = join(directory, row.shard)
+        facts = row.facts or _facts_of(tar)
         records = [facts.get(key, {}) for key in sorted(row.samples)]
         forms |= {"instruction.json" not in parts for parts in row.samples.values()}
         try:
             reasons = [_reason(record, index, limits) for record in records]
         except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{tar.with_suffix('.json')}: damaged facts in the row: {error}") from None
+            raise InputError(f"{tar}: damaged facts in the row: {error}") from None
         left_out.update(reason for reason in reasons if reason is not None)
         licences.update(record["licence"] for record, reason in zip(records, reasons) if reason is None)
         sizes.update(size_range(*record["size"]) for record, reason in zip(records, reasons) if reason is None)
@@ -99,7 +108,6 @@ def scan_source(
             for task in tasks
         }
         held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if records else "none"
-        row_sha256 = file_sha256(tar.with_suffix(".json"))
         shards.append(LockedShard(row.shard, row.sha256, row_sha256, row.bytes, row.count, usable, held_out))
     if len(forms) > 1:
         raise InputError(f"{directory}: raw samples and instruction examples in one directory; keep them apart")
@@ -107,10 +115,10 @@ def scan_source(
         raise InputError(f"mixture: source {name} holds raw samples: say in `tasks` what is drawn from them")
     return LockedSource(
         name=name,
-        path=path.as_posix(),
+        path=str(path) if is_url(path) else Path(path).as_posix(),
         form="raw" if True in forms else "instructions",
         plan=dataset["digest"],
-        records=sum(row.count for row in rows),
+        records=sum(row.count for _, row in rows),
         licences=dict(sorted(licences.items())),
         left_out=dict(sorted(left_out.items())),
         sizes=dict(sorted(sizes.items())),
@@ -118,6 +126,25 @@ def scan_source(
         colormaps=None if colormaps is None else dict(colormaps),
         shards=tuple(shards),
     )
+
+
+def _dataset(name: str, directory: Place) -> dict[str, Any]:
+    at = join(directory, "dataset.json")
+    try:
+        values = json.loads(read_bytes(at))
+    except (ValueError, RecursionError) as error:
+        detail = str(error) if isinstance(error, InputError) else f"{at}: not valid json: {error}"
+        raise InputError(f"{detail} (the shards of source {name})") from None
+    if not isinstance(values, dict) or not isinstance(values.get("shards"), int) or "digest" not in values:
+        raise InputError(f"{at}: does not say how many shards there are (the shards of source {name})")
+    return values
+
+
+def _facts_of(tar: Place) -> dict[str, dict[str, Any]]:
+    """Return what is known of the records of a shard whose row does not say it: by reading them."""
+    if is_url(tar):
+        raise InputError(f"{tar}: its row has no facts of its records, and it is too far to read them; write it anew")
+    return {record_key(record): record_facts(record) for record in read_shard(Path(tar))}
 
 
 def _wanted(record: Mapping[str, Any], limits: Limits) -> set[str]:

@@ -230,7 +230,24 @@ def read_row(path: Path) -> Row:
     Raises:
         InputError: missing, not json, or not a row of this schema.
     """
-    values = read_json(path, "the row of a shard")
+    return _row(read_json(path, "the row of a shard"), path)
+
+
+def parse_row(data: bytes, path: Path | str) -> Row:
+    """Read a row out of its bytes; `path` says where they are from.
+
+    Raises:
+        InputError: not json, or not a row of this schema.
+    """
+    try:
+        return _row(json.loads(data), path)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not valid json (the row of a shard): {error}") from None
+
+
+def _row(values: Any, path: Path | str) -> Row:
     if not isinstance(values, dict) or values.pop("schema", None) != SHARD_SCHEMA:
         raise InputError(f"{path}: not a {SHARD_SCHEMA} row")
     try:
@@ -301,6 +318,11 @@ def finished_plan(directory: Path) -> Plan:
     if not finished:
         raise InputError(f"{directory}: not every shard is committed; finish the job first")
     return plan
+
+
+def is_row_name(name: str) -> bool:
+    """Tell whether a file of that name is the row of a shard."""
+    return _ROW_NAME.fullmatch(name) is not None
 
 
 def committed_rows(directory: Path) -> list[Row]:

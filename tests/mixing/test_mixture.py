@@ -385,3 +385,23 @@ def test_hostile_bits_are_refused() -> None:
     for bad, count in ((text, 200), ("!!", 100), ("eJz7", 100)):
         with pytest.raises(InputError, match="bits"):
             unpack_bits(bad, count)
+
+
+def test_a_source_at_a_url_is_locked_as_the_folder_is(tmp_path: Path) -> None:
+    """The same shards behind a URL give the same lock, but for the path; what changes there is noticed."""
+    write_raw(tmp_path / "raw/scenes")
+    values = {"ratios": {"vision": 1}, "sources": {"scenes": {"path": "raw/scenes", "tasks": {"depth": 1}}}}
+    near = lock_mixture(Mixture.model_validate(values), tmp_path)
+    values["sources"]["scenes"]["path"] = f"file://{tmp_path}/raw/scenes"
+    far = lock_mixture(Mixture.model_validate(values), tmp_path)
+    assert far.sources[0].path == f"file://{tmp_path}/raw/scenes"
+    assert far.sources[0].shards == near.sources[0].shards
+    assert verify_lock(far, tmp_path, full=True) == []
+    tar = tmp_path / "raw/scenes" / far.sources[0].shards[0].name
+    tar.write_bytes(tar.read_bytes()[:-1])
+    assert "locked with" in verify_lock(far, tmp_path)[0]
+    tar.unlink()
+    assert "not there" in verify_lock(far, tmp_path)[0]
+    values["sources"]["scenes"]["path"] = "memory://nowhere/at/all"
+    with pytest.raises(InputError, match=r"memory://nowhere/at/all.*not there.*scenes"):
+        lock_mixture(Mixture.model_validate(values), tmp_path)
