@@ -107,7 +107,7 @@ def largest_slot(mesh: Mesh) -> int:
     return int(np.argmax(np.bincount(mesh.slot_of, weights=triangle_areas(mesh.vertices, mesh.faces))))
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=64)
 def _shape_mesh(
     shape: str, size_m: tuple[float, ...], numbers: tuple[float, ...], seed: int, texture_sizes: tuple[float, ...]
 ) -> Mesh:
@@ -130,20 +130,28 @@ def _shape_mesh(
 
 
 _models: dict[str, tuple[Mesh, tuple[Surface, ...]]] = {}
-MAX_CACHED_TRIANGLES = 1_500_000
+MAX_KEPT_BYTES = 300_000_000
+TREE_BYTES = 150
+"""What the search tree of a mesh takes, about, per triangle."""
 
 
 def model_mesh(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
     """Return a model at its real size (origin: centre of its bottom, front along -y) and its surfaces.
 
-    The models used last are kept, up to MAX_CACHED_TRIANGLES in all.
+    The models used last are kept, up to MAX_KEPT_BYTES in all.
     """
     made = _models.pop(name, None) or _make_model(name)
     _models[name] = made
-    total = sum(len(mesh.faces) for mesh, _ in _models.values())
-    while total > MAX_CACHED_TRIANGLES and len(_models) > 1:
-        total -= len(_models.pop(next(iter(_models)))[0].faces)
+    total = sum(_bytes_of(mesh, surfaces) for mesh, surfaces in _models.values())
+    while total > MAX_KEPT_BYTES and len(_models) > 1:
+        total -= _bytes_of(*_models.pop(next(iter(_models))))
     return made
+
+
+def _bytes_of(mesh: Mesh, surfaces: tuple[Surface, ...]) -> int:
+    arrays = sum(array.nbytes for array in (mesh.vertices, mesh.normals, mesh.uv, mesh.faces, mesh.slot_of))
+    textures = {id(surface.texture): surface.texture.nbytes for surface in surfaces if surface.texture is not None}
+    return arrays + TREE_BYTES * len(mesh.faces) + sum(textures.values())
 
 
 def _make_model(name: str) -> tuple[Mesh, tuple[Surface, ...]]:
