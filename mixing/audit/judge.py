@@ -164,7 +164,11 @@ def _about_source(row: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _mark_annotation_leaks(findings: list[dict[str, Any]]) -> None:
     """A benchmark's text beside a benchmark's picture in one record is a leak, however short the text is."""
-    pictures = {(one["key"], one["benchmark"]) for one in findings if one["level"] == "leak" and one["kind"] != "text"}
+    pictures = {
+        (one["key"], one["benchmark"])
+        for one in findings
+        if one["level"] == "leak" and one["kind"] != "text" and not one["dismissed"]
+    }
     for finding in findings:
         if finding["kind"] == "text" and (finding["key"], finding["benchmark"]) in pictures:
             finding["level"], finding["kind"] = "leak", "annotation"
