@@ -7,9 +7,9 @@
     python benchmarks/rendering.py memory SCRATCH [--engine pyrender|blender] [--scenes 500]
 
 All figures are CPU seconds of one thread: wall time would be that of a busy machine. The peers (rendering_peers.py) get
-our finished scenes as .blend files, the cheapest they can load, at the same samples: drawing a scene, reading its models
-and checking it costs them nothing. PYTHON has bpy 4.5 and what BlenderProc asks for; BLENDERPROC_DIR is a checkout of it
-(its PyPI wheel cannot use an installed bpy).
+our finished scenes as .blend files, the cheapest they can load, at the same samples: drawing a scene, reading its
+models and checking it costs them nothing. PYTHON has bpy 4.5 and what BlenderProc asks for; BLENDERPROC_DIR is a
+checkout of it (its PyPI wheel cannot use an installed bpy).
 """
 
 from __future__ import annotations
@@ -231,8 +231,8 @@ def _render_cost(bpy: Any, samples: int, percent: int, denoise: bool) -> float:
     return cost
 
 
-def quality(scratch: Path) -> None:
-    """Print PSNR against 512 samples without denoiser, and CPU seconds, by samples and denoiser."""
+def quality(scratch: Path, scenes: int) -> None:
+    """Print PSNR against 256 samples without denoiser, and CPU seconds, by samples and denoiser."""
     import bpy
 
     from render.blender import Cycles
@@ -248,6 +248,8 @@ def quality(scratch: Path) -> None:
         picture = engine.paint(recipe, scene, truth)
         cycles = bpy.context.scene.cycles
         saved = cycles.samples, cycles.denoising_quality, cycles.denoising_prefilter
+        # with data kept between renders, Cycles does not notice another number of samples
+        bpy.context.scene.render.use_persistent_data = False
 
         def shoot(samples: int, quality: str, prefilter: str, seed: int) -> tuple[Any, float]:
             cycles.samples, cycles.use_denoising, cycles.seed = samples, bool(quality), seed
@@ -257,7 +259,7 @@ def quality(scratch: Path) -> None:
             channels = engine._render()
             return np.stack([channels[f"Combined.{c}"] for c in "RGB"], axis=-1), time.process_time() - start
 
-        light, _ = shoot(512, "", "", 5)
+        light, _ = shoot(256, "", "", 5)
         exposure = find_exposure(light)
         reference = develop(light, exposure).astype(float)
         for name, quality, prefilter in modes:
@@ -269,7 +271,7 @@ def quality(scratch: Path) -> None:
         cycles.use_denoising, cycles.seed = True, 0
         return picture
 
-    count = sum(1 for _ in bare_loop(config_of("blender", size, 5), paint))
+    count = sum(1 for _ in bare_loop(config_of("blender", size, scenes), paint))
     print(f"{count} scenes of {size} x {size}: PSNR (dB) and CPU s of the render call, means")
     for (name, samples), values in table.items():
         psnr, cost = np.mean(values, axis=0)
@@ -354,7 +356,7 @@ def main() -> None:
         case "stages":
             stages(arguments.scratch)
         case "quality":
-            quality(arguments.scratch)
+            quality(arguments.scratch, arguments.scenes or 5)
         case "overhead":
             overhead(arguments.scratch)
     sys.stdout.flush()
