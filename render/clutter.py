@@ -12,7 +12,7 @@ from render.layout import GAP_M, Layout, model, plain_material, rounded, some_pa
 from render.meshes import place
 from render.presets import Palette, Rng, Style, draw_lens, pick
 from render.recipe import Material, Recipe, Texture, Thing, look_at, rotation, thing_matrix
-from render.resting import FINE, Pile, settle, surface_points
+from render.resting import Pile, dense_points, settle
 from render.rooms import primitive, small_thing
 from render.tabletops import draw_table, studio_lights, surround
 
@@ -40,7 +40,7 @@ def draw_clutter(rng: Rng, palette: Palette, width: int, height: int, style: Sty
     reach = 0.5 * span
     if base == "tray":
         tray = layout.structure(_tray(rng, span, floor))
-        points = surface_points(place(tray).mesh, 4 * FINE) @ rotation((0.0, 0.0, tray.yaw_rad)).T + tray.position_m
+        points = dense_points(place(tray).mesh) @ rotation((0.0, 0.0, tray.yaw_rad)).T + tray.position_m
         pile.add(points, tray.id)
         reach = 0.42 * span
     for _ in range(int(rng.integers(14, 35))):
@@ -48,13 +48,15 @@ def draw_clutter(rng: Rng, palette: Palette, width: int, height: int, style: Sty
         _drop(layout, rng, pile, thing, reach)
     top = float(pile.height.max())
     lens, fov = draw_lens(rng, style, LENSES)
-    away = span * float(rng.uniform(0.75, 1.5)) * 0.55 / math.tan(math.radians(fov) / 2) + 0.12
+    away = span * float(rng.uniform(0.6, 1.4)) * 0.55 / math.tan(math.radians(fov) / 2) + 0.12
+    if rng.random() < 0.3:  # a close look at the middle of the pile
+        away = float(rng.uniform(0.2, 0.4)) + 0.5 * (top - floor)
     lift, turn = math.radians(float(rng.uniform(24, 68))), float(rng.uniform(-1.2, 1.2))
     aim = (float(rng.normal(0, 0.05)) * span, float(rng.normal(0, 0.05)) * span, floor + 0.3 * (top - floor))
     eye = (
         aim[0] + away * math.cos(lift) * math.sin(turn),
         aim[1] - away * math.cos(lift) * math.cos(turn),
-        max(aim[2] + away * math.sin(lift), top + 0.15),
+        max(aim[2] + away * math.sin(lift), top + 0.12),
     )
     camera = look_at(rounded(eye), rounded(aim), fov, width, height, float(rng.normal(0, 0.04)))
     hour = pick(rng, style.hours or HOURS)
@@ -134,7 +136,7 @@ def _drop(layout: Layout, rng: Rng, pile: Pile, thing: Thing, reach: float) -> T
             thing, position_m=rest.position_m, yaw_rad=0.0, tilt=rest.tilt, rests_on=carrier, leans_on=rest.touches[1:]
         )
         added = layout.lay(lying)
-        points = surface_points(mesh, FINE)
+        points = dense_points(mesh)
         matrix = thing_matrix(added)
         pile.add(points @ matrix[:3, :3].T + np.array(added.position_m), added.id)
         return added

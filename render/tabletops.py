@@ -20,14 +20,14 @@ HOURS: Mapping[str, float] = {"day": 0.65, "low sun": 0.2, "night": 0.15}
 
 
 def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: Style) -> Recipe:
-    """Draw a table with five to fourteen things on it, seen from close by."""
+    """Draw a table with up to twenty things on it, seen from close by."""
     layout = Layout()
     table = draw_table(rng, palette)
     surround(layout, rng, palette, table)
     stood = layout.stand(table)
     assert stood is not None  # the first solid thing of the scene
     center = (stood.position_m[0], stood.position_m[1], stood.position_m[2] + stood.size_m[2])
-    for _ in range(int(rng.integers(6, 15))):
+    for _ in range(int(rng.integers(8, 20))):
         draw = rng.random()
         if draw < 0.75:
             on_top(layout, stood, lambda: small_thing(rng, palette), rng)
