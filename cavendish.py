@@ -105,11 +105,13 @@ def render(
     tasks: Annotated[str, typer.Option(help="indoor, outdoor, table top, long range or clutter: sets `preset`")] = "",
 ) -> None:
     """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
-    from render.job import RenderConfig
+    from render.job import RenderConfig, count_rejections
     from render.job import render as job
 
     settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
     _run_job("render", settings, out, job, _engine(workers, runner, split, beam_option))
+    for reason, count in count_rejections(out).items():
+        console.print(f"  {count} rejected: {reason}")
 
 
 @app.command()

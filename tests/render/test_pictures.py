@@ -16,7 +16,7 @@ from render.facts import article, find_instances, name_uniquely, plural
 from render.meshes import build_scene
 from render.passes import cast_scene
 from render.recipe import Sky
-from render.scenes import draw_palette, draw_recipe
+from render.scenes import KINDS, draw_palette, draw_recipe
 from render.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
 from tests.conftest import tiny_sample
 
@@ -29,7 +29,7 @@ def scene_of(kind: str, seed: int, size: int = 96):  # type: ignore[no-untyped-d
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["room", "table top", "outdoor"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None:
     from render.raster import Raster
 
@@ -39,9 +39,10 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
     ids, depth_m = raster.segment(recipe, scene, 0.9 * truth.depth_m.min())
     raster.close()
     scores = compare_raster(depth_m, ids, truth)
-    assert scores["pyrender_id_mismatch"] <= (0.01 if kind == "outdoor" else 0.001)  # leaves thinner than a pixel
+    leaves = {"outdoor": 0.01, "long range": 0.02}.get(kind, 0.001)  # those thinner than a pixel
+    assert scores["pyrender_id_mismatch"] <= leaves
     assert scores["pyrender_depth_error"] < 1e-5
-    assert not away_from_edges(truth.instance_ids, ids).any()
+    assert away_from_edges(truth.instance_ids, ids).mean() <= leaves / 4
 
 
 def test_textures_of_odd_width_are_drawn_straight() -> None:
