@@ -88,7 +88,8 @@ def measure(pairs: list[Pair]) -> str:
 
 def _same_source(pairs: list[Pair], a: int, b: int) -> bool:
     """Tell pairs of one video or of one kind of calibration board, which show the same things."""
-    return pairs[a][0] == pairs[b][0] and "render" not in pairs[a][0]
+    first, second = (pairs[number][0].partition(",")[0] for number in (a, b))
+    return first == second and first != "render"
 
 
 def photographs(folder: Path) -> list[Pair]:
