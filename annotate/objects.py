@@ -24,6 +24,7 @@ from encoders.sample import UInt8Image
 from mixing.config import Config
 
 SAME_PLACE_IOU = 0.5
+SURFACES = ("bed", "dining table")  # the saliency net cuts out what lies on them
 PART_SHARE = 0.8  # a box that lies so far inside another of its class is a part of the same object
 
 
@@ -40,6 +41,7 @@ class ObjectThresholds(Config):
         min_box_iou: of the mask's own box with the detectors'.
         min_flip_iou, min_scale_iou: of the mask with that of the mirrored crop, of a wider crop.
         min_edge_align, min_colour_sep: see `annotate.quality`.
+        min_main_part: share of the mask that hangs together; a table "cut out" as the coins on it does not.
         max_overlap: of two masks, as a share of the smaller; beyond it neither is believed.
     """
 
@@ -53,6 +55,7 @@ class ObjectThresholds(Config):
     min_scale_iou: float = Field(default=0.8, ge=0, le=1)
     min_edge_align: float = Field(default=0.6, ge=0, le=1)
     min_colour_sep: float = Field(default=0.25, ge=0)
+    min_main_part: float = Field(default=0.7, ge=0, le=1)
     max_overlap: float = Field(default=0.1, ge=0, le=1)
 
 
@@ -96,7 +99,7 @@ def mirrored(found: Detections, width: int) -> Detections:
 def agreed_objects(views: Sequence[Detections], thresholds: ObjectThresholds) -> list[Agreed]:
     """Return the objects that every view has with the same class, best first, each once."""
     found: list[Agreed] = []
-    for one in views[0].boxes:
+    for one in (one for one in views[0].boxes if one.label not in SURFACES):
         same = [_same_object(one, view, thresholds.min_iou) for view in views[1:]]
         seen = [one, *(other for other in same if other is not None)]
         if len(seen) < len(views):
@@ -183,6 +186,7 @@ def cut_out(image: UInt8Image, found: Agreed, crop: CropSaliency) -> CutOut:
         "colour_sep": colour_separation(image, mask),
         "flip_iou": crop.flip_iou,
         "scale_iou": crop.scale_iou,
+        "main_part": _main_part(mask),
     }
     return CutOut(found, mask, probability, scores)
 
@@ -198,12 +202,20 @@ def _main_parts(mask: Mask) -> Mask:
     return result
 
 
+def _main_part(mask: Mask) -> float:
+    """Return the share of a mask's pixels in its largest part; 0 for an empty one."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    return float(areas.max() / areas.sum()) if len(areas) else 0.0
+
+
 def doubts(cuts: Sequence[CutOut], thresholds: ObjectThresholds) -> list[str]:
     """Return for each cut-out "" to keep it, or why it is not believed."""
     limits = {
         "box_iou": thresholds.min_box_iou,
         "flip_iou": thresholds.min_flip_iou,
         "scale_iou": thresholds.min_scale_iou,
+        "main_part": thresholds.min_main_part,
         "edge_align": thresholds.min_edge_align,
         "colour_sep": thresholds.min_colour_sep,
     }

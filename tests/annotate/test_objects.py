@@ -105,3 +105,13 @@ def test_masks_are_laid_in_place_and_judged() -> None:
     assert doubts([wrong], LIMITS)[0].startswith("box_iou 0.000 is under 0.7")
     twice = [cuts[0], cut_out(picture(), cat, crop(moved(DOG, 5)))]
     assert all("of it or of the" in reason for reason in doubts(twice, LIMITS))
+
+
+def test_what_lies_on_a_table_is_not_the_table() -> None:
+    seen = [view(("dining table", 0.9, DOG), ("dog", 0.8, DOG)) for _ in range(4)]
+    (dog,) = agreed_objects(seen, LIMITS)
+    assert dog.label == "dog"
+    coins = crop(DOG)
+    coins.probability[:, 25:30] = 0  # the box falls into two halves
+    reason = doubts([cut_out(picture(), dog, coins)], LIMITS)[0]
+    assert reason.startswith("main_part 0.5")
