@@ -1,6 +1,6 @@
 """Draw the contact sheet of docs/rendering.md: 64 scenes, pictures only, over the five presets.
 
-python -m benchmarks.render_sheet --engine blender --size 224 --samples 16 --raw raw/sheet --out docs/images/render_sheet.jpg
+python -m benchmarks.render_sheet --raw raw/sheet --out docs/images/render_sheet.jpg
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from encoders.sample import Sample
 from mixing.engine import Engine
 from mixing.shards import read_dataset
 from render.job import RenderConfig, render
@@ -24,8 +25,8 @@ def main() -> None:
     """Render what is not there yet, and put the pictures side by side, two rows of a preset or one."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", default="blender")
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--size", type=int, default=192)
+    parser.add_argument("--samples", type=int, default=12)
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--share", type=float, default=1.0, help="of the 64 scenes")
     parser.add_argument("--presets", nargs="*", default=list(COUNTS))
@@ -45,7 +46,7 @@ def main() -> None:
         )  # fmt: skip
         folder = words.raw / name.replace(" ", "_")
         render(config, folder, Engine(workers=words.workers))
-        tiles += [sample.image for sample in read_dataset(folder)]
+        tiles += [sample.image for sample in read_dataset(folder) if isinstance(sample, Sample)]
     rows = [np.concatenate(tiles[start : start + COLUMNS], axis=1) for start in range(0, len(tiles), COLUMNS)]
     words.out.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.concatenate([row for row in rows if row.shape == rows[0].shape])).save(words.out, quality=88)

@@ -278,7 +278,7 @@ def _material(surface: Surface, images: dict[int, Any]) -> Any:
 
 
 def _pane(material: Any, surface: Surface) -> Any:
-    """Make a clear pane: it only tints. A reflection would need rays that stop here, and the passes would see the pane."""
+    """Make a clear pane: it only tints. A reflection would need rays that stop here, and passes would show it."""
     tree = material.node_tree
     clear = tree.nodes.new("ShaderNodeBsdfTransparent")
     clear.inputs["Color"].default_value = (*srgb_to_linear(np.array(surface.color, np.float64)), 1.0)

@@ -1,7 +1,8 @@
-"""Procedural buildings: facades of recessed windows, doors, shop fronts and balconies under flat, gabled or hipped roofs.
+"""Procedural buildings: facades of recessed windows, doors, shop fronts, balconies; flat, gabled or hipped roofs.
 
-Slots: 0 walls, 1 stone (plinth, sills, cornice), 2 roof, 3 window glass, 4 doors, railings and shop signs, 5 lit windows,
-6 window frames, 7 curtains. Everything is made of many quads at once, so that a street costs milliseconds a house.
+Slots: 0 walls, 1 stone (plinth, sills, cornice), 2 roof, 3 window glass, 4 doors, railings and shop signs,
+5 lit windows, 6 window frames, 7 curtains. Everything is made of many quads at once:
+a house costs milliseconds.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def quads(points: Floats, slots: NDArray[np.int64] | int) -> Solid:
     keep = length > 1e-6
     points, normals = points[keep], cross[keep] / length[keep, None]
     base = 4 * np.arange(len(points))[:, None]
-    faces = np.concatenate([base + [0, 1, 2], base + [0, 2, 3]])
+    faces = np.concatenate([base + np.array([0, 1, 2]), base + np.array([0, 2, 3])])
     corner_normals = np.broadcast_to(np.tile(normals, (2, 1))[:, None], (len(faces), 3, 3)).copy()
     return Solid(points.reshape(-1, 3), faces, np.tile(slots[keep], 2), corner_normals)
 
@@ -47,8 +48,8 @@ def slabs(low: Floats, high: Floats, slots: NDArray[np.int64] | int) -> Solid:
 def building(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A building, front along -y.
 
-    `numbers` are roof (0 flat, 1 gabled, 2 hipped), storeys, bays of the front, share of lit windows, balconies (0 or 1),
-    shops below (0 or 1), detail (0: no recessed windows, for what is far away).
+    `numbers` are roof (0 flat, 1 gabled, 2 hipped), storeys, bays of the front, share of lit windows,
+    balconies (0 or 1), shops below (0 or 1), detail (0: no recessed windows, for what is far away).
     """
     roof, storeys, bays, lit, balconies, shops, detail = numbers
     width, depth, height = size[:3]
@@ -62,7 +63,7 @@ def building(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     if not detail:
         parts.append(slabs(np.array([[-x, -front, 0.45]]), np.array([[x, back, top - 0.02]]), WALL))
         return join(*parts)
-    door = int(rng.integers(bays))
+    door = int(rng.integers(int(bays)))
     sides = max(1, round((front + back) / (2 * x) * bays))
     doors = set(range(int(bays))) if shops else {door}
     parts.append(_facade(rng, 2 * x, top, storeys, bays, lit, doors, bool(shops), True, _turn(0, -front, 0)))
@@ -162,10 +163,10 @@ def _panes(
     bar = 0.06
     parts = []
     split = rng.random() < 0.4
-    bands = ((v0 + bar, v1 - bar),)
+    bands = [(v0 + bar, v1 - bar)]
     if split:
         cut = v0 + 0.68 * (v1 - v0)
-        bands = ((v0 + bar, cut - bar / 2), (cut + bar / 2, v1 - bar))
+        bands = [(v0 + bar, cut - bar / 2), (cut + bar / 2, v1 - bar)]
     for low, high in bands:
         for number in range(across):
             step = (u1 - u0 - bar) / across
@@ -211,7 +212,8 @@ def _roof(
         cornice = slabs(low[:1], np.array([[w, d, top - 0.05]]), STONE)
         walls = [
             ([-w, -d, top - 0.05], [w, -d + 0.25, top]), ([-w, d - 0.25, top - 0.05], [w, d, top]),
-            ([-w, -d + 0.25, top - 0.05], [-w + 0.25, d - 0.25, top]), ([w - 0.25, -d + 0.25, top - 0.05], [w, d - 0.25, top]),
+            ([-w, -d + 0.25, top - 0.05], [-w + 0.25, d - 0.25, top]),
+            ([w - 0.25, -d + 0.25, top - 0.05], [w, d - 0.25, top]),
         ]  # fmt: skip
         parapet = slabs(np.array([a for a, _ in walls]), np.array([b for _, b in walls]), ROOF)
         return join(cornice, parapet)
@@ -233,6 +235,5 @@ def _roof(
             order = slice(None) if side > 0 else slice(None, None, -1)
             parts.append(quads(np.array([ends[order], ridge[order]]), WALL))
         at = rng.uniform(-0.6, 0.6) * x
-        low = height - 1.2
-        parts.append(slabs(np.array([[at - 0.35, 0.4, low]]), np.array([[at + 0.35, 1.0, height]]), STONE))
+        parts.append(slabs(np.array([[at - 0.35, 0.4, height - 1.2]]), np.array([[at + 0.35, 1.0, height]]), STONE))
     return join(*parts)

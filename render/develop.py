@@ -40,8 +40,9 @@ def develop(light: NDArray[Any], exposure: float) -> UInt8Image:
     mixed = np.maximum(light.astype(np.float64) * exposure, 0) @ _MIX.T
     stops = np.log2(np.maximum(mixed, 2.0**_DARKEST_STOP))
     x = np.clip((stops - _DARKEST_STOP) / (_BRIGHTEST_STOP - _DARKEST_STOP), 0, 1)
-    curve = (-0.00232, 0.1191, 0.4298, -6.868, 31.96, -40.14, 15.5)
-    toned = np.clip(np.polynomial.polynomial.polyval(x, curve), 0, 1) ** CONTRAST
+    curve = np.polyval((15.5, -40.14, 31.96, -6.868, 0.4298, 0.1191, -0.00232), x)
+    toned = np.clip(curve, 0, 1) ** CONTRAST
     grey = (toned @ _LUMA)[..., None]
     shown = (grey + SATURATION * (toned - grey)) @ _UNMIX.T
-    return (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
+    pixels: UInt8Image = (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels

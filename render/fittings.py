@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from render.buildings import slabs
-from render.shapes import SMOOTH_COS, Size, Solid, box, cylinder, join, lathe, moved, scaled
 from render.geometry import crease_normals
+from render.shapes import SMOOTH_COS, Size, Solid, box, cylinder, join, lathe, moved, scaled
 
 
 def door(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
@@ -117,7 +117,7 @@ def letters(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     bits = np.array([int(bit) for bit in list(GLYPHS.values())[int(numbers[0]) % len(GLYPHS)]]).reshape(5, 3)
     row, column = np.nonzero(bits)
     low = np.column_stack([column / 3, (4 - row) / 5, np.zeros(len(row))])
-    high = low + [1 / 3, 1 / 5, 1.0]
+    high = low + np.array([1 / 3, 1 / 5, 1.0])
     return scaled(slabs(low, high, 0), size)
 
 

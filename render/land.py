@@ -34,7 +34,7 @@ LAND_M = 3200.0
 
 
 def lay_ground(layout: Layout, rng: Rng, ground: str, level_m: float, hills_m: float, wild: str = "") -> Thing:
-    """Lay land to the horizon: `ground` up close, fields, meadows or the same ground far away; level within `level_m`."""
+    """Lay land to the horizon: `ground` up close, fields or meadows far away; level within `level_m`."""
     kind, colors, size_m = GROUNDS[ground]
     seed = int(rng.integers(1 << 30))
     near = Material(
@@ -104,7 +104,8 @@ def bush_thing(rng: Rng, season: str) -> Thing:
     """Make a bush of 0.6 to 1.8 m."""
     height = float(rng.choice([0.6, 0.9, 1.3, 1.8]))
     return Thing(
-        0, "bush", "bush", (0, 0, 0), (1.2 * height, 1.2 * height, height), 0.0, "", (1.2,), (leaf_material(rng, season),),
+        0, "bush", "bush", (0, 0, 0), (1.2 * height, 1.2 * height, height), 0.0, "", (1.2,),
+        (leaf_material(rng, season),),
         seed=int(rng.integers(3)),
     )  # fmt: skip
 
@@ -132,7 +133,8 @@ def fence_thing(rng: Rng, length: float, yaw: float, kind: int) -> Thing:
         gray = float(rng.uniform(0.45, 0.65))
         stone = Material(
             "stone", (gray,) * 3, 0.95, 0.0,
-            Texture("bricks", ((gray, gray * 0.95, gray * 0.88), (0.35, 0.34, 0.32)), 1.6, int(rng.integers(9))), relief_m=0.01,
+            Texture("bricks", ((gray, gray * 0.95, gray * 0.88), (0.35, 0.34, 0.32)), 1.6, int(rng.integers(9))),
+            relief_m=0.01,
         )  # fmt: skip
         return Thing(
             0,
@@ -165,7 +167,8 @@ def plant_forests(layout: Layout, rng: Rng, land: Thing, count: int, nearest_m: 
         )  # fmt: skip
         crowns = float(min(46, int(size[0] * size[1] / 55) + 6))
         wood = Thing(
-            0, "trees", "forest", (x, y, base - 0.4), size, 0.0, "", (crowns, float(firs)), (leaf_material(rng, "summer"), BARK),
+            0, "trees", "forest", (x, y, base - 0.4), size, 0.0, "", (crowns, float(firs)),
+            (leaf_material(rng, "summer"), BARK),
             seed=int(rng.integers(4)),
         )  # fmt: skip
         layout.structure(wood)

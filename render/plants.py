@@ -37,7 +37,7 @@ def leaves(rng: np.random.Generator, at: Floats, outward: Floats, length: Floats
     turned = (np.cross(points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]) * facing).sum(axis=1) < 0
     points[turned] = points[turned][:, ::-1]
     base = 4 * np.arange(count)[:, None]
-    faces = np.concatenate([base + [0, 1, 2], base + [0, 2, 3]])
+    faces = np.concatenate([base + np.array([0, 1, 2]), base + np.array([0, 2, 3])])
     normals = np.broadcast_to(np.tile(outward, (2, 1))[:, None], (2 * count, 3, 3)).copy()
     tone = rng.random((count, 1, 2)) + np.zeros((1, 3, 1))
     tone = tone + np.array([[0, 0], [0.01, 0], [0, 0.01]])

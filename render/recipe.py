@@ -82,8 +82,8 @@ class Thing:
 
 @dataclass(frozen=True)
 class Light:
-    """`kind`: "sun" (power in W/m2, along `direction`, `size_m` its angle), "area" (a `size_m` square facing `direction`,
-    in watts) or "point" (a ball of radius `size_m`, in watts)."""
+    """`kind`: "sun" (power in W/m2, along `direction`, `size_m` its angle), "area" (a `size_m` square facing
+    `direction`, in watts) or "point" (a ball of radius `size_m`, in watts)."""
 
     kind: str
     color: Rgb

@@ -27,7 +27,7 @@ LARGEST_GAP_M = 0.008
 
 @dataclass
 class Pile:
-    """Heights over a square of `side_m` metres around (x, y), in cells of 3 mm; `owner` is the id of what is highest."""
+    """Heights over a square of `side_m` metres around (x, y), in cells of 3 mm; `owner` is whose they are."""
 
     x: float
     y: float
@@ -143,6 +143,6 @@ def _nudges(step: float, size: float) -> Iterator[tuple[Vec3, Floats]]:
 def _height(pile: Pile, points: Floats, center: Floats, turn: Floats, at: Floats) -> float:
     """Return how high the centre of mass is when the thing lies on the pile in this pose."""
     turned = points @ turn.T
-    row, column = pile.cell(turned + [*at, 0.0])
+    row, column = pile.cell(turned + np.append(at, 0.0))
     lift = float((pile.height[row, column] - turned[:, 2]).max())
     return lift + float(turn[2] @ center)

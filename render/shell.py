@@ -1,4 +1,4 @@
-"""The shell of rooms and corridors: floor, ceiling, walls with glazed windows, doors, curtains, and the world outside."""
+"""The shell of rooms and corridors: floor, ceiling, walls with glazed windows, doors, curtains, the world outside."""
 
 from __future__ import annotations
 

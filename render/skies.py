@@ -68,7 +68,7 @@ def _clouds(
     noise = (0.8 * cloud(rng, 2.0, side=CLOUD_SIDE) + 0.2 * cloud(rng, 1.3, side=CLOUD_SIDE)).astype(np.float32)
     threshold = np.float32(0.78 - 0.62 * sky.cloudiness)
     thickness = np.clip((noise - threshold) * 4, 0, 1)
-    shift = np.rint(6 * toward_sun / max(np.linalg.norm(toward_sun), 1e-6)).astype(int)
+    shift = np.rint(6 * toward_sun / max(float(np.linalg.norm(toward_sun)), 1e-6)).astype(int)
     shade = thickness - 0.7 * np.roll(cv2.blur(thickness, (9, 9)), (-shift[1], -shift[0]), axis=(0, 1))
     up = directions[..., 2]
     plane = directions[..., :2] / (up + 0.08)[..., None] * np.float32(0.13 * CLOUD_SIDE)
@@ -88,7 +88,8 @@ def add_haze(light: NDArray[Any], depth_m: NDArray[np.float64], recipe: Recipe) 
     distance = depth_m * np.linalg.norm(camera_rays(recipe.camera), axis=-1)
     passed = np.where(np.isfinite(depth_m), np.exp(-distance / sky.haze_m), 1.0)[..., None]
     air = srgb_to_linear(np.array(sky.colors[1])) * sky.strength * 0.9
-    return light * passed + air * (1 - passed)
+    hazy: NDArray[Any] = light * passed + air * (1 - passed)
+    return hazy
 
 
 def pixel_directions(height: int, width: int) -> NDArray[np.float64]:

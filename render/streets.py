@@ -14,11 +14,13 @@ from render.recipe import Light, Material, Rgb, Texture, Thing
 from render.textures import shade
 
 CAR_COLORS: tuple[Rgb, ...] = (
-    (0.90, 0.90, 0.90), (0.62, 0.64, 0.66), (0.36, 0.37, 0.39), (0.05, 0.05, 0.06), (0.10, 0.16, 0.34), (0.52, 0.06, 0.07),
+    (0.90, 0.90, 0.90), (0.62, 0.64, 0.66), (0.36, 0.37, 0.39), (0.05, 0.05, 0.06), (0.10, 0.16, 0.34),
+    (0.52, 0.06, 0.07),
     (0.30, 0.34, 0.30), (0.70, 0.66, 0.58), (0.16, 0.34, 0.46),
 )  # fmt: skip
 WALLS: tuple[Rgb, ...] = (
-    (0.80, 0.75, 0.66), (0.86, 0.84, 0.79), (0.72, 0.70, 0.67), (0.82, 0.72, 0.54), (0.70, 0.56, 0.46), (0.60, 0.64, 0.66),
+    (0.80, 0.75, 0.66), (0.86, 0.84, 0.79), (0.72, 0.70, 0.67), (0.82, 0.72, 0.54), (0.70, 0.56, 0.46),
+    (0.60, 0.64, 0.66),
     (0.84, 0.80, 0.70), (0.76, 0.62, 0.54), (0.66, 0.69, 0.60), (0.90, 0.89, 0.86),
 )  # fmt: skip
 BRICKS: tuple[Rgb, ...] = ((0.56, 0.30, 0.22), (0.64, 0.40, 0.30), (0.46, 0.27, 0.22), (0.68, 0.55, 0.42))
@@ -161,7 +163,8 @@ def house_thing(rng: Rng, manner: str, plan: tuple[float, float], lit: float, de
     drape = Material("fabric", ((0.78, 0.76, 0.72), (0.55, 0.50, 0.44), (0.62, 0.66, 0.70))[rng.integers(3)], 0.3)
     noun = "house" if storeys <= 3 and roof else "building"
     return Thing(
-        0, noun, "building", (0, 0, 0), size, 0.0, "", numbers, (wall, stone, roofing, glass, accent, warm, frame, drape),
+        0, noun, "building", (0, 0, 0), size, 0.0, "", numbers,
+        (wall, stone, roofing, glass, accent, warm, frame, drape),
         seed=int(rng.integers(1 << 30)),
     )  # fmt: skip
 

@@ -44,8 +44,8 @@ def fence(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     kind = int(numbers[0]) if numbers else 0
     if kind == 2:
         body = slabs(np.array([[-width / 2, -0.4 * depth, 0]]), np.array([[width / 2, 0.4 * depth, height - 0.08]]), 0)
-        low, high = [-width / 2, -depth / 2, height - 0.08], [width / 2, depth / 2, height]
-        return join(body, slabs(np.array([low]), np.array([high]), 1))
+        low, high = np.array([[-width / 2, -depth / 2, height - 0.08]]), np.array([[width / 2, depth / 2, height]])
+        return join(body, slabs(low, high, 1))
     step, thick = (2.2, 0.11) if kind == 0 else (0.14, 0.09)
     count = max(2, round(width / step) + 1)
     x = np.linspace(-width / 2 + thick / 2, width / 2 - thick / 2, count)
@@ -70,10 +70,10 @@ def sign(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     center = height - width / 2
     front = np.column_stack([ring[:, 0], np.full(count, -0.02), ring[:, 1] + center])
     after = np.roll(front, -1, axis=0)
-    back, back_after = front + [0, 0.015, 0], after + [0, 0.015, 0]
+    back, back_after = front + np.array([0, 0.015, 0]), after + np.array([0, 0.015, 0])
     middle = np.broadcast_to([0, -0.02, center], front.shape)
     plate = np.stack([middle, front, after, middle], axis=1)
-    behind = np.stack([middle + [0, 0.015, 0], back_after, back, middle + [0, 0.015, 0]], axis=1)
+    behind = np.stack([middle + np.array([0, 0.015, 0]), back_after, back, middle + np.array([0, 0.015, 0])], axis=1)
     rim = np.stack([front, back, back_after, after], axis=1)
     return scaled(
         join(

@@ -14,7 +14,6 @@ from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, loo
 from render.rooms import primitive, small_thing
 from render.shell import WALL_COLORS, floor_material, neon
 
-
 LENSES: Mapping[str, float] = {"phone": 0.55, "dslr": 0.45}
 HOURS: Mapping[str, float] = {"day": 0.65, "low sun": 0.2, "night": 0.15}
 

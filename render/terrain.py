@@ -12,7 +12,7 @@ from render.shapes import Size, Solid
 
 STEPS = 72
 NEAR_M, FAR_M = 22.0, 150.0
-"""Where the texture of the ground gives way to that of slot 1, and that to slot 2: what is fine up close repeats afar."""
+"""Where the ground's texture gives way to that of slot 1, and that to slot 2: what is fine up close repeats afar."""
 
 
 @lru_cache(maxsize=8)

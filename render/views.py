@@ -20,10 +20,9 @@ from render.facts import find_instances, write_captions
 from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
 from render.meshes import Placed, build_scene
 from render.passes import Truth, cast_scene
-from render.presets import Style
+from render.presets import Palette, Style
 from render.realism import draw_effects, effects_record, take_picture
 from render.recipe import Recipe, recipe_digest
-from render.rooms import Palette
 from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from encoders.sample import InputError
 from render.assets import catalogue
-from render.layout import GAP_M
 from render.job import RenderConfig
+from render.layout import GAP_M
 from render.meshes import Placed, build_scene, model_mesh, model_top
 from render.passes import cast_scene
 from render.presets import LENSES, PRESETS, Style
