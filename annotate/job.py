@@ -6,14 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from annotate.annotators.protocol import check_licences
+from annotate.annotators.protocol import check_licences, load_once
 from annotate.decode import decode_image
+from annotate.hub_gate import check_models
+from annotate.hub_labels import hub_annotators
 from annotate.items import Item, Part
-from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures
+from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures, with_hub
 from annotate.sources import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
 from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
@@ -66,16 +68,19 @@ def annotate(
     the shards are a function of the plan, and a changed input is another plan.
 
     Args:
-        data: where relative paths of the sources start.
+        data: where relative paths of the sources, and of hub models, start.
 
     Raises:
-        InputError: a source is not there or empty, weights are missing or under a licence that is not allowed, or `out`
-            holds another plan.
+        InputError: a source is not there or empty, weights are missing or under a licence that is not allowed, a hub
+            model does not follow its conventions, or `out` holds another plan.
         JobFailed: see `mixing.beam.run`.
     """
-    specs = annotators_for(config, make=lambda kind: kind()).specs
+    specs = _annotators(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
     check_licences(specs, config.allowed_licences)
     check_weights(specs)
+    if config.hub is not None and config.hub.check_conventions:
+        hub = hub_annotators(config.hub, data)
+        check_models(hub.depth, hub.normals)
     items: list[tuple[int, Item]] = []
     inputs = []
     for number, source in enumerate(config.sources):
@@ -93,11 +98,16 @@ def annotate(
     return run(plan, partial(build_shard, config, data, out), out, engine, progress)
 
 
+def _annotators(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:
+    offline = annotators_for(config, make)
+    return offline if config.hub is None else with_hub(offline, hub_annotators(config.hub, data, make))
+
+
 def build_shard(config: AnnotateConfig, data: Path, out: Path, index: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard, a bounded number of pictures in memory at a time."""
     listed = _read_listing(out, index)
     for start in range(0, len(listed), _BATCH):
-        yield from _annotate_batch(config, data, listed[start : start + _BATCH], annotators_for(config))
+        yield from _annotate_batch(config, data, listed[start : start + _BATCH], _annotators(config, data))
 
 
 def _listing_path(out: Path, index: int) -> Path:

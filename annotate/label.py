@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from annotate.annotators.detection import CenterNet, NanoDet
 from annotate.annotators.faces import CenterFace, blur_faces
@@ -36,6 +36,8 @@ from annotate.annotators.saliency import (
 )
 from annotate.annotators.text import TextLines
 from annotate.decode import DecodedImage
+from annotate.hub_config import HubConfig
+from annotate.hub_labels import HubAnnotators, HubFailure, add_hub_labels
 from annotate.objects import (
     CutOut,
     ObjectThresholds,
@@ -64,6 +66,7 @@ from mixing.config import Config
 CATEGORY = "main subject"
 SAME_AS_SUBJECT_IOU = 0.8
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "opencv-python-headless", "pillow")
+_HUB_LIBRARIES = ("diffusers", "torch", "transformers")
 
 
 class LabelConfig(Config):
@@ -76,8 +79,9 @@ class LabelConfig(Config):
             only counts them, "ignore" does not look.
         max_nsfw: pictures with a higher score are rejected; null: not looked at.
         max_text: pictures with more writing, as a share of their area, are rejected; null: not looked at.
-        dropped_masks: what becomes of a picture without any mask that passes: "reject" leaves it out; "keep_picture"
-            keeps it with its caption, for generation; a picture without a caption is left out still.
+        dropped_masks: what becomes of a picture without any mask that passes, and without depth or normals: "reject"
+            leaves it out; "keep_picture" keeps it with its caption, for generation; without a caption it is left out.
+        hub: models of a hub that add depth, normals, captions, objects and phrases; null: none.
     """
 
     mask: MaskThresholds = MaskThresholds()
@@ -86,6 +90,13 @@ class LabelConfig(Config):
     max_nsfw: float | None = Field(default=0.5, ge=0, le=1)
     max_text: float | None = Field(default=0.25, ge=0, le=1)
     dropped_masks: Literal["reject", "keep_picture"] = "reject"
+    hub: HubConfig | None = None
+
+    @model_validator(mode="after")
+    def _objects_have_thresholds(self) -> LabelConfig:
+        if self.hub is not None and self.hub.detectors and self.objects is None:
+            raise ValueError("hub.detectors look for objects, so objects must hold their thresholds")
+        return self
 
 
 @dataclass(frozen=True)
@@ -98,12 +109,20 @@ class Annotators:
     faces: Annotator[UInt8Image, Detections] | None = None
     nsfw: Annotator[UInt8Image, Scores] | None = None
     text: Annotator[UInt8Image, TextBoxes] | None = None
+    hub: HubAnnotators | None = None
 
     @property
     def specs(self) -> tuple[AnnotatorSpec, ...]:
         """Say what takes part, in a fixed order."""
         wanted = (self.nsfw, self.faces, self.text, *self.detectors, self.saliency, self.boxes)
-        return tuple(annotator.spec for annotator in wanted if annotator is not None)
+        offline = tuple(annotator.spec for annotator in wanted if annotator is not None)
+        return offline if self.hub is None else (*offline, *self.hub.specs)
+
+
+def with_hub(annotators: Annotators, hub: HubAnnotators) -> Annotators:
+    """Add hub models; detectors and masks among them take the places of the offline ones."""
+    detectors, boxes = hub.detectors or annotators.detectors, hub.boxes or annotators.boxes
+    return replace(annotators, hub=hub, detectors=detectors, boxes=boxes if detectors else annotators.boxes)
 
 
 def annotators_for(config: LabelConfig, make: Any = load_once) -> Annotators:
@@ -113,10 +132,11 @@ def annotators_for(config: LabelConfig, make: Any = load_once) -> Annotators:
         make: what to do with each class; one that only calls it gives specs without loading anything.
     """
     objects = config.objects is not None
+    detectors = objects and not (config.hub and config.hub.detectors)
     return Annotators(
         saliency=make(U2NetSaliency),
         boxes=make(BoxSaliency) if objects else None,
-        detectors=(make(NanoDet), make(CenterNet)) if objects else (),
+        detectors=(make(NanoDet), make(CenterNet)) if detectors else (),
         faces=make(CenterFace) if config.faces != "ignore" else None,
         nsfw=make(OpenNsfw) if config.max_nsfw is not None else None,
         text=make(TextLines) if config.max_text is not None else None,
@@ -164,10 +184,21 @@ def label_pictures(
         try:
             if isinstance(one, Failure):
                 raise _Stop(one.reason)
-            results[number] = _sample(config, picture, one, annotators)
-        except _Stop as stop:
+            sample = _sample(config, picture, one, annotators)
+            if annotators.hub is not None:
+                sample = add_hub_labels(annotators.hub, picture.image, sample)
+            results[number] = _worth_keeping(config, sample)
+        except (_Stop, HubFailure) as stop:
             results[number] = Rejection(picture.found.key, f"{picture.name}: {stop}")
     return [results[number] for number in range(len(pictures))]
+
+
+def _worth_keeping(config: LabelConfig, sample: Sample) -> Sample:
+    if all(array is None for array in (sample.instance_ids, sample.depth_m, sample.normals)) and (
+        config.dropped_masks == "reject" or not sample.captions
+    ):
+        raise _Stop(f"mask dropped: {sample.facts['mask_dropped']}")
+    return sample
 
 
 def _nsfw_gate(config: LabelConfig, pictures: Sequence[Picture], annotators: Annotators) -> list[Rejection | None]:
@@ -222,7 +253,7 @@ def _gather(
     return _Seen(views=tuple(views), **fields)
 
 
-def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Annotators) -> Sample | Rejection:
+def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Annotators) -> Sample:
     """Make the Sample of one picture; raises _Stop when there is none."""
     facts = {**_face_facts(config, seen), **_text_facts(config, seen, picture.image)}
     probability = seen.saliency.probability
@@ -241,8 +272,6 @@ def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Anno
     elif not dropped:
         ids, instances = mask.astype(np.uint16), (_instance(1, CATEGORY, picture.image, mask),)
         weight = pixel_weight([probability], ())
-    elif config.dropped_masks == "reject" or not picture.found.text:
-        raise _Stop(f"mask dropped: {dropped}")
     else:
         ids, instances, weight = None, (), None
         facts["mask_dropped"] = dropped
@@ -368,5 +397,7 @@ def _provenance(picture: Picture, annotators: Annotators) -> dict[str, Any]:
             "flags": [*decoded.flags, *found.flags],
             **{name: found.facts[name] for name in ("url", "author") if name in found.facts},
         },
-        "versions": {name: version(name) for name in _LIBRARIES},
+        "versions": {
+            name: version(name) for name in (*_LIBRARIES, *(_HUB_LIBRARIES if annotators.hub is not None else ()))
+        },
     }

@@ -45,6 +45,9 @@ NEGATIVE_PROBABILITY = 0.1
 SUBJECT_PROBABILITY = 0.3
 """How often an object that is the photo's main subject is asked for as that, rather than by class and colour."""
 
+PHRASE_PROBABILITY = 0.5
+"""How often an object with a written phrase is asked for by it, rather than by an expression that was proved."""
+
 COLORMAP_PROBABILITY = 0.25
 """How often depth is drawn with a colour map named in the prompt, rather than with the cube walk."""
 
@@ -237,6 +240,8 @@ def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Gene
     found = [] if absent is None else [absent]
     if absent is not None and count == 1:
         return found
+    if (written := _written(sample)) and rng.random() < PHRASE_PROBABILITY:
+        return [*found, _choice(written, rng)]
     if subject := _subject(sample, table, rng):
         program = Program(category=subject.category)
         return [*found, Expression(_choice(SALIENT_EXPRESSIONS, rng), (subject.id,), program, "salient")]
@@ -250,6 +255,15 @@ def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Gene
         if expression.text not in texts and not taken & set(expression.ids):
             found.append(expression)
     return _shuffled(found, rng)
+
+
+def _written(sample: Sample) -> list[Expression]:
+    """List the phrases of facts["phrases"]: a model wrote them, and another found the same object by them."""
+    present = {instance.id: instance for instance in _present(sample)}
+    rows = [row for row in sample.facts.get("phrases", ()) if row["id"] in present]
+    return [
+        Expression(row["text"], (row["id"],), Program(category=present[row["id"]].category), "phrase") for row in rows
+    ]
 
 
 def _absent_expression(sample: Sample, table: tuple[Thing, ...], rng: np.random.Generator) -> Expression | None:

@@ -12,18 +12,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from pydantic import Field
 from torch import Tensor
 
 from annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
+from annotate.hub_config import ModelFolder
 from encoders.sample import InputError, UInt8Image
-from mixing.config import Config
 from mixing.storage import digest, file_sha256
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -31,23 +30,8 @@ HALF = (0.5, 0.5, 0.5)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-class HubModel(Config):
-    """A model of a hub, as it was downloaded.
-
-    Args:
-        folder: the downloaded snapshot: config.json, *.safetensors, tokenizer files.
-        repository: its name on the hub, for the record.
-        commit: the full commit it was downloaded at, for the record; names and tags move, commits do not.
-        licence: of the weights, SPDX or the licence's own name; a run's `allowed_licences` must have it.
-        device, precision: where and how it runs; half precision changes results.
-    """
-
-    folder: Path
-    repository: str
-    commit: str = Field(pattern=r"^[0-9a-f]{40}$")
-    licence: str
-    device: str = "cpu"
-    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+class HubModel(ModelFolder):
+    """A downloaded model that can be read; its fields are those of `ModelFolder`."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,7 +1,7 @@
 """Surface normals from hub models, brought to camera space: +x right, +y up, +z toward the viewer.
 
 Conventions differ between models and are not written into their files. Each adapter has signs to apply, and
-`check_convention` compares a few normals with those of a depth map before a run believes them.
+`annotate.hub_gate` tries them on a picture of known geometry before a run believes them.
 """
 
 from __future__ import annotations
@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
 from annotate.annotators.hub_depth import read_pipeline
 from annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import UInt8Image
 from mixing.storage import read_json
 
 Signs = tuple[int, int, int]
@@ -148,39 +147,3 @@ def _normals(map_CHW: Tensor, signs: Signs) -> Normals:
     """Apply the signs and make unit vectors; where a model says nothing they stay (0, 0, 0)."""
     signed = map_CHW.float().cpu() * torch.tensor(signs, dtype=torch.float32).view(3, 1, 1)
     return Normals(np.ascontiguousarray(F.normalize(signed, dim=0, eps=1e-6).permute(1, 2, 0).numpy()))
-
-
-def check_convention(
-    normals: NDArray[np.float32], reference: NDArray[np.float32], name: str, min_cosine: float = 0.5
-) -> float:
-    """Refuse normals whose axes are not ours: the start-up gate of a run.
-
-    Args:
-        normals: (H, W, 3), of the annotator, on a picture whose geometry is known.
-        reference: (H, W, 3), the true normals, (0, 0, 0) unknown.
-        min_cosine: the mean cosine that must be reached.
-
-    Returns:
-        The mean cosine.
-
-    Raises:
-        InputError: too low; names the signs that would fit better if any would.
-    """
-    known = (reference != 0).any(axis=-1) & (normals != 0).any(axis=-1)
-    if not known.any():
-        raise InputError(f"{name}: no pixel with a normal to check the convention with")
-    ours, theirs = reference[known], normals[known]
-    cosines = {
-        (sx, sy, sz): float((ours * theirs * np.array((sx, sy, sz))).sum(axis=-1).mean())
-        for sx in (1, -1)
-        for sy in (1, -1)
-        for sz in (1, -1)
-    }
-    found = cosines[1, 1, 1]
-    best = max(cosines, key=lambda signs: cosines[signs])
-    if found < min_cosine or (best != (1, 1, 1) and cosines[best] > found + 0.1):
-        hint = f"; signs {list(best)} would give {cosines[best]:.2f}" if cosines[best] >= min_cosine else ""
-        raise InputError(
-            f"{name}: its normals have mean cosine {found:.2f} with known ones, under {min_cosine:g}{hint}"
-        )
-    return found

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
-from annotate.annotators.protocol import AnnotatorSpec, Caption, Failure, each
+from annotate.annotators.protocol import AnnotatorSpec, Caption, Failure, Prompted, each
 from encoders.sample import UInt8Image
 
 QUESTION = "Describe this picture in one sentence."
@@ -91,16 +91,18 @@ class Qwen3VL:
             max_pixels=1024 * 1024,
         )
 
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Caption | Failure]:
-        """Describe each image; see `Annotator.annotate`."""
+    def annotate(self, queries: Sequence[UInt8Image | Prompted]) -> list[Caption | Failure]:
+        """Describe each image, or answer the question that comes with it; see `Annotator.annotate`."""
         return each(self._annotate_one, queries)
 
     @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Caption:
+    def _annotate_one(self, query: UInt8Image | Prompted) -> Caption:
+        asked = query if isinstance(query, Prompted) else Prompted(query)
+        image, question = asked.image, asked.question or self._question
         seen = self._pixels(images=[Image.fromarray(image)], return_tensors="pt")
         places = int(seen["image_grid_thw"].prod()) // self._pixels.merge_size**2
         text = (
-            "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * places + f"<|vision_end|>{self._question}"
+            "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * places + f"<|vision_end|>{question}"
             "<|im_end|>\n<|im_start|>assistant\n"
         )
         tokens = self._tokenizer([text], return_tensors="pt").to(self._model.device)

@@ -88,11 +88,12 @@ class Annotator(Protocol[Query, Result]):
 
 @dataclass(frozen=True)
 class Prompted:
-    """An image for an annotator that is asked about something in it: boxes to cut out, phrases to find."""
+    """An image for an annotator that is asked about something in it: boxes to cut out, phrases to find, a question."""
 
     image: UInt8Image
     boxes: tuple[Box, ...] = ()
     phrases: tuple[str, ...] = ()
+    question: str = ""
 
 
 @dataclass(frozen=True)

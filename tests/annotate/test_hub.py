@@ -28,7 +28,7 @@ from annotate.annotators.hub_depth import (
     in_metres,
 )
 from annotate.annotators.hub_masks import Sam2, Sam3
-from annotate.annotators.hub_normals import MarigoldNormals, Sapiens2Normals, Tipsv2Normals, check_convention
+from annotate.annotators.hub_normals import MarigoldNormals, Sapiens2Normals, Tipsv2Normals
 from annotate.annotators.hub_words import Florence2, Qwen3VL
 from annotate.annotators.protocol import (
     Caption,
@@ -265,24 +265,6 @@ def test_sam3_counts_its_presence_score(folders: Callable[[str], Path]) -> None:
     absent = annotator.annotate([query("sam3", IMAGE)])[0]
     assert max(m.score for p in first.phrases for m in p.masks) > 1e-3
     assert all(mask.score < 1e-4 for phrase in absent.phrases for mask in phrase.masks)
-
-
-def plane() -> np.ndarray:
-    normals = np.zeros((8, 8, 3), np.float32)
-    normals[:4] = (0.48, 0.6, 0.64)
-    normals[4:] = (-0.6, 0.0, 0.8)
-    return normals
-
-
-def test_the_convention_gate_names_the_signs_that_fit() -> None:
-    truth = plane()
-    assert check_convention(truth, truth, "model") == pytest.approx(1)
-    with pytest.raises(InputError, match=r"signs \[1, -1, -1\]"):
-        check_convention(truth * np.float32([1, -1, -1]), truth, "model")
-    noise = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
-    noise /= np.linalg.norm(noise, axis=-1, keepdims=True)
-    with pytest.raises(InputError, match="mean cosine"):
-        check_convention(noise, truth, "model")
 
 
 def test_signs_turn_a_models_axes_into_ours(folders: Callable[[str], Path]) -> None:
