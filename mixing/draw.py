@@ -67,4 +67,6 @@ def draw_example(
         sample = resize_sample(sample, size, size)
     example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives, colormaps)
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
+    if "scene_key" in sample.facts:
+        origin["scene"] = str(sample.facts["scene_key"])
     return dataclasses.replace(example, key=f"{sample.key}.{task}.{epoch}", spec={**example.spec, "origin": origin})

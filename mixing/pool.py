@@ -45,9 +45,9 @@ class Limits:
     max_quality: Mapping[str, float] = field(default_factory=dict)
 
 
-def is_held_out(sample_key: str, share: Fraction) -> bool:
-    """Tell whether a sample is kept for evaluation: a function of its key alone, nested in the share."""
-    value = int.from_bytes(hashlib.sha256(f"hold-out/{sample_key}".encode()).digest()[:8], "big")
+def is_held_out(key: str, share: Fraction) -> bool:
+    """Tell whether a sample, or a scene of samples, is kept for evaluation: by its key alone, nested in the share."""
+    value = int.from_bytes(hashlib.sha256(f"hold-out/{key}".encode()).digest()[:8], "big")
     return value < share * 2**64
 
 
@@ -155,13 +155,18 @@ def _reason(record: Mapping[str, Any], shard: int, limits: Limits) -> str | None
     """Say why a record may not be drawn, or None."""
     if record["sample"] in limits.excluded:
         return EXCLUDED
-    if shard in limits.held_out_shards or is_held_out(record["sample"], limits.held_out_share):
+    if shard in limits.held_out_shards or is_held_out(_scene(record), limits.held_out_share):
         return HELD_OUT
     if limits.licences is not None and record["licence"] not in limits.licences:
         return LICENCE
     if not _passes(record, limits):
         return FILTERED
     return None if _wanted(record, limits) else UNFIT
+
+
+def _scene(record: Mapping[str, Any]) -> str:
+    """Return what is held out as one: views of a scene show the same things."""
+    return str(record.get("scene", record["sample"]))
 
 
 def _passes(record: Mapping[str, Any], limits: Limits) -> bool:

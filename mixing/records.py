@@ -276,11 +276,12 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
 def record_facts(record: Sample | Example) -> dict[str, Any]:
     """Return what a mixture has to know of a record to choose it, json-able: rows of shards carry it.
 
-    `sample` is the key of the picture it is of, `size` its height and width in pixels, `tasks` what it can serve.
+    `sample` is the key of the picture it is of, `scene` that of the scene it shares with other views if it does, `size` its height and width in pixels, `tasks` what it can serve.
     """
     if isinstance(record, Sample):
         return {
             "sample": record.key,
+            **({"scene": record.facts["scene_key"]} if isinstance(record.facts.get("scene_key"), str) else {}),
             "licence": record.licence,
             "tasks": list(tasks_of(record)),
             "size": list(record.image.shape[:2]),
@@ -290,6 +291,7 @@ def record_facts(record: Sample | Example) -> dict[str, Any]:
     origin = origin if isinstance(origin, Mapping) else {}
     return {
         "sample": str(origin.get("key", record.key.partition(".")[0])),
+        **({"scene": origin["scene"]} if isinstance(origin.get("scene"), str) else {}),
         "licence": str(origin.get("licence", "unknown")),
         "tasks": [record.task],
         "size": list(record.target.shape[:2]),

@@ -93,6 +93,17 @@ def test_held_out_and_excluded_and_unlicensed_records_are_never_drawn(tmp_path: 
         lock_text(tmp_path, MIXTURE + "licences: [MIT]\n")
 
 
+def test_views_of_a_scene_are_held_out_together(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", each=20, facts={"scene_key": "kitchen"})
+    for share, kept in ((0.5, {0, 60}), (0.999999, {60}), (0.000001, {0})):
+        text = MIXTURE.replace("path: raw", f"path: raw\n    hold_out: {{share: {share}}}")
+        try:
+            found = lock_text(tmp_path, text).sources[0].left_out.get("held out", 0)
+        except InputError:  # all of them: nothing to draw
+            found = 60
+        assert found in kept
+
+
 @settings(deadline=None)
 @given(st.text("abc0123-", min_size=1, max_size=12), st.fractions(0, 1), st.fractions(0, 1))
 def test_a_larger_hold_out_contains_a_smaller_one(key: str, one: Fraction, other: Fraction) -> None:
