@@ -276,7 +276,8 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
 def record_facts(record: Sample | Example) -> dict[str, Any]:
     """Return what a mixture has to know of a record to choose it, json-able: rows of shards carry it.
 
-    `sample` is the key of the picture it is of, `scene` that of the scene it shares with other views if it does, `size` its height and width in pixels, `tasks` what it can serve.
+    `sample` is the key of the picture it is of, `scene` that of the scene it shares with other views if it does, `size`
+    its height and width in pixels, `tasks` what it can serve.
     """
     if isinstance(record, Sample):
         return {
