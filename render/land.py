@@ -87,7 +87,7 @@ def tree_thing(rng: Rng, season: str, kinds: Mapping[int, float], distance_m: fl
     kind = int(rng.choice(list(kinds), p=np.array(list(kinds.values())) / sum(kinds.values())))
     height = float(rng.choice([4.5, 6.0, 8.0, 10.5, 13.5]))
     width = height * {0: 0.72, 1: 0.46, 2: 0.27}[kind]
-    thousands = 2.6 if distance_m < 18 else 1.2 if distance_m < 45 else 0.4
+    thousands = 2.0 if distance_m < 16 else 0.8 if distance_m < 40 else 0.25
     leaves = leaf_material(rng, "summer" if kind == 1 else season)
     if kind == 1:
         leaves = replace(

@@ -213,7 +213,7 @@ def _vegetation(
         for _ in range(int(rng.integers(0, 7))):
             _stand_somewhere(layout, rng, bush_thing(rng, season), 5, 45)
     if ground in ("grass", "dry grass", "earth") and eye[2] < 3:
-        grow_grass(layout, rng, ground, eye, int(rng.integers(150, 700)))
+        grow_grass(layout, rng, ground, eye, int(rng.integers(120, 450)))
 
 
 def _roadside(layout: Layout, rng: Rng, edge, walk: float, season: str) -> None:  # type: ignore[no-untyped-def]

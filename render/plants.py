@@ -206,7 +206,7 @@ def forest(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     for _ in range(count):
         tall = float(rng.uniform(0.6, 1.0)) * size[2]
         wide = tall * float(rng.uniform(0.4, 0.6) if firs else rng.uniform(0.6, 1.0))
-        one = scaled(_unit_tree(int(firs), 0.09, int(rng.integers(3))), (wide, wide, tall))
+        one = scaled(_unit_tree(int(firs), 0.06, int(rng.integers(3))), (wide, wide, tall))
         x, y = rng.uniform(-0.5, 0.5, 2) * (np.array(size[:2]) - wide)
         parts.append(moved(one, float(x), float(y), 0.0))
     return scaled(join_leafy(*parts), size)

@@ -97,7 +97,7 @@ def build_houses(layout: Layout, rng: Rng, street: Street, lit: float) -> None:
             w = float(rng.uniform(9, 15) if suburb else rng.uniform(10, 26))
             d = float(rng.uniform(9, 12) if suburb else rng.uniform(10, 15))
             x = street.edge(side, setback + d / 2 + float(rng.uniform(0, 1.5) if suburb else 0))
-            house = house_thing(rng, street.manner, (w, d), lit, detail=y < 85)
+            house = house_thing(rng, street.manner, (w, d), lit, detail=y < 65)
             if rng.random() < 0.93:
                 layout.stand(replace(house, position_m=(x, y + w / 2, 0), yaw_rad=-side * math.pi / 2))
             gap = float(rng.uniform(2.5, 7) if suburb else rng.choice([0.05, 0.05, 0.05, 3.5, 8.0]))

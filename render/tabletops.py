@@ -26,7 +26,7 @@ def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: St
     stood = layout.stand(table)
     assert stood is not None  # the first solid thing of the scene
     center = (stood.position_m[0], stood.position_m[1], stood.position_m[2] + stood.size_m[2])
-    for _ in range(int(rng.integers(8, 20))):
+    for _ in range(int(rng.integers(7, 17))):
         draw = rng.random()
         if draw < 0.75:
             on_top(layout, stood, lambda: small_thing(rng, palette), rng)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from render.geometry import crease_normals
 from render.shapes import Size, Solid
 
-STEPS = 72
+STEPS = 60
 NEAR_M, FAR_M = 22.0, 150.0
 """Where the ground's texture gives way to that of slot 1, and that to slot 2: what is fine up close repeats afar."""
 
