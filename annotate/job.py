@@ -16,6 +16,7 @@ from annotate.hub_gate import check_models
 from annotate.hub_labels import hub_annotators
 from annotate.items import Item, Part
 from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures, with_hub
+from annotate.report import REPORT, write_report
 from annotate.sources import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
 from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
@@ -65,7 +66,8 @@ def annotate(
     """Annotate every image of the sources into raw shards under `out`; an unfinished run is continued.
 
     The plan holds the configuration, the annotator with its weights' hash, and a fingerprint of every input file:
-    the shards are a function of the plan, and a changed input is another plan.
+    the shards are a function of the plan, and a changed input is another plan. When all shards are there,
+    `out`/report.html shows scores, examples and reasons.
 
     Args:
         data: where relative paths of the sources, and of hub models, start.
@@ -95,7 +97,10 @@ def annotate(
     plan = Plan("annotate", len(shards), {**settings, "annotators": [asdict(spec) for spec in specs]})
     start_dataset(out, plan)
     _write_listing(out, shards)
-    return run(plan, partial(build_shard, config, data, out), out, engine, progress)
+    result = run(plan, partial(build_shard, config, data, out), out, engine, progress)
+    if result.totals is not None and (result.made or not (out / REPORT).exists()):
+        write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
+    return result
 
 
 def _annotators(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:
