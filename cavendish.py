@@ -400,12 +400,24 @@ def _print_account(lock: Lock, count: str) -> None:
 
 
 @app.command()
-def train(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
+def train(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure two steps, draw a batch, train nothing.")] = False,
+) -> None:
     """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
     from trainer.config import TrainConfig
     from trainer.train import train as job
 
     settings = read_config(TrainConfig, config, override or ())
+    if dry_run:
+        from trainer.dry_run import try_mixture
+
+        for line in try_mixture(settings, out, data).lines(settings):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
     with progress_bar("train") as report:
         result = job(settings, out, data, report)
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"

@@ -1,10 +1,14 @@
-"""Checkpoints: one file with the whole state of a run, written atomically, read without running pickled code."""
+"""Checkpoints: one file with the whole state of a run, written atomically, read without running pickled code.
+
+Runs of several processes write folders instead: see sharded_checkpoint.py.
+"""
 
 from __future__ import annotations
 
 import io
 import pickle
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from encoders.sample import InputError
 from mixing.storage import write_atomic
 
 SCHEMA = "cavendish-checkpoint/2"
-_NAME = re.compile(r"checkpoint-(\d{6,})\.pt")
+_NAME = re.compile(r"checkpoint-(\d{6,})(?:\.pt)?")
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,8 @@ class State:
         replaced: records so far, by source, that another stood in for.
         ratios: what each rank has read of each stream, its share, and the share asked for; see
             `mixing.accounting.RatioRow` for the fields.
-        model, ema, optimizer: the three state dicts.
+        model, ema: what is trained, and its moving average, by parameter name.
+        optimizer: the state dict of the optimiser.
     """
 
     step: int
@@ -48,9 +53,22 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """List the checkpoints of a run, oldest first."""
-    found = [(int(match[1]), path) for path in folder.glob("*.pt") if (match := _NAME.fullmatch(path.name))]
+    """List the checkpoints of a run, oldest first: files of one process, folders (without .pt) of several."""
+    found = [
+        (int(match[1]), path)
+        for path in folder.glob("checkpoint-*")
+        if (match := _NAME.fullmatch(path.name)) and path.is_dir() == (path.suffix == "")
+    ]
     return [path for _, path in sorted(found)]
+
+
+def delete_old(folder: Path, keep: int) -> None:
+    """Delete all checkpoints but the newest `keep`."""
+    for old in checkpoints(folder)[:-keep]:
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink()
 
 
 def write_checkpoint(folder: Path, state: State, keep: int) -> Path:
@@ -59,8 +77,7 @@ def write_checkpoint(folder: Path, state: State, keep: int) -> Path:
     torch.save({"schema": SCHEMA, **vars(state)}, data)
     path = checkpoint_path(folder, state.step)
     write_atomic(path, data.getvalue())
-    for old in checkpoints(folder)[:-keep]:
-        old.unlink()
+    delete_old(folder, keep)
     return path
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mixing.config import Config
 from mixing.open_shards import Reading
+from trainer.generators.folder import Precision
 from trainer.generators.tiny import TinyConfig
 
 Kind = Literal["generation", "editing", "vision"]
@@ -25,6 +27,16 @@ class SigmaConfig(Config):
     def mean_of(self, kind: Kind) -> float:
         """Return the mean for a kind."""
         return {"generation": self.generation, "editing": self.editing, "vision": self.vision}[kind]
+
+
+class LoraSettings(Config):
+    """Low-rank matrices beside frozen layers; what they add is scaled by alpha / rank."""
+
+    rank: int = Field(default=16, ge=1)
+    alpha: float = Field(default=16, gt=0)
+    targets: str | list[str] | None = Field(
+        default=None, description="layers: a regular expression for whole names, or ends of names; none: the adapter's"
+    )
 
 
 class TrainConfig(Config):
@@ -56,15 +68,48 @@ class TrainConfig(Config):
     )
     reading: Reading = Field(default=Reading(), description="cache of remote shards, read-ahead, what to do on damage")
 
+    lora: LoraSettings | None = Field(default=None, description="train low-rank matrices, and nothing else")
+    trainable: float | str | None = Field(
+        default=None, description="train a share of the parameters, those nearest the output, or those a regex finds"
+    )
+    accumulate: int = Field(default=1, ge=1, description="parts that a batch is computed in, to save memory")
+    gradient_checkpointing: bool = Field(default=False, description="compute activations twice, to save memory")
+    precision: Precision = Field(default="float32", description="of computation and of frozen weights")
+    device: Literal["cpu", "cuda"] = "cpu"
+    compile: bool = Field(default=False, description="torch.compile the network")
+    parallel: Literal["none", "ddp", "fsdp"] = Field(default="none", description="how processes of torchrun share")
+    track: list[Literal["tensorboard", "wandb"]] = Field(default=[], description="also log losses there")
+
+    @field_validator("trainable")
+    @classmethod
+    def _usable(cls, value: float | str | None) -> float | str | None:
+        if isinstance(value, float) and not 0 < value <= 1:
+            raise ValueError("a share lies between 0 and 1")
+        if isinstance(value, str):
+            try:
+                re.compile(value)
+            except re.error as error:
+                raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> TrainConfig:
         if (self.base is None) == (self.generator is None):
             raise ValueError("give either base (a folder to start from) or generator (the shape of a fresh one)")
         if self.checkpoint_every % self.log_every:
             raise ValueError("checkpoint_every must be a multiple of log_every, so that a resumed loss.csv is the same")
+        if self.lora is not None and self.trainable is not None:
+            raise ValueError("give either lora or trainable: a LoRA leaves every other weight as it is")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} cannot be cut into accumulate {self.accumulate} equal parts")
         return self
 
 
-HOW_NOT_WHAT = frozenset({"lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints"})
+HOW_NOT_WHAT = frozenset(
+    (
+        *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),
+        *("gradient_checkpointing", "device", "compile", "parallel", "track"),
+    )
+)
 """Keys that may change between interruption and resumption: they do not decide what is learned, beyond rounding (what
 the lock and the base hold does, and is compared by its digest)."""

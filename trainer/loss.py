@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H and W latent size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,8 +39,8 @@ def make_batch(generator: Generator, examples: Sequence[Example]) -> Batch:
     if len(shapes) != 1:
         raise InputError(f"one batch holds pictures of sizes {sorted(shapes)}; resize them to one size first")
     blank = np.zeros_like(examples[0].target)
-    has_reference_B = torch.tensor([e.source is not None for e in examples])
     reference = generator.encode_image(np.stack([blank if e.source is None else e.source for e in examples]))
+    has_reference_B = torch.tensor([e.source is not None for e in examples], device=reference.device)
     return Batch(
         clean_BCHW=generator.encode_image(np.stack([e.target for e in examples])),
         reference_BCHW=reference * has_reference_B[:, None, None, None],
@@ -68,10 +68,22 @@ def draw_sigma(seed: int, indices: Sequence[int], means: Sequence[float], std: f
     return torch.from_numpy((1 / (1 + np.exp(-logits))).astype(np.float32))
 
 
-def flow_matching_loss(generator: Generator, batch: Batch, sigma_B: Tensor, noise_BCHW: Tensor) -> Tensor:
-    """Return the mean squared error (B,) of each example, in x for x-models and in v for v-models."""
+def flow_matching_loss(
+    generator: Generator,
+    batch: Batch,
+    sigma_B: Tensor,
+    noise_BCHW: Tensor,
+    predict: Callable[..., Tensor] | None = None,
+) -> Tensor:
+    """Return the mean squared error (B,) of each example, in x for x-models and in v for v-models.
+
+    Args:
+        predict: in place of `generator.predict`: the same, wrapped for training on several processes.
+    """
     sigma = sigma_B[:, None, None, None]
     noisy = (1 - sigma) * batch.clean_BCHW + sigma * noise_BCHW
-    predicted = generator.predict(noisy, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+    predicted = (predict or generator.predict)(
+        noisy, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition
+    )
     truth = batch.clean_BCHW if generator.spec.prediction == "x" else noise_BCHW - batch.clean_BCHW
     return (predicted - truth).square().mean(dim=(1, 2, 3))

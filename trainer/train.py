@@ -22,19 +22,20 @@ import torch
 from torch.utils.data import DataLoader
 
 from encoders.sample import Example, InputError, Rejection
-from mixing.accounting import RatioRow, realised_ratios
+from mixing.accounting import RatioRow
 from mixing.engine import Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
 from mixing.remote import is_url
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
-from trainer.checkpoint import State, check_identity, checkpoints, read_checkpoint, write_checkpoint
+from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
-from trainer.generators.folder import load_generator
-from trainer.generators.protocol import Generator
-from trainer.generators.tiny import TinyGenerator
+from trainer.curves import write_curves
 from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
+from trainer.parallel import Place, computing, joined, moved, sharing_gradients, wait_for_all
+from trainer.run import Run
+from trainer.track import open_trackers
 
 LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
 RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
@@ -92,12 +93,17 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
     Raises:
         InputError: the lock or the base cannot be read, shards are not as locked, or `out` holds another run.
     """
+    lock, items = open_mixture(config, out, data)
+    return train_on(items, lock.digest, config, out, data, progress, lock)
+
+
+def open_mixture(config: TrainConfig, out: Path, data: Path) -> tuple[Lock, MixtureDataset]:
+    """Open the mixture that `config.lock` names."""
     lock = _locked(config, out, data)
     reading = config.reading
     if reading.cache is not None:
         reading = reading.model_copy(update={"cache": data / reading.cache})
-    items = MixtureDataset(lock, config.shards or data, config.size, reading=reading)
-    return train_on(items, lock.digest, config, out, data, progress, lock)
+    return lock, MixtureDataset(lock, config.shards or data, config.size, reading=reading)
 
 
 def _locked(config: TrainConfig, out: Path, data: Path) -> Lock:
@@ -139,12 +145,14 @@ def train_on(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        run = _resume_or_start(config, out, data, identity)
-        run.lock = lock
-        _loop(run, items, config, out, identity, progress)
+        with joined(config) as place:
+            run = _resume_or_start(config, out, data, place, identity)
+            run.lock = lock
+            _loop(run, items, config, out, identity, progress)
+            told = _finish(run, out, identity)
     finally:
         torch.set_num_threads(threads)
-    return _finish(run, out, identity)
+    return _result(out, told, already=False)
 
 
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
@@ -152,72 +160,30 @@ def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, An
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HOW_NOT_WHAT}
     values["lock_digest"] = lock_digest
     if config.base is not None:
-        folder = data / config.base
-        if not (folder / "generator.json").exists():
-            raise InputError(f"base {folder}: no trained generator there; run its training first")
-        files = sorted(path for path in folder.iterdir() if path.is_file())
-        values["base_digest"] = digest({path.name: file_sha256(path) for path in files})
+        values["base_digest"] = _base_digest(data / config.base)
     return values
 
 
-class _Run:
-    """The moving parts of a run."""
+def _base_digest(folder: Path) -> str:
+    """Name a base: by the bytes of its files; of a model in diffusers' layout, by its configurations and file sizes."""
+    if not (folder / "generator.json").exists():
+        if not (folder / "model_index.json").exists():
+            raise InputError(f"base {folder}: no trained generator there; run its training first")
+        from trainer.generators.diffusers_folder import read_origin
 
-    def __init__(self, generator: Generator, config: TrainConfig) -> None:
-        self.generator = generator
-        self.module = generator.module().train()
-        self.parameters = [p for p in self.module.parameters() if p.requires_grad]
-        self.ema = {name: value.detach().clone() for name, value in self.module.state_dict().items()}
-        decayed = [p for p in self.parameters if p.ndim > 1]
-        others = [p for p in self.parameters if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            betas=(0.9, 0.98),
-        )
-        self.step = 0
-        self.counts: dict[str, dict[str, int]] = {}
-        self.replaced: dict[str, int] = {}
-        self.pending: dict[tuple[str, str], list[float]] = {}
-        self.lock: Lock | None = None
-
-    def ratios(self) -> list[RatioRow]:
-        """Return what was read of each stream of the lock so far, beside what was asked for."""
-        return [] if self.lock is None else realised_ratios(self.lock, self.lock.schedule(), self.counts, rank=0)
-
-    def state(self, identity: dict[str, Any]) -> State:
-        """Return everything that a checkpoint holds."""
-        return State(
-            step=self.step,
-            identity=identity,
-            counts=self.counts,
-            replaced=self.replaced,
-            ratios=[asdict(row) for row in self.ratios()],
-            model=self.module.state_dict(),
-            ema=self.ema,
-            optimizer=self.optimizer.state_dict(),
-        )
-
-    def restore(self, state: State) -> None:
-        """Become what `state` holds."""
-        self.step, self.counts, self.replaced = state.step, state.counts, state.replaced
-        self.module.load_state_dict(state.model)
-        self.optimizer.load_state_dict(state.optimizer)
-        self.ema = state.ema
+        return read_origin(folder).model_digest
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
-def _resume_or_start(config: TrainConfig, out: Path, data: Path, identity: dict[str, Any]) -> _Run:
-    if config.base is not None:
-        generator = load_generator(data / config.base)
-    else:
-        assert config.generator is not None
-        generator = TinyGenerator(config.generator, config.seed)
-    run = _Run(generator, config)
+def _resume_or_start(config: TrainConfig, out: Path, data: Path, place: Place, identity: dict[str, Any]) -> Run:
+    run = Run(config, data, place)
     found = checkpoints(out)
     if found:
-        state = read_checkpoint(found[-1])
-        check_identity(found[-1], state.identity, identity)
-        run.restore(state)
+        run.restore(found[-1], identity)
+    if place.rank > 0:
+        return run
+    if found:
         _keep_rows(out / "loss.csv", LOSS_COLUMNS, run.step)
         _keep_rows(out / "ratios.csv", RATIO_COLUMNS, run.step)
     else:
@@ -240,22 +206,30 @@ def _keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
 
 
 class _Batches(torch.utils.data.Dataset[list[Item]]):
-    """Batch b as a list of items: what one worker process reads in one go."""
+    """This process's part of batch b as a list of items: what one worker process reads in one go."""
 
-    def __init__(self, items: Items, batch: int) -> None:
+    def __init__(self, items: Items, batch: int, place: Place) -> None:
         self._items = items
         self._batch = batch
+        self._place = place
 
     def __getitem__(self, b: int) -> list[Item]:
-        return [self._items[index] for index in range(b * self._batch, (b + 1) * self._batch)]
+        return [self._items[index] for index in _part(b, self._batch, self._place)]
 
 
-def _read_batches(items: Items, config: TrainConfig, first_step: int) -> Iterator[list[Item]]:
-    """Yield the batch of every step from `first_step` on, read ahead by worker processes."""
+def _part(b: int, batch: int, place: Place) -> range:
+    """Return the global numbers of batch b that this process takes."""
+    size = batch // place.world
+    first = b * batch + place.rank * size
+    return range(first, first + size)
+
+
+def _read_batches(items: Items, config: TrainConfig, first_step: int, place: Place) -> Iterator[list[Item]]:
+    """Yield this process's part of the batch of every step from `first_step` on, read ahead by worker processes."""
     first = first_step // config.repeats
     last = (config.steps - 1) // config.repeats
     loader = DataLoader(
-        _Batches(items, config.batch),
+        _Batches(items, config.batch, place),
         batch_size=None,
         sampler=range(first, last + 1),
         num_workers=config.workers,
@@ -288,43 +262,65 @@ def _leave_with_parent(worker: int) -> None:
 
 
 def _loop(
-    run: _Run, items: Items, config: TrainConfig, out: Path, identity: dict[str, Any], progress: Progress | None
+    run: Run, items: Items, config: TrainConfig, out: Path, identity: dict[str, Any], progress: Progress | None
 ) -> None:
-    for batch in _read_batches(items, config, run.step):
-        losses = _step(run, batch, config)
-        _account(run, batch, losses, config)
+    first = run.place.rank == 0
+    trackers = open_trackers(config, out) if first else []
+    for batch in _read_batches(items, config, run.step, run.place):
+        losses = learn_from(run, batch, config)
+        read = run.step % config.repeats == 0
+        run.seen += [(i.source, i.example.task, loss, read, len(i.replaced)) for i, loss in zip(batch, losses)]
         run.step += 1
         if run.step % config.log_every == 0 or run.step == config.steps:
-            _log(run, out / "loss.csv")
-            _log_ratios(run, out / "ratios.csv")
+            collected = run.collect()
+            if first:
+                _log(run, collected, out / "loss.csv")
+                _log_ratios(run, out / "ratios.csv")
+                for track in trackers:
+                    track(run.step, _means(collected))
         if run.step % config.checkpoint_every == 0:
-            write_checkpoint(out, run.state(identity), config.keep_checkpoints)
-        if progress is not None:
+            run.save(out, identity)
+            if first:
+                write_curves(out, config.steps)
+        if progress is not None and first:
             progress(run.step, config.steps)
 
 
-def _step(run: _Run, items: list[Item], config: TrainConfig) -> list[float]:
-    """Take one optimiser step; return the loss of each example."""
-    batch = make_batch(run.generator, [item.example for item in items])
-    draws = range(run.step * config.batch, (run.step + 1) * config.batch)
-    means = [config.sigma.mean_of(item.kind) for item in items]
-    sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std)
-    noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:])
-    losses_B = flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW)
-    loss = losses_B.mean()
-    if not torch.isfinite(loss):
-        keys = ", ".join(item.example.key for item in items[:3])
-        raise FloatingPointError(
-            f"loss is {loss.item()} at step {run.step} (examples {keys}, ...): lower learning_rate"
-        )
+def learn_from(run: Run, items: list[Item], config: TrainConfig) -> list[float]:
+    """Take one optimiser step; return the loss of each example of this process."""
     run.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(run.parameters, config.clip_norm)
+    draws = _part(run.step, config.batch, run.place)
+    size = len(items) // config.accumulate
+    losses: list[float] = []
+    for start in range(0, len(items), size):
+        part = slice(start, start + size)
+        with sharing_gradients(run.predict, run.module, last=start + size == len(items)):
+            losses_B = _losses(run, items[part], draws[part], config)
+            loss = losses_B.mean() / config.accumulate
+            if not torch.isfinite(loss):
+                keys = ", ".join(item.example.key for item in items[part][:3])
+                raise FloatingPointError(
+                    f"loss is {loss.item()} at step {run.step} (examples {keys}, ...): lower learning_rate"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+        losses += losses_B.detach().tolist()
+    torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(run.step, config)
     run.optimizer.step()
-    _follow(run, config)
-    return losses_B.detach().tolist()
+    run.follow()
+    return losses
+
+
+def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
+    """Return the loss (B,) of each item, with the noise of its draw."""
+    device = run.place.device
+    batch = moved(make_batch(run.generator, [item.example for item in items]), device)
+    means = [config.sigma.mean_of(item.kind) for item in items]
+    sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
+    noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
+    with computing(config, run.place):
+        return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:
@@ -336,34 +332,19 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     return config.learning_rate * share
 
 
-@torch.no_grad()
-def _follow(run: _Run, config: TrainConfig) -> None:
-    """Move the averaged weights; young averages move faster, so that they forget where they started."""
-    decay = min(config.ema_decay, (1 + run.step) / (10 + run.step))
-    names = list(run.ema)
-    state = run.module.state_dict()
-    torch._foreach_lerp_([run.ema[name] for name in names], [state[name] for name in names], 1 - decay)
+def _means(losses_by: Mapping[tuple[str, str], list[float]]) -> dict[str, float]:
+    every = [loss for losses in losses_by.values() for loss in losses]
+    means = {f"loss/{source}/{task}": math.fsum(losses) / len(losses) for (source, task), losses in losses_by.items()}
+    return {"loss": math.fsum(every) / len(every), **means}
 
 
-def _account(run: _Run, items: list[Item], losses: list[float], config: TrainConfig) -> None:
-    for item, loss in zip(items, losses):
-        task = item.example.task
-        run.pending.setdefault((item.source, task), []).append(loss)
-        if run.step % config.repeats == 0:
-            tasks = run.counts.setdefault(item.source, {})
-            tasks[task] = tasks.get(task, 0) + 1
-            if item.replaced:
-                run.replaced[item.source] = run.replaced.get(item.source, 0) + len(item.replaced)
-
-
-def _log(run: _Run, path: Path) -> None:
+def _log(run: Run, losses_by: Mapping[tuple[str, str], list[float]], path: Path) -> None:
     with path.open("a") as file:
-        for (source, task), losses in sorted(run.pending.items()):
+        for (source, task), losses in sorted(losses_by.items()):
             file.write(f"{run.step},{source},{task},{math.fsum(losses) / len(losses):.6g},{len(losses)}\n")
-    run.pending.clear()
 
 
-def _log_ratios(run: _Run, path: Path) -> None:
+def _log_ratios(run: Run, path: Path) -> None:
     with path.open("a") as file:
         for row in run.ratios():
             file.write(
@@ -371,13 +352,15 @@ def _log_ratios(run: _Run, path: Path) -> None:
             )
 
 
-def _finish(run: _Run, out: Path, identity: dict[str, Any]) -> TrainResult:
-    run.module.load_state_dict(run.ema)
-    run.generator.save(out / "generator")
+def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    run.write_generator(out / "generator")
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
     told["ratios"] = [asdict(row) for row in run.ratios()]
-    write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
-    return _result(out, told, already=False)
+    if run.place.rank == 0:
+        write_curves(out, run.config.steps)
+        write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
+    wait_for_all(run.place)
+    return told
 
 
 def _result(out: Path, told: Mapping[str, Any], already: bool) -> TrainResult:

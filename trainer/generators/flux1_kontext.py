@@ -66,7 +66,7 @@ class Flux1KontextGenerator:
         self._text_tokens = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
         self.origin = origin
         downsampling = 2 ** len(vae.config.block_out_channels)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS)
 
     @property
     def spec(self) -> Spec:

@@ -62,13 +62,18 @@ def from_tokens(tokens_BLC: Tensor, height: int, width: int) -> Tensor:
 def by_reference(has_reference_B: Tensor, forward: Callable[[Tensor, bool], Tensor]) -> Tensor:
     """Run rows with and without a reference apart, since a missing reference has no tokens, and merge them in order.
 
+    With several processes both are run by each, on row 0 where it has no such row: shards of the weights are gathered
+    in every forward and backward pass, by all processes or none. That row counts for nothing.
+
     Args:
         forward: takes the row numbers and whether they have a reference.
     """
     with_it, without = has_reference_B.nonzero()[:, 0], (~has_reference_B).nonzero()[:, 0]
-    parts = [forward(rows, flag) for rows, flag in ((with_it, True), (without, False)) if len(rows)]
-    order = torch.cat([with_it, without]).argsort()
-    return torch.cat(parts)[order]
+    groups = [(rows, flag) for rows, flag in ((with_it, True), (without, False)) if len(rows)]
+    merged = torch.cat([forward(rows, flag) for rows, flag in groups])
+    if len(groups) == 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
+        merged = merged + 0 * forward(torch.zeros_like(groups[0][0][:1]), not groups[0][1])
+    return merged[torch.cat([with_it, without]).argsort()]
 
 
 def linear_shift(tokens: int, low: tuple[int, float], high: tuple[int, float]) -> float:

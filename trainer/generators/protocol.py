@@ -26,6 +26,7 @@ class Spec:
         pixel_multiple: height and width of every image must be a multiple of this.
         latent_channels: C of the latents.
         downsampling: pixels per latent position along one side (1 for a pixel-space model).
+        lora_targets: regular expression for the names of the layers that a LoRA changes unless told otherwise.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Spec:
     pixel_multiple: int
     latent_channels: int
     downsampling: int
+    lora_targets: str = ""
 
 
 class Generator(Protocol):

@@ -78,7 +78,7 @@ class QwenImageEditGenerator:
         self._template_tokens = template_tokens
         self.origin = origin
         downsampling = 2 ** (len(vae.temperal_downsample) + 1)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS)
 
     @property
     def spec(self) -> Spec:

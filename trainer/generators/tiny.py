@@ -30,7 +30,8 @@ from trainer.generators.words import COLOR_FEATURES, encode_prompts
 
 PATCH = 4
 _DAMAGE = (ValidationError, RuntimeError, pickle.UnpicklingError, EOFError, TypeError, AttributeError, KeyError)
-_SPEC = Spec("tiny/1", prediction="x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1)
+LORA_TARGETS = r".*\.(query|key_value|out|film|conv_in|conv_out)"
+_SPEC = Spec("tiny/1", "x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1, lora_targets=LORA_TARGETS)
 
 
 class TinyConfig(Config):
@@ -53,7 +54,7 @@ class TextCondition:
 
 def _waves(values: Tensor, count: int, longest: float) -> Tensor:
     """Sines and cosines of `values` (...,) at `count` frequencies from 1 down to 1/longest, on a new last axis."""
-    steps = torch.arange(count, dtype=torch.float32) / max(1, count - 1)
+    steps = torch.arange(count, dtype=torch.float32, device=values.device) / max(1, count - 1)
     angles = values[..., None] * torch.exp(-np.log(longest) * steps)
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
@@ -100,9 +101,8 @@ class _TextEncoder(nn.Module):
         nn.init.normal_(self.words.weight, std=0.5)
 
     def forward(self, text: TextCondition) -> Tensor:
-        positions = _waves(
-            torch.arange(text.words_BL.shape[1], dtype=torch.float32), self.words.embedding_dim // 2, 200
-        )
+        places = torch.arange(text.words_BL.shape[1], dtype=torch.float32, device=text.words_BL.device)
+        positions = _waves(places, self.words.embedding_dim // 2, 200)
         present = text.valid_BL[..., None].float()
         x = (self.words(text.words_BL) + self.colors(text.colors_BLF)) * present
         x = x + F.silu(self.neighbours(x.transpose(1, 2)).transpose(1, 2)) + 0.3 * positions
@@ -172,8 +172,8 @@ class TinyNet(nn.Module):
         patches = torch.cat([F.pixel_unshuffle(noisy, PATCH), F.pixel_unshuffle(reference, PATCH)], dim=1)
         height, width = patches.shape[-2:]
         flag = has_reference.float()[:, None, None, None].expand(-1, 1, height, width)
-        row = torch.linspace(-1, 1, height)[None, None, :, None].expand_as(flag)
-        column = torch.linspace(-1, 1, width)[None, None, None, :].expand_as(flag)
+        row = torch.linspace(-1, 1, height, device=noisy.device)[None, None, :, None].expand_as(flag)
+        column = torch.linspace(-1, 1, width, device=noisy.device)[None, None, None, :].expand_as(flag)
         x: Tensor = self.stem(torch.cat([patches, flag, row, column], dim=1))
         for block in self.down:
             x = block(x, condition)

@@ -1,0 +1,121 @@
+"""The curves of a run as one page that needs nothing else: losses and shares by source and task, drawn as SVG."""
+
+from __future__ import annotations
+
+import csv
+import html
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mixing.storage import write_atomic
+
+Line = list[tuple[float, float]]
+WIDTH, HEIGHT = 560, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 12, 30
+_COLORS = ("#0b6e99", "#d9730d", "#448361", "#9065b0", "#c14c8a", "#b1820a", "#5f6b7a", "#d44c47")
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:32px auto;max-width:1200px;padding:0 20px;color:#1f2328}
+h1{font-size:22px;margin:0}p{color:#59636e;margin:4px 0 20px}main{display:flex;flex-wrap:wrap;gap:28px 24px}
+figure{margin:0}figcaption{font-weight:600;margin:0 0 4px 58px}svg{display:block}
+text{font:12px system-ui,sans-serif;fill:#59636e}ul{list-style:none;margin:2px 0 0 58px;padding:0;max-width:500px}
+li{display:inline-block;margin-right:16px;font-size:13px}
+i{display:inline-block;width:14px;height:3px;margin:0 6px 3px 0;vertical-align:middle}"""
+
+
+def write_curves(out: Path, planned: int) -> Path:
+    """Draw `out/loss.csv` and `out/ratios.csv` as `out/curves.html`.
+
+    Args:
+        planned: steps the run will have, for the heading.
+    """
+    losses = _lines(out / "loss.csv", "loss")
+    mean = _mean_loss(out / "loss.csv")
+    shares, asked = _lines(out / "ratios.csv", "share"), _lines(out / "ratios.csv", "asked")
+    done = int(max((x for line in losses.values() for x, _ in line), default=0))
+    figures = [_figure("Loss, all examples", {"mean": mean}, True), _figure("Loss by source and task", losses, True)]
+    if shares:
+        distance = {
+            name: [(x, y - asked[name][k][1]) for k, (x, y) in enumerate(line)] for name, line in shares.items()
+        }
+        figures.append(_figure("Share of the examples so far", shares, False))
+        figures.append(_figure("Share, less what was asked for", distance, False))
+    last = f"{mean[-1][1]:.4g}" if mean else "not known"
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(out.name)}: curves</title>'
+        f"<style>{_STYLE}</style><h1>{html.escape(out.name)}</h1><p>step {done} of {planned}; last mean loss {last}</p>"
+        f"<main>{''.join(figures)}</main></html>"
+    )
+    write_atomic(out / "curves.html", page.encode())
+    return out / "curves.html"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _lines(path: Path, column: str) -> dict[str, Line]:
+    """Return the points (step, value) of each source and task."""
+    lines: dict[str, Line] = {}
+    for row in _rows(path):
+        lines.setdefault(f"{row['source']} / {row['task']}", []).append((float(row["step"]), float(row[column])))
+    return dict(sorted(lines.items()))
+
+
+def _mean_loss(path: Path) -> Line:
+    sums: dict[float, list[float]] = {}
+    for row in _rows(path):
+        total = sums.setdefault(float(row["step"]), [0.0, 0.0])
+        total[0] += float(row["loss"]) * int(row["examples"])
+        total[1] += int(row["examples"])
+    return [(step, loss / count) for step, (loss, count) in sums.items()]
+
+
+def _figure(title: str, lines: Mapping[str, Line], log: bool) -> str:
+    points = [point for line in lines.values() for point in line if not log or point[1] > 0]
+    if not points:
+        return ""
+    colors = {name: _COLORS[k % len(_COLORS)] for k, name in enumerate(lines)}
+    x_end = max(x for x, _ in points)
+    values = [math.log10(y) if log else y for _, y in points]
+    ticks = _log_ticks(min(values), max(values)) if log else _ticks(min(values), max(values))
+    low, high = min([*values, *ticks]), max([*values, *ticks])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = x / (x_end or 1) * (WIDTH - _LEFT - _RIGHT)
+        return _LEFT + across, HEIGHT - _BOTTOM - (y - low) / ((high - low) or 1) * (HEIGHT - _TOP - _BOTTOM)
+
+    parts = []
+    for tick in ticks:
+        x, y = place(0, tick)
+        label = f"{10**tick if log else tick:.3g}"
+        parts.append(f'<line x1="{x}" x2="{WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e3e6ea"/>')
+        parts.append(f'<text x="{x - 7}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
+    for step in _ticks(0, x_end):
+        if step <= x_end:
+            x, _ = place(step, low)
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 9}" text-anchor="middle">{step:g}</text>')
+    for name, line in lines.items():
+        path = " ".join(
+            "{:.1f},{:.1f}".format(*place(x, math.log10(y) if log else y)) for x, y in line if not log or y > 0
+        )
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colors[name]}" stroke-width="1.6"/>')
+    legend = "".join(f'<li><i style="background:{colors[name]}"></i>{html.escape(name)}</li>' for name in lines)
+    drawn = f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
+    return f"<figure><figcaption>{title}</figcaption>{drawn}<ul>{legend}</ul></figure>"
+
+
+def _ticks(low: float, high: float) -> Sequence[float]:
+    """Return about five round numbers around a range."""
+    span = (high - low) or abs(high) or 1
+    step = 10 ** math.floor(math.log10(span / 4))
+    step *= next(factor for factor in (1, 2, 5, 10) if span / (factor * step) <= 5)
+    return [k * step for k in range(math.floor(low / step), math.ceil(high / step) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> Sequence[float]:
+    """Return logarithms of round numbers around a range of logarithms."""
+    marks = [math.log10(m) + e for e in range(math.floor(low), math.ceil(high) + 1) for m in (1, 2, 5)]
+    below = [mark for mark in marks if mark <= low][-1:]
+    above = [mark for mark in marks if mark >= high][:1]
+    return sorted({*below, *above, *(mark for mark in marks if low < mark < high)})

@@ -1,0 +1,165 @@
+"""A look before a run: what is trained, what memory and time a step takes, and one batch as the model sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from encoders.sample import UInt8Image
+from trainer.config import TrainConfig
+from trainer.loss import draw_noise, draw_sigma, make_batch
+from trainer.parallel import joined, moved
+from trainer.run import Run
+from trainer.train import Item, Items, learn_from, open_mixture
+
+_SHOWN = 8
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was found.
+
+    Args:
+        trained: how many parameters there are, and how many are trained, in words.
+        bytes_of: memory of one process that works alone, by what it is for.
+        step_s: wall time of one step, after a first one.
+        picture: PNG of the batch.
+    """
+
+    trained: str
+    bytes_of: dict[str, int]
+    step_s: float
+    picture: Path
+
+    def memory_bytes(self, processes: int, sharded: bool) -> int:
+        """Estimate the memory of one process of several that share the batch, and the weights when `sharded`."""
+        split = {"activations"} | ({"network", "gradients", "optimiser", "average"} if sharded else set())
+        return sum(size // processes if name in split else size for name, size in self.bytes_of.items())
+
+    def lines(self, config: TrainConfig) -> list[str]:
+        """Say it in lines for people."""
+        parts = [f"{name} {size / _GIB:.3f}" for name, size in self.bytes_of.items()]
+        total = self.memory_bytes(1, False) / _GIB
+        lines = [self.trained, f"memory alone, about {total:.3f} GiB: {', '.join(parts)}"]
+        if config.parallel != "none":
+            shares = [f"{n}: {self.memory_bytes(n, config.parallel == 'fsdp') / _GIB:.3f}" for n in (2, 4, 8)]
+            lines.append(f"GiB for each of n processes ({config.parallel}): {', '.join(shares)}")
+        lines.append(f"a step of {config.batch} on {config.device}, alone: {self.step_s:.3f} s")
+        return [*lines, f"{self.picture}: the batch as the model sees it"]
+
+
+def try_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
+    """Do `dry_run` on the mixture that `config.lock` names."""
+    return dry_run(open_mixture(config, out, data)[1], config, out, data)
+
+
+def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
+    """Take two steps on the first batch, alone, and write nothing but a picture of it.
+
+    Raises:
+        InputError: whatever the run itself would refuse.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        alone = config.model_copy(update={"parallel": "none"})
+        with joined(alone) as place:
+            run = Run(alone, data, place)
+            batch = [items[index] for index in range(config.batch)]
+            activations = _activations(run, batch, alone)
+            start = time.perf_counter()
+            learn_from(run, batch, alone)
+            step_s = time.perf_counter() - start
+            out.mkdir(parents=True, exist_ok=True)
+            _picture(run, batch[:_SHOWN]).save(out / "batch.png")
+    finally:
+        torch.set_num_threads(threads)
+    return DryRun(run.trained, {**_held(run), "activations": activations}, step_s, out / "batch.png")
+
+
+def _held(run: Run) -> dict[str, int]:
+    """Measure what is held between steps, in bytes."""
+    parts = [part for part in vars(run.generator).values() if isinstance(part, nn.Module) and part is not run.module]
+    trained = _bytes(run.parameters.values())
+    moments = (value for state in run.optimizer.state.values() for value in state.values())
+    return {
+        "network": _bytes(run.module.parameters()),
+        "other parts": sum(_bytes(part.parameters()) for part in parts),
+        "gradients": trained,
+        "optimiser": _bytes(moments),
+        "average": _bytes(run.ema.values()),
+    }
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _activations(run: Run, batch: list[Item], config: TrainConfig) -> int:
+    """Take a step; return the bytes that its largest part kept for the backward pass."""
+    weights = {p.untyped_storage().data_ptr() for p in run.module.parameters()}
+    kept: dict[int, int] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            largest = max(largest, sum(kept.values()))
+        return tensor
+
+    size = config.batch // config.accumulate
+    one_part = config.model_copy(update={"batch": size, "accumulate": 1})
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        learn_from(run, batch[:size], one_part)
+    return largest
+
+
+def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
+    """Draw source, noisy and clean picture of each item after the way through the generator's latents."""
+    config, generator = run.config, run.generator
+    batch = make_batch(generator, [item.example for item in items])
+    means = [config.sigma.mean_of(item.kind) for item in items]
+    sigma_B = draw_sigma(config.seed, range(len(items)), means, config.sigma.std)
+    sigma = sigma_B[:, None, None, None]
+    clean = moved(batch.clean_BCHW, torch.device("cpu"))
+    noisy = (1 - sigma) * clean + sigma * draw_noise(config.seed, range(len(items)), clean.shape[1:])
+    with torch.no_grad():
+        columns = [generator.decode(latents) for latents in (batch.reference_BCHW, noisy, clean)]
+    side = max(96, config.size)
+    sheet = Image.new("RGB", (3 * (side + 8) + 520, len(items) * (side + 8) + 26), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(("source", "noisy", "target", "prompt")):
+        draw.text((column * (side + 8) + 4, 8), title, "black")
+    for row, item in enumerate(items):
+        top = 26 + row * (side + 8)
+        for column, pictures in enumerate(columns):
+            if column or item.example.source is not None:
+                sheet.paste(_scaled(pictures[row], side), (column * (side + 8) + 4, top))
+        text = f"{item.source} / {item.example.task}, sigma {sigma_B[row]:.2f}\n{_wrapped(item.example.prompt, side)}"
+        draw.multiline_text((3 * (side + 8) + 4, top), text, "black", spacing=3)
+    return sheet
+
+
+def _scaled(picture: UInt8Image, side: int) -> Image.Image:
+    return Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.NEAREST)
+
+
+def _wrapped(text: str, side: int) -> str:
+    """Break a prompt into lines of 84 letters, and cut it where the row ends."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) > 83:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    room = side // 15 - 1
+    return "\n".join(lines if len(lines) <= room else [*lines[: room - 1], "..."])
