@@ -420,6 +420,8 @@ def train(
         return
     with progress_bar("train") as report:
         result = job(settings, out, data, report)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes of torchrun, the first tells
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
     console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
 

@@ -1,7 +1,10 @@
 """What is trained, and in what parts and precision: LoRA, shares, accumulated batches; and what a look before tells."""
 
 import os
+import sys
+import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -11,8 +14,9 @@ import torch
 from PIL import Image
 
 from encoders.sample import InputError
+from mixing.config import read_config
 from tests.trainer.items import FakeItems
-from tests.trainer.test_train import CONFIG, ITEMS, Interrupted, changed, rows_of, stop_at
+from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, rows_of, stop_at
 from tests.trainer.tiny_models import write_klein
 from trainer.checkpoint import checkpoints, read_checkpoint
 from trainer.config import TrainConfig
@@ -216,7 +220,45 @@ def test_settings_that_contradict_are_refused(values: dict[str, object], message
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
 def test_a_tracker_that_is_not_there_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, name, None)
-    monkeypatch.delitem(__import__("sys").modules, "torch.utils.tensorboard.writer", raising=False)
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
     with pytest.raises(InputError, match=f"{name} is not installed"):
         train_on(ITEMS, "lock", changed(track=[name]), tmp_path, tmp_path)
+
+
+def test_trackers_are_told_what_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int, float]] = []
+
+    class Writer:
+        def __init__(self, folder: Path) -> None:
+            self.flush = lambda: None
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            told.append((name, step, value))
+
+    class Wandb:
+        def init(self, **settings: object) -> "Wandb":
+            assert settings["name"] == "run"
+            return self
+
+        def log(self, values: dict[str, float], step: int) -> None:
+            told.extend((name, step, value) for name, value in values.items())
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard.writer", SimpleNamespace(SummaryWriter=Writer))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "wandb", Wandb())
+    train_on(ITEMS, "lock", changed(**SHORT, track=["tensorboard", "wandb"]), tmp_path / "run", tmp_path)
+    for row in rows_of(tmp_path / "run" / "loss.csv"):
+        name, step = f"loss/{row['source']}/{row['task']}", int(row["step"])
+        values = [value for n, s, value in told if (n, s) == (name, step)]
+        assert values == pytest.approx([float(row["loss"])] * 2, rel=1e-5)
+    assert sum(name == "loss" for name, _, _ in told) == 4  # steps 5 and 10, twice
+
+
+def test_the_configuration_of_the_klein_page_can_be_read(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "tune_flux2_klein.md").read_text()
+    block = page.split("`data/tune_klein.yaml`:", 1)[1].split("\n\n", 2)[1]
+    (tmp_path / "tune.yaml").write_text(textwrap.dedent(block))
+    config = read_config(TrainConfig, tmp_path / "tune.yaml")
+    assert (config.base, config.parallel, config.batch % (8 * config.accumulate)) == (Path("models/klein"), "fsdp", 0)
+    assert config.checkpoint_every == 200
