@@ -317,14 +317,14 @@ def _dropped_card(
     reason = _without_scores(letter.reason.partition(": ")[2] or letter.reason)
     number, item = listing[letter.key]
     card: dict[str, Any] = {"key": letter.key, "reason": reason, "pictures": [], "why": "the file gives no picture"}
-    if reason.startswith("nsfw ") or "(faces: drop)" in reason:
+    if reason.startswith(("nsfw ", "open-nsfw/", "centerface/")) or "(faces: drop)" in reason:
         return {**card, "why": "not shown"}
     try:
         found = read_item(sources[number], source_root(sources[number], data), item)
         picture = decode_image(found.data, 2 * SIDE_PX).rgb_u8
     except InputError:
         return card
-    if config.faces == "blur":
+    if config.faces in ("blur", "drop"):
         (faces,) = load_once(CenterFace).annotate([picture])
         if isinstance(faces, Failure):
             return {**card, "why": "not shown"}

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from annotate import job
+from annotate.annotators.protocol import AnnotatorSpec, Failure, Scores
 from annotate.job import annotate
+from annotate.label import Annotators
 from annotate.report import reasons_of
+from encoders.sample import UInt8Image
 from mixing.images import encode_png
-from tests.annotate.test_job import config, square
+from tests.annotate.test_job import SquareFinder, config, square
 from tests.annotate.test_job import quick as quick  # a fixture
 from tests.annotate.test_sources import write
 
@@ -75,6 +80,28 @@ def test_the_page_needs_nothing_else_and_repeats(tmp_path: Path, page: str) -> N
     (tmp_path / "out/report.html").unlink()
     annotate(config(faces="ignore"), tmp_path / "out", data=tmp_path)
     assert (tmp_path / "out/report.html").read_text() == page
+
+
+@pytest.mark.parametrize("score", [0.9, None])
+def test_what_the_nsfw_gate_left_out_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, score: float | None
+) -> None:
+    class Gate:
+        spec = AnnotatorSpec("open-nsfw/1", "nsfw", "CC0-1.0", "0" * 64)
+
+        def load(self) -> None:
+            """There is nothing to load."""
+
+        def annotate(self, queries: Sequence[UInt8Image]) -> list[Scores | Failure]:
+            return [Failure("broken") if score is None else Scores({"nsfw": score})] * len(queries)
+
+    both = Annotators(saliency=SquareFinder(), nsfw=Gate())
+    monkeypatch.setattr(job, "annotators_for", lambda config, make=None: both)
+    write(tmp_path / "web/a.png", square())
+    annotate(config(faces="ignore"), tmp_path / "out", data=tmp_path)
+    page = (tmp_path / "out/report.html").read_text()
+    assert '<div class="frame">not shown</div>' in page
+    assert pictures_of(page, "web-a") == []
 
 
 @pytest.mark.parametrize(
