@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -142,7 +143,10 @@ def test_damage_and_pickled_code_in_a_folder_are_refused(
 
 
 def test_one_process_of_shards_goes_on_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"}.items():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
         monkeypatch.setenv(name, value)
     train_on(ITEMS, "lock", config_of(), tmp_path / "whole", tmp_path)
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
