@@ -202,9 +202,12 @@ def _movable(shot: Shot) -> list[Candidate]:
     """List the candidates that carry nothing, rest on something and are wholly inside the picture."""
     height, width = shot.truth.instance_ids.shape
     return [
-        one for one in _loose(shot)
-        if _is_inside(one.instance, height, width) and not any(shot.placed(one.instance).thing.tilt) and rests(shot.placed(one.instance), shot.without(one.instance))
-    ]  # fmt: skip
+        one
+        for one in _loose(shot)
+        if _is_inside(one.instance, height, width)
+        and not any(shot.placed(one.instance).thing.tilt)
+        and rests(shot.placed(one.instance), shot.without(one.instance))
+    ]
 
 
 def _is_inside(instance: Instance, height: int, width: int) -> bool:

@@ -53,8 +53,8 @@ class RenderConfig(Config):
     samples: Annotated[int, Field(ge=1, le=4096)] = 8
     preset: PresetName | None = None
     kinds: dict[Kind, PositiveFloat] = Field(default={"room": 0.45, "table top": 0.25, "outdoor": 0.3}, min_length=1)
-    lenses: dict[Lens, PositiveFloat] = {}
-    hours: dict[Hour, PositiveFloat] = {}
+    lenses: dict[Lens, PositiveFloat] = Field(default_factory=dict)
+    hours: dict[Hour, PositiveFloat] = Field(default_factory=dict)
     edits: Share = 0.5
     views_per_scene: Annotated[int, Field(ge=1, le=100)] = 1
     depth_of_field: Share = 0.0

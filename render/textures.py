@@ -162,7 +162,8 @@ def _asphalt(rng: np.random.Generator, colors: Field, side: int) -> Field:
     tar = _mix(colors[0], colors[1], 0.75 * stones) * (0.82 + 0.3 * cloud(rng, 1.5, side=side))[..., None]
     crack = np.clip(1 - 60 * np.abs(cloud(rng, 1.8, side=side) - 0.62), 0, 1) * (cloud(rng, 1.8, side=side) > 0.45)
     stain = np.clip(3 * cloud(rng, 1.7, side=side) - 2.3, 0, 1)
-    return tar * (1 - 0.55 * crack)[..., None] * (1 - 0.35 * stain)[..., None]
+    painted: Field = tar * (1 - 0.55 * crack)[..., None] * (1 - 0.35 * stain)[..., None]
+    return painted
 
 
 def _paving(rng: np.random.Generator, colors: Field, side: int) -> Field:
@@ -265,7 +266,8 @@ def _siding(rng: np.random.Generator, colors: Field, side: int) -> Field:
     board = np.floor(y * rows).astype(int)
     tone = 1 + 0.07 * (rng.random(rows)[board] - 0.5)
     shade = np.clip((y * rows % 1) / 0.14, 0.45, 1.0)
-    return colors[0] * (tone * shade * (0.94 + 0.1 * cloud(rng, 0.9, 6.0, side=side)))[..., None]
+    painted: Field = colors[0] * (tone * shade * (0.94 + 0.1 * cloud(rng, 0.9, 6.0, side=side)))[..., None]
+    return painted
 
 
 def _roofing(rng: np.random.Generator, colors: Field, side: int) -> Field:
@@ -278,7 +280,8 @@ def _roofing(rng: np.random.Generator, colors: Field, side: int) -> Field:
     tone = 1 + 0.3 * (rng.random(rows * columns)[cell] - 0.5)
     curve = 0.72 + 0.28 * np.sin(np.pi * (across % 1))
     shade = np.clip((y * rows % 1) / 0.2, 0.4, 1.0)
-    return _mix(colors[0], colors[1], cloud(rng, 1.5, side=side)) * (tone * curve * shade)[..., None]
+    painted: Field = _mix(colors[0], colors[1], cloud(rng, 1.5, side=side)) * (tone * curve * shade)[..., None]
+    return painted
 
 
 def _worn(rng: np.random.Generator, colors: Field, side: int) -> Field:
