@@ -91,7 +91,7 @@ def _hang_lamp(layout: Layout, rng: Rng, size: tuple[float, float, float], lit: 
 
 
 def lamp_lights(rng: Rng, size: tuple[float, float, float], lamp: Thing | None, hour: str) -> list[Light]:
-    """Return the light of lamps: the hanging one's where it is lit, else a soft one above; sometimes a coloured one too."""
+    """Return the light of lamps: the hanging one's where it is lit, else a soft one above; at times a coloured one."""
     w, d, h = size
     warm: Rgb = (1.0, round(float(rng.uniform(0.75, 0.9)), 3), round(float(rng.uniform(0.5, 0.75)), 3))
     lights = []
