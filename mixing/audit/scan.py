@@ -41,6 +41,7 @@ _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
 _LOCAL_AGREEING_SHARE = 0.33
+_CLEARLY_MORE = 1.1
 
 
 class Thresholds(Config):
@@ -149,9 +150,16 @@ def _scan_pack(picture: _Picture, pack: Pack, thresholds: Thresholds) -> list[Fi
         return found
     best = {finding.image: finding for finding in found}
     for finding in _by_features(picture, pack, distances, thresholds):
-        if finding.image not in best or best[finding.image].kind != "same-scene":
+        known = best.get(finding.image)
+        if known is None or known.kind != "same-scene" or _settles(finding, known):
             best[finding.image] = finding
     return list(best.values())
+
+
+def _settles(finding: Finding, other_view: Finding) -> bool:
+    """Tell whether a better alignment shows a copy where a rough one (whole on whole) looked like another view."""
+    agreeing, before = finding.agreeing or 0, other_view.agreeing or 0
+    return finding.level == "leak" and agreeing > _CLEARLY_MORE * before
 
 
 def _exact(picture: _Picture, pack: Pack, distances: NDArray[np.int32]) -> list[Finding]:
@@ -313,9 +321,11 @@ def _chance_exponent(distance: int) -> int:
 
 
 def _other_view(check: PixelCheck) -> str:
+    moving = max(check.motion.together, check.motion.apart)
     return (
-        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced as no "
-        "edit displaces them: another view of the place, or another moment."
+        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced and "
+        f"{moving} of {check.motion.tracked} tracked points move as in no edit: another view of the place, or another "
+        "moment."
     )
 
 

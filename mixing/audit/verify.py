@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mixing.audit.fingerprints import Features
 from mixing.audit.match import Candidate, Matches, guided_matches, voted_matches
+from mixing.audit.motion import UNTRACKED, Motion, measure_motion
 from mixing.audit.pdq import DIHEDRAL
 
 BLOCK_PX = 16
@@ -25,7 +26,7 @@ FULL_EVIDENCE_BLOCKS = 16
 _SEARCH_PX = 20
 _SEARCHED_AGREEING, _SEARCHED_OTHER = 40, 80
 _FOUND_ZNCC, _DISTINCT_ZNCC = 0.85, 0.85
-_DISPLACED, _DISPLACED_SHARE, _DISPLACED_ANYWAY = 3, 0.1, 4
+_DISPLACED = 5
 _PARALLAX_PX, _CLEAR_GAIN = 1.5, 0.1
 _FEWEST_SHIFTS = 10
 _CORRECTED_BELOW = 0.8
@@ -52,11 +53,15 @@ class Alignment:
 
 @dataclass(frozen=True)
 class PixelCheck:
-    """Blocks with texture, how many of them agree (|ZNCC| > 0.6), how many are displaced as no edit displaces them."""
+    """Blocks with texture, how many of them agree (|ZNCC| > 0.6), how many are displaced as no edit displaces them.
+
+    `motion` of tracked points is measured where enough blocks agree to speak of a copy.
+    """
 
     textured: int
     agreeing: int
     displaced: int
+    motion: Motion = UNTRACKED
 
     @property
     def share(self) -> float:
@@ -185,19 +190,23 @@ def check_pixels(mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], align
     """
     unit = _as_matrix(alignment)
     scale = float(np.sqrt(abs(np.linalg.det(_to_pixels(unit, mixture, benchmark)[:2, :2]))))
-    best = PixelCheck(0, 0, 0)
+    best, aligned = PixelCheck(0, 0, 0), None
     for level in range(_LEVELS):
         a = _shrink(mixture, 0.5**level * min(1 / scale, 1))
         b = _shrink(benchmark, 0.5**level * min(scale, 1))
-        check, correction = _check_at(a, b, _to_pixels(unit, a, b))
+        matrix = _to_pixels(unit, a, b)
+        check, correction = _check_at(a, b, matrix)
         if check.share < _CORRECTED_BELOW and correction is not None:
-            again, _ = _check_at(a, b, correction @ _to_pixels(unit, a, b))
-            check = again if again.agreeing > check.agreeing else check
+            again, _ = _check_at(a, b, correction @ matrix)
+            if again.agreeing > check.agreeing:
+                check, matrix = again, correction @ matrix
         if check.agreeing > best.agreeing or level == 0:
-            best = check
+            best, aligned = check, (a, b, matrix)
         if check.textured >= FULL_EVIDENCE_BLOCKS:
             break
-    return best
+    if best.agreeing < FULL_EVIDENCE_BLOCKS or aligned is None:
+        return best
+    return replace(best, motion=measure_motion(*aligned))
 
 
 def _check_at(
@@ -250,9 +259,8 @@ def score(inliers: int, check: PixelCheck) -> float:
 
 
 def looks_like_other_view(check: PixelCheck) -> bool:
-    """Tell another view of the same place, or another moment, from a copy: by blocks found where no edit puts them."""
-    different = check.textured - check.agreeing
-    return check.displaced >= (_DISPLACED if check.displaced >= different * _DISPLACED_SHARE else _DISPLACED_ANYWAY)
+    """Tell another view of the same place, or another moment, from a copy: by what moves as no edit moves it."""
+    return check.motion.found or check.displaced >= _DISPLACED
 
 
 @dataclass(frozen=True)
