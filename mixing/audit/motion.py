@@ -168,7 +168,7 @@ def _even_contrast(picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], N
     """Take away the local mean and divide by the local spread; return that spread too, in grey levels."""
     around = (_CONTRAST_PX, _CONTRAST_PX)
     high = picture - cv2.blur(picture, around)
-    spread = np.sqrt(cv2.blur(high * high, around))
+    spread = np.sqrt(np.maximum(cv2.blur(high * high, around), 0))
     return np.asarray(high / np.maximum(spread, 1.0), np.float32), np.asarray(spread, np.float32)
 
 

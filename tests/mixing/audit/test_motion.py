@@ -50,7 +50,7 @@ def test_a_near_object_off_by_a_pixel_is_another_view() -> None:
     near[80:300, 150:380] = 1.2  # too little for whole blocks to be found elsewhere
     found = motion(image, moved(image, near))
     assert found.found
-    assert found.together > 20
+    assert found.apart > found.tracked / 4
 
 
 def test_what_bends_the_whole_picture_is_no_movement() -> None:
