@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -35,6 +36,10 @@ class Place:
     rank: int
     world: int
     device: torch.device
+
+
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others, when joining them too, before it fails and torchrun starts all again."""
 
 
 @contextlib.contextmanager
@@ -64,7 +69,7 @@ def joined(config: TrainConfig) -> Iterator[Place]:
         torch.cuda.set_device(device)
     mine = not dist.is_initialized()
     if mine:
-        dist.init_process_group("nccl" if config.device == "cuda" else "gloo")
+        dist.init_process_group("nccl" if config.device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Place(dist.get_rank(), dist.get_world_size(), device)
     finally:

@@ -26,6 +26,7 @@ FULL_EVIDENCE_BLOCKS = 16
 _SEARCH_PX = 20
 _SEARCHED_AGREEING, _SEARCHED_OTHER = 40, 80
 _FOUND_ZNCC, _DISTINCT_ZNCC = 0.85, 0.85
+_NEARLY_ALL, _MANY_TRACKED = 0.88, 160  # where nearly all blocks agree, only many points show that something moved
 _DISPLACED = 5
 _PARALLAX_PX, _CLEAR_GAIN = 1.5, 0.1
 _FEWEST_SHIFTS = 10
@@ -260,7 +261,8 @@ def score(inliers: int, check: PixelCheck) -> float:
 
 def looks_like_other_view(check: PixelCheck) -> bool:
     """Tell another view of the same place, or another moment, from a copy: by what moves as no edit moves it."""
-    return check.motion.found or check.displaced >= _DISPLACED
+    trusted = check.share < _NEARLY_ALL or check.motion.tracked >= _MANY_TRACKED
+    return (check.motion.found and trusted) or check.displaced >= _DISPLACED
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def test_a_kill_a_hang_and_a_memory_hog_cost_one_try_each_and_are_named(
             self._max_memory_mb = 20
         else:
             self._process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-            self._request_timeout_s = 1.5
+            self._request_timeout_s = 30.0 if fault == "kill" else 1.5  # a busy machine is slow to bury the dead
         try:
             return ask(self, header)
         finally:

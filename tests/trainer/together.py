@@ -8,11 +8,13 @@ import os
 import shutil
 import signal
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+import trainer.parallel
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.test_train import ITEMS, Interrupted, changed
 from trainer.config import TrainConfig
@@ -108,6 +110,7 @@ def killed_once(out: Path) -> None:
             return ITEMS[index]
 
     torch.set_num_threads(1)
+    trainer.parallel.TIMEOUT = timedelta(seconds=30)  # gloo now and then does not find its peers again: then once more
     train_on(Deadly(), "lock", config_of(parallel="fsdp"), out / "killed", out)
 
 

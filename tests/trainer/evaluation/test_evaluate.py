@@ -215,7 +215,7 @@ def test_missing_extra_and_jpeg_predictions(eth3d: tuple[Path, Path, Path]):
 def test_a_damaged_prediction_is_named(eth3d: tuple[Path, Path, Path]):
     folder, predictions, out = eth3d
     (predictions / "office/DSC_1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
-    with pytest.raises(InputError, match=r"DSC_1\.png: not a readable"):
+    with pytest.raises(InputError, match=r"DSC_1\.png: not a PNG"):
         evaluate(_config(folder), predictions, out)
 
 
