@@ -173,6 +173,12 @@ def read_pipeline(model: HubModel, kind: Any) -> Any:
     return pipeline.to(model.device)
 
 
+def tipsv2_side(model: HubModel) -> int:
+    """Return the side in pixels that a TIPSv2 DPT model sees, of either head."""
+    config = read_json(model.folder / "config.json", "the configuration of a TIPSv2 DPT model")
+    return int(config.get("backbone_config", {}).get("image_size", 448))
+
+
 class Tipsv2Depth:
     """TIPSv2 with a DPT head: metres by bins from 0.001 to 10 m, so indoors only. Source: TIPSv2 in transformers."""
 
@@ -183,11 +189,7 @@ class Tipsv2Depth:
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("tipsv2-depth/1", "depth", {"side_px": self._side()}, "metric")
-
-    def _side(self) -> int:
-        config = read_json(self._model.folder / "config.json", "the configuration of a TIPSv2 DPT model")
-        return int(config.get("backbone_config", {}).get("image_size", 448))
+        return self._model.spec("tipsv2-depth/1", "depth", {"side_px": tipsv2_side(self._model)}, "metric")
 
     def load(self) -> None:
         """Read the weights; see `Annotator.load`."""
@@ -201,7 +203,7 @@ class Tipsv2Depth:
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Depth:
-        side = self._side()
+        side = tipsv2_side(self._model)
         x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
         return _depth(resized_map(predicted, image), "metric")

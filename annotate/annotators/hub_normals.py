@@ -16,10 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
-from annotate.annotators.hub_depth import read_pipeline
+from annotate.annotators.hub_depth import read_pipeline, tipsv2_side
 from annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
 from encoders.sample import UInt8Image
-from mixing.storage import read_json
 
 Signs = tuple[int, int, int]
 """What x, y and z of a model's normals are multiplied by to get ours."""
@@ -115,11 +114,9 @@ class Tipsv2Normals:
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": self._side()})
-
-    def _side(self) -> int:
-        config = read_json(self._model.folder / "config.json", "the configuration of a TIPSv2 DPT model")
-        return int(config.get("backbone_config", {}).get("image_size", 448))
+        return self._model.spec(
+            "tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": tipsv2_side(self._model)}
+        )
 
     def load(self) -> None:
         """Read the weights; see `Annotator.load`."""
@@ -133,7 +130,7 @@ class Tipsv2Normals:
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Normals:
-        side = self._side()
+        side = tipsv2_side(self._model)
         x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         out = self._net(x_NCHW.to(self._model.device, self._model.dtype)).normals.float()
         return _normals(resized_map(F.normalize(out, dim=1)[0], image), self._signs)
