@@ -1,0 +1,81 @@
+"""What the verbs share: the application, its consoles, common options, the progress bar, running a shard job."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from encoders.sample import InputError
+from mixing.config import Config
+
+app = typer.Typer(
+    name="cavendish",
+    help="Data pipeline and trainer that teaches image generators to answer vision tasks in decodable RGB.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigPath = Annotated[Path, typer.Argument(help="A commented YAML; examples/ has one for each verb.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Out = Annotated[Path, typer.Option(help="The folder to write; an unfinished one is continued.")]
+Data = Annotated[Path, typer.Option(help="Where relative paths in the configuration start.")]
+Workers = Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")]
+Runner = Annotated[str, typer.Option(help="A Beam runner; FnApiRunner is the embedded one.")]
+Split = Annotated[
+    str, typer.Option(metavar="I/N", help="Do only every Nth shard, from I: job arrays without an engine.")
+]
+BeamOptions = Annotated[list[str] | None, typer.Option("--beam-option", help="A further Beam option, as --name=value.")]
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Show one line of progress; the function it gives takes (done, planned)."""
+    columns = (
+        TextColumn("{task.description:<22}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )  # fmt: skip
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(title, total=None, note="")
+
+        def report(done: int, planned: int, note: str = "") -> None:
+            bar.update(task, completed=done, total=planned, note=note)
+
+        yield report
+
+
+def engine_of(workers: int, runner: str, split: str, options: list[str] | None):  # type: ignore[no-untyped-def]
+    from mixing.engine import Engine
+
+    try:
+        index, count = (int(part) for part in split.split("/"))
+    except ValueError:
+        raise InputError(f"--split {split}: write it as I/N, for example 0/8") from None
+    if not 0 <= index < count:
+        raise InputError(f"--split {split}: I goes from 0 to N-1")
+    return Engine(workers=workers, runner=runner, split=(index, count), options=tuple(options or ()))
+
+
+def run_job(  # type: ignore[no-untyped-def]
+    title: str, config: Config, out: Path, job, engine, data: Path | None = None
+) -> None:
+    """Run a shard job with progress and say what it made."""
+    with progress_bar(title) as report:
+        arguments = (config, out, engine, report) if data is None else (config, out, engine, report, data)
+        result = job(*arguments)
+    totals = result.totals
+    made = f"{result.made} shards made, {result.already} were there already"
+    if totals is None:
+        console.print(f"{out}: {made}; other splits are still to be done")
+        return
+    console.print(
+        f"{out}: {made}; {totals['records']} records, {totals['rejected']} rejected, {totals['bytes'] / 1e6:.1f} MB"
+    )

@@ -1,0 +1,165 @@
+"""The verbs of the leakage audit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import typer.core
+
+from commands.app import (
+    BeamOptions,
+    ConfigPath,
+    Data,
+    Overrides,
+    Runner,
+    Split,
+    Workers,
+    app,
+    console,
+    engine_of,
+    errors,
+    progress_bar,
+)
+from mixing.config import read_config
+
+
+class _ScanByDefault(typer.core.TyperGroup):
+    """`cavendish audit CONFIG` is `cavendish audit scan CONFIG`."""
+
+    def parse_args(self, ctx, args):  # type: ignore[no-untyped-def]
+        """Put the default verb in front of arguments that name none."""
+        named = bool(args) and (args[0] in self.commands or args[0] in ("--help", "-h"))
+        return super().parse_args(ctx, args if named or not args else ["scan", *args])
+
+
+audits = typer.Typer(
+    cls=_ScanByDefault,
+    no_args_is_help=True,
+    help="Compare shards with benchmarks: leak, clean, or not fully checked, with evidence. `audit CONFIG --out DIR` "
+    "is `audit scan CONFIG --out DIR`.",
+)
+app.add_typer(audits, name="audit")
+AuditOut = Annotated[Path, typer.Option(help="The folder of the report; packs and results too, unless `work` is set.")]
+
+
+def _read_questions(reader: str, folder: Path):  # type: ignore[no-untyped-def]
+    from trainer.evaluation.benchmarks.audited import read_questions
+
+    return read_questions(reader, folder)
+
+
+@audits.command("index")
+def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, data: Data = Path()) -> None:
+    """Fingerprint the benchmarks: packs that others can audit against without holding the images."""
+    from mixing.audit.job import AuditConfig, index_benchmarks
+
+    sides, missing = index_benchmarks(read_config(AuditConfig, config, override or ()), out, data, _read_questions)
+    for side in sides:
+        if side.pack is not None:
+            pack = side.open_pack()
+            kept = "pixels beside it" if pack.has_pixels else "no pixels"
+            console.print(f"{side.name}: {len(pack.images)} images, {kept}, digest {pack.digest[:16]}: {pack.folder}")
+        if side.labels is not None:
+            labels = side.open_labels()
+            counts = f"{len(labels.arrays['masks'])} masks, {len(labels.arrays['reliefs'])} depth maps that tell"
+            console.print(f"{side.name}: {counts}, digest {labels.digest[:16]}: {labels.folder}")
+    for name, reason in missing:
+        errors.print(f"{name}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    raise typer.Exit(3 if missing else 0)
+
+
+@audits.command("scan")
+def audit_scan(
+    config: ConfigPath,
+    out: AuditOut,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    exclude: Annotated[
+        Path | None, typer.Option(help="Also write the list of keys to leave out here, for `exclude` of a mixture.")
+    ] = None,
+    beam_option: BeamOptions = None,
+) -> None:
+    """The whole audit: index, scan, report. With --split a part of the scan; `report` then writes the report."""
+    from mixing.audit.job import AuditConfig, audit
+    from mixing.audit.job import scan as scan_part
+
+    settings, engine = read_config(AuditConfig, config, override or ()), engine_of(workers, runner, split, beam_option)
+    with progress_bar("audit") as report:
+        if engine.split != (0, 1):
+            scan_part(settings, out, engine, report, data, _read_questions)
+            console.print(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
+            return
+        verdict = audit(settings, out, engine, report, data, _read_questions)
+    _say_verdict(verdict, exclude)
+
+
+@audits.command("text")
+def audit_text(
+    config: ConfigPath, out: AuditOut, override: Overrides = None, data: Data = Path(), workers: Workers = 1
+) -> None:
+    """Only texts and ids: prompts, expressions, captions, keys, metadata. No picture is read."""
+    _audit_words(config, out, override, data, workers, ("text", "annotation", "identity"))
+
+
+@audits.command("lineage")
+def audit_lineage(
+    config: ConfigPath, out: AuditOut, override: Overrides = None, data: Data = Path(), workers: Workers = 1
+) -> None:
+    """Only what sources declare and name: parents, dataset names, licences. No picture is read."""
+    _audit_words(config, out, override, data, workers, ("lineage", "licence"))
+
+
+@audits.command("report")
+def audit_report(
+    config: ConfigPath,
+    out: AuditOut,
+    override: Overrides = None,
+    data: Data = Path(),
+    exclude: Annotated[Path | None, typer.Option(help="Also write the list of keys to leave out here.")] = None,
+) -> None:
+    """Write the report of a finished scan anew, for example with a reviewer's decisions."""
+    from mixing.audit.job import AuditConfig, report
+
+    _say_verdict(report(read_config(AuditConfig, config, override or ()), out, data, _read_questions), exclude)
+
+
+@audits.command("verify")
+def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, data: Data = Path()) -> None:
+    """Check a report again: hashes of both sides, the report's bytes, every pair found anew."""
+    from mixing.audit.job import AuditConfig, verify_report
+
+    problems = verify_report(read_config(AuditConfig, config, override or ()), out, data, _read_questions)
+    for problem in problems:
+        errors.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _audit_words(  # type: ignore[no-untyped-def]
+    config: Path, out: Path, override, data: Path, workers: int, kinds: tuple[str, ...]
+) -> None:
+    from mixing.audit.job import AuditConfig, audit_words
+
+    settings, engine = read_config(AuditConfig, config, override or ()), engine_of(workers, "FnApiRunner", "0/1", None)
+    with progress_bar("audit") as report:
+        verdict = audit_words(settings, out, kinds, engine, report, data, _read_questions)
+    for line in verdict.lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    console.print(f"{verdict.file}")
+    raise typer.Exit(verdict.exit_code)
+
+
+def _say_verdict(verdict, exclude: Path | None) -> None:  # type: ignore[no-untyped-def]
+    from mixing.storage import write_atomic
+
+    if exclude is not None:
+        exclude.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(exclude, verdict.exclude.read_bytes())
+    console.print(verdict.words, markup=False)
+    console.print(f"report: {verdict.page}; keys to leave out: {exclude or verdict.exclude}")
+    raise typer.Exit(verdict.exit_code)

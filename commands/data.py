@@ -1,0 +1,118 @@
+"""Verbs that make shards: render, annotate, download, encode, convert."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.app import (
+    BeamOptions,
+    ConfigPath,
+    Data,
+    Out,
+    Overrides,
+    Runner,
+    Split,
+    Workers,
+    app,
+    console,
+    engine_of,
+    progress_bar,
+    run_job,
+)
+from mixing.config import read_config
+
+
+@app.command()
+def render(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    workers: Workers = os.cpu_count() or 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+    tasks: Annotated[str, typer.Option(help="indoor, outdoor, table top, long range or clutter: sets `preset`")] = "",
+) -> None:
+    """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
+    from render.job import RenderConfig, count_rejections
+    from render.job import render as job
+
+    settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
+    run_job("render", settings, out, job, engine_of(workers, runner, split, beam_option))
+    for reason, count in count_rejections(out).items():
+        console.print(f"  {count} rejected: {reason}")
+
+
+@app.command()
+def annotate(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Pseudo-label image collections into raw shards, with provenance and quality scores."""
+    from annotate.job import AnnotateConfig
+    from annotate.job import annotate as job
+
+    settings = read_config(AnnotateConfig, config, override or ())
+    run_job("annotate", settings, out, job, engine_of(workers, runner, split, beam_option), data)
+
+
+@app.command()
+def download(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
+    """Download a list of picture URLs into tars for `annotate`; robots.txt and opt-outs are respected."""
+    from annotate.download import DownloadConfig
+    from annotate.download import download as job
+
+    settings = read_config(DownloadConfig, config, override or ())
+    with progress_bar("download") as report:
+        result = job(settings, out, data, report)
+    console.print(f"{out}: {result.pictures} pictures of {result.rows} rows; {result.made} shards made now")
+    for reason, count in result.reasons.items():
+        console.print(f"{count:>9,}  {reason}", markup=False, highlight=False)
+
+
+@app.command()
+def encode(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Freeze raw shards into instruction shards: source, prompt, decodable target."""
+    from mixing.job import EncodeConfig
+    from mixing.job import encode as job
+
+    settings = read_config(EncodeConfig, config, override or ())
+    run_job("encode", settings, out, job, engine_of(workers, runner, split, beam_option), data)
+
+
+@app.command()
+def convert(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    workers: Workers = 1,
+    runner: Runner = "FnApiRunner",
+    split: Split = "0/1",
+    beam_option: BeamOptions = None,
+) -> None:
+    """Turn WebDataset or img2dataset tars and folders of others into raw shards; pictures pass through as they are."""
+    from mixing.foreign.job import ConvertConfig
+    from mixing.foreign.job import convert as job
+
+    settings = read_config(ConvertConfig, config, override or ())
+    run_job("convert", settings, out, job, engine_of(workers, runner, split, beam_option), data)

@@ -1,0 +1,119 @@
+"""Verbs that lock mixtures and look into shards: mix, show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from commands.app import Data, Overrides, app, console, errors
+from encoders.sample import InputError
+
+if TYPE_CHECKING:
+    from mixing.lock import Lock
+
+
+@app.command()
+def mix(
+    mixture: Annotated[Path | None, typer.Argument(help="A mixture file; examples/mixture.yaml explains it.")] = None,
+    override: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the lock file.")] = None,
+    data: Data = Path(),
+    preview: Annotated[
+        Path | None, typer.Option(help="Also write a page of what it deals, as the trainer gets it.")
+    ] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of the pictures in the preview, in pixels.")] = 64,
+    stats: Annotated[Path | None, typer.Option(help="Look into a lock that is there, instead of making one.")] = None,
+    simulate: Annotated[
+        str | None, typer.Option(help="Account for so many examples, 1e9 for example, without drawing one.")
+    ] = None,
+    diff: Annotated[tuple[Path, Path] | None, typer.Option(help="Say what changed between two locks, instead.")] = None,
+) -> None:
+    """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
+    from mixing.lock import diff_locks, read_lock, write_lock
+    from mixing.mixture import load, lock_mixture
+
+    if diff is not None:
+        changes = diff_locks(read_lock(diff[0]), read_lock(diff[1]))
+        for line in changes:
+            console.print(line, markup=False, highlight=False)
+        raise typer.Exit(1 if changes else 0)
+    if stats is not None:
+        lock = read_lock(stats)
+    elif mixture is None or out is None:
+        raise InputError("mix: give a mixture file and --out LOCK, or --stats LOCK, or --diff A B")
+    else:
+        lock = lock_mixture(load(mixture, override or ()), data)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_lock(out, lock)
+    console.print(
+        f"{stats or out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}"
+    )
+    if stats is not None:
+        _print_sources(lock)
+    if simulate is not None or stats is not None:
+        _print_account(lock, simulate or "1e6")
+    if preview is not None:
+        from mixing.preview import write_preview
+
+        write_preview(lock, data, size, preview)
+        console.print(f"{preview}")
+
+
+def _print_sources(lock: Lock) -> None:
+    table = Table("source", "shards", "records", "drawn from", "left out", "licences", title="sources")
+    for source in lock.sources:
+        licences = ", ".join(f"{count:,} {name}" for name, count in source.licences.items())
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in source.left_out.items()) or "none"
+        drawn_from = source.records - sum(source.left_out.values())
+        counts = f"{len(source.shards):,}", f"{source.records:,}", f"{drawn_from:,}"
+        table.add_row(source.name, *counts, left_out, licences)
+    console.print(table)
+
+
+def _print_account(lock: Lock, count: str) -> None:
+    from mixing.accounting import read_count
+    from mixing.accounting import simulate as account
+
+    examples = read_count(count)
+    table = Table("source", title=f"the first {examples:,} examples; no count is a whole example off")
+    table.add_column("task", no_wrap=True)
+    for name in ("records", "asked", "drawn", "off by", "epochs"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in account(lock, examples).streams:
+        asked = float(row.asked / examples)
+        counts = f"{row.drawn:,}", f"{float(row.drawn - row.asked):+.2f}", f"{row.epochs:,.5g}"
+        table.add_row(row.stream.source, row.stream.task, f"{row.stream.pool:,}", f"{asked:.3%}", *counts)
+    console.print(table)
+
+
+@app.command()
+def show(
+    path: Annotated[Path, typer.Argument(help="A shard (.tar) or a directory of shards.")],
+    out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte and record of a directory instead.")
+    ] = False,
+) -> None:
+    """Look into shards: a table here, a contact sheet as PNG or HTML, or a full verification."""
+    from mixing import shards
+    from mixing import show as looking
+
+    if verify:
+        problems = shards.verify(path)
+        for problem in problems:
+            errors.print(problem, style="red", markup=False, highlight=False)
+        console.print(f"{path}: {looking.summary(path)}; {len(problems)} problems")
+        raise typer.Exit(1 if problems else 0)
+    records = looking.read_records(path, count)
+    table = Table("key", "size", "what is there", "words", title=looking.summary(path) if path.is_dir() else path.name)
+    for record in records:
+        table.add_row(*looking.describe(record))
+    console.print(table)
+    if out is not None:
+        looking.write_sheet(records, out, cell)
+        console.print(f"{out}")

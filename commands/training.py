@@ -1,0 +1,152 @@
+"""Verbs that train, score and use a generator: train, evaluate, predict, compare."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from commands.app import ConfigPath, Data, Out, Overrides, app, console, errors, progress_bar
+from encoders.sample import InputError
+from mixing.config import read_config
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure two steps, draw a batch, train nothing.")] = False,
+) -> None:
+    """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
+    from trainer.config import TrainConfig
+    from trainer.train import train as job
+
+    settings = read_config(TrainConfig, config, override or ())
+    if dry_run:
+        from trainer.dry_run import try_mixture
+
+        for line in try_mixture(settings, out, data).lines(settings):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        return
+    with progress_bar("train") as report:
+        result = job(settings, out, data, report)
+    if os.environ.get("RANK", "0") != "0":
+        return  # of the processes of torchrun, the first tells
+    state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
+    console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
+
+
+@app.command()
+def evaluate(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    predictions: Annotated[
+        Path | None,
+        typer.Option(help="A folder of pictures any model drew: score these on the configuration's benchmark."),
+    ] = None,
+    requests: Annotated[bool, typer.Option(help="Write to --out what to ask a model: prompts and pictures.")] = False,
+) -> None:
+    """Score: a tuned generator and its base on held-out samples, or any model's pictures on a benchmark."""
+    if predictions is not None or requests:
+        _score_folder(config, override, data, predictions, out)
+        return
+    from trainer.evaluate import EvaluateConfig, evaluate_generator
+    from trainer.evaluation.tables import metrics_tables, retention_table
+
+    settings = read_config(EvaluateConfig, config, override or ())
+    with progress_bar("evaluate") as report:
+        summary = evaluate_generator(settings, out, data, report)
+    for values in (*metrics_tables(summary), retention_table(summary)):
+        table = Table(*values["head"], title=values["title"])
+        for row in values["rows"]:
+            table.add_row(*row["cells"])
+        console.print(table)
+    console.print(f"{out / 'summary.json'}")
+
+
+def _score_folder(config: Path, override: list[str] | None, data: Path, predictions: Path | None, out: Path) -> None:
+    from trainer.evaluation import evaluate as scoring
+
+    settings = read_config(scoring.ScoreConfig, config, override or ())
+    if predictions is None:
+        count = scoring.write_requests(scoring.load_benchmark(settings, data), out)
+        console.print(f"{out}: {count} pictures to draw, named in requests.jsonl")
+        return
+    with progress_bar("evaluate") as report:
+        values = scoring.evaluate(settings, predictions, out, data, report)
+    for line in scoring.summary_lines(values):
+        console.print(line, markup=False)
+    console.print(f"{out / 'report.html'}")
+
+
+@app.command()
+def predict(
+    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
+    generator: Annotated[Path, typer.Option(help="Folder of a trained generator.")],
+    out: Annotated[Path, typer.Option(help="The folder to write the answers to.")],
+    size: Annotated[
+        int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
+    ] = 64,
+    steps: Annotated[int, typer.Option(min=1, help="Euler steps; more is slower.")] = 4,
+    passes: Annotated[int, typer.Option(min=1, help="Ask so often, in other words and colours, and vote.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Draws the noise.")] = 0,
+    points: Annotated[
+        str | None, typer.Option(help="Also write a depth answer as a coloured cloud: ply or glb.")
+    ] = None,
+    fov_deg: Annotated[float, typer.Option(min=1, max=170, help="Horizontal field of view of the cloud.")] = 55.0,
+) -> None:
+    """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at.
+
+    Tasks: depth; normals; segment EXPRESSION[; EXPRESSION...]; label CLASS, CLASS, ...; instances of CLASS; edit WHAT;
+    generate WHAT; prompt TEXT (sent as typed, its legend is read from it).
+    """
+    from trainer.inference import Request
+    from trainer.inference import predict as job
+
+    if points not in (None, "ply", "glb"):
+        raise InputError(f"--points {points}: ply or glb")
+    request = Request(tuple(pictures), task, size, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
+    with progress_bar("predict") as report:
+        values = job(generator, request, out, report)
+    for failure in values["failed"]:
+        errors.print(f"{failure['file']}: {failure['reason']}", style="red", markup=False, highlight=False)
+    console.print(f"{out}: {len(values['predictions'])} pictures answered, {len(values['failed'])} failed")
+    raise typer.Exit(1 if values["failed"] else 0)
+
+
+@app.command()
+def compare(
+    out: Annotated[Path, typer.Option(help="The folder of the page and its key.")],
+    a: Annotated[Path | None, typer.Argument(help="Folder of one generator's pictures.")] = None,
+    b: Annotated[Path | None, typer.Argument(help="Folder of the other's, under the same names.")] = None,
+    requests: Annotated[
+        Path | None, typer.Option(help="requests.jsonl of `cavendish evaluate --requests`: the prompts.")
+    ] = None,
+    answers: Annotated[
+        list[Path] | None, typer.Option(help="Answers saved from the page; repeat it for several judges.")
+    ] = None,
+    question: Annotated[str, typer.Option(help="What is asked of every pair.")] = (
+        "Which picture follows the prompt better and looks better?"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Draws order and sides.")] = 0,
+) -> None:
+    """Let people compare two generators blindly: write the page, or (--answers) say who won."""
+    from trainer.evaluation.comparison import judge, write_comparison
+
+    if answers:
+        values = judge(out, answers, seed)
+        rate = f"{values['win_rate']:.1%} (95 %: {values['low']:.1%} to {values['high']:.1%})"
+        console.print(f"{values['a']} wins {rate} of {values['prompts']} prompts, ties half; {out / 'result.json'}")
+        return
+    if a is None or b is None or requests is None:
+        raise InputError("compare: give two folders of pictures and --requests, or --answers")
+    count = write_comparison(requests, a, b, out, question, seed)
+    console.print(f"{out / 'page'}: {count} pairs; open index.html, or hand out that folder. Keep {out / 'key.json'}")
