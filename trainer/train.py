@@ -6,15 +6,13 @@ curve does not depend on where a run was interrupted or how its data were read.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +20,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from encoders.sample import Example, InputError, Rejection
-from mixing.accounting import RatioRow
 from mixing.engine import Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
@@ -32,13 +29,11 @@ from mixing.storage import canonical_json, digest, file_sha256, read_json, write
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
 from trainer.curves import write_curves
+from trainer.log import LOSS_COLUMNS, RATIO_COLUMNS, keep_rows, log_losses, log_ratios, mean_losses, start_table
 from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from trainer.parallel import Place, computing, joined, moved, sharing_gradients, wait_for_all
 from trainer.run import Run
 from trainer.track import open_trackers
-
-LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
-RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
 
 
 class Item(Protocol):
@@ -184,25 +179,13 @@ def _resume_or_start(config: TrainConfig, out: Path, data: Path, place: Place, i
     if place.rank > 0:
         return run
     if found:
-        _keep_rows(out / "loss.csv", LOSS_COLUMNS, run.step)
-        _keep_rows(out / "ratios.csv", RATIO_COLUMNS, run.step)
+        keep_rows(out / "loss.csv", LOSS_COLUMNS, run.step)
+        keep_rows(out / "ratios.csv", RATIO_COLUMNS, run.step)
     else:
-        write_atomic(out / "loss.csv", (",".join(LOSS_COLUMNS) + "\n").encode())
-        write_atomic(out / "ratios.csv", (",".join(RATIO_COLUMNS) + "\n").encode())
+        start_table(out / "loss.csv", LOSS_COLUMNS)
+        start_table(out / "ratios.csv", RATIO_COLUMNS)
         write_atomic(out / "config.json", canonical_json(config.model_dump(mode="json")))
     return run
-
-
-def _keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
-    """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written."""
-    if not path.exists():
-        raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
-    with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == len(columns)]
-    rows = [rows[0], *(row for row in rows[1:] if int(row[0]) <= step)]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomic(path, text.getvalue().encode())
 
 
 class _Batches(torch.utils.data.Dataset[list[Item]]):
@@ -274,10 +257,10 @@ def _loop(
         if run.step % config.log_every == 0 or run.step == config.steps:
             collected = run.collect()
             if first:
-                _log(run, collected, out / "loss.csv")
-                _log_ratios(run, out / "ratios.csv")
+                log_losses(out / "loss.csv", run.step, collected)
+                log_ratios(out / "ratios.csv", run.step, run.ratios())
                 for track in trackers:
-                    track(run.step, _means(collected))
+                    track(run.step, mean_losses(collected))
         if run.step % config.checkpoint_every == 0:
             run.save(out, identity)
             if first:
@@ -330,26 +313,6 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
     share = config.final_learning_rate + (1 - config.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
     return config.learning_rate * share
-
-
-def _means(losses_by: Mapping[tuple[str, str], list[float]]) -> dict[str, float]:
-    every = [loss for losses in losses_by.values() for loss in losses]
-    means = {f"loss/{source}/{task}": math.fsum(losses) / len(losses) for (source, task), losses in losses_by.items()}
-    return {"loss": math.fsum(every) / len(every), **means}
-
-
-def _log(run: Run, losses_by: Mapping[tuple[str, str], list[float]], path: Path) -> None:
-    with path.open("a") as file:
-        for (source, task), losses in sorted(losses_by.items()):
-            file.write(f"{run.step},{source},{task},{math.fsum(losses) / len(losses):.6g},{len(losses)}\n")
-
-
-def _log_ratios(run: Run, path: Path) -> None:
-    with path.open("a") as file:
-        for row in run.ratios():
-            file.write(
-                f"{run.step},{row.rank},{row.source},{row.task},{row.examples},{row.share:.9g},{row.asked:.9g}\n"
-            )
 
 
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""The tables of a run: loss.csv and ratios.csv, begun, continued after an interruption, and added to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from encoders.sample import InputError
+from mixing.accounting import RatioRow
+from mixing.storage import write_atomic
+
+LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
+RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
+
+
+def start_table(path: Path, columns: Sequence[str]) -> None:
+    """Write the heading of a table, and nothing else."""
+    write_atomic(path, (",".join(columns) + "\n").encode())
+
+
+def keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
+    """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written.
+
+    Raises:
+        InputError: the table is not there.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
+    with path.open(newline="") as file:
+        rows = [row for row in csv.reader(file) if len(row) == len(columns)]
+    rows = [rows[0], *(row for row in rows[1:] if int(row[0]) <= step)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_atomic(path, text.getvalue().encode())
+
+
+def log_losses(path: Path, step: int, losses_by: Mapping[tuple[str, str], Sequence[float]]) -> None:
+    """Add the mean loss of each source and task."""
+    with path.open("a") as file:
+        for (source, task), losses in sorted(losses_by.items()):
+            file.write(f"{step},{source},{task},{math.fsum(losses) / len(losses):.6g},{len(losses)}\n")
+
+
+def log_ratios(path: Path, step: int, rows: Sequence[RatioRow]) -> None:
+    """Add what was read of each stream so far."""
+    with path.open("a") as file:
+        for row in rows:
+            file.write(f"{step},{row.rank},{row.source},{row.task},{row.examples},{row.share:.9g},{row.asked:.9g}\n")
+
+
+def mean_losses(losses_by: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, float]:
+    """Return the mean loss, and that of each source and task, under the names that trackers show."""
+    every = [loss for losses in losses_by.values() for loss in losses]
+    means = {f"loss/{source}/{task}": math.fsum(losses) / len(losses) for (source, task), losses in losses_by.items()}
+    return {"loss": math.fsum(every) / len(every), **means}
