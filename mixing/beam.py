@@ -6,6 +6,7 @@ finished is read from the rows on disk, so that progress, restarts and dead lett
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import sys
 import threading
@@ -15,14 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import apache_beam as beam
 import psutil
-from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from encoders.sample import Example, InputError, Rejection, Sample
-from mixing.engine import Engine, JobFailed, JobResult, Progress
+from mixing.cluster import Cluster, code_digest, connected, run_on_worker
+from mixing.engine import Engine, JobFailed, JobResult, Progress, check_engine
 from mixing.shards import (
     Plan,
     ShardWriter,
@@ -31,20 +29,27 @@ from mixing.shards import (
     shard_path,
     start_dataset,
 )
+from mixing.without import without
+
+with without("pandas"):  # Beam's BigQuery part would import it: half a CPU second a process, and a warning on stderr
+    import apache_beam as beam
+    from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 Build = Callable[[int], Iterable[Sample | Example | Rejection]]
 """Makes the records of one shard from its index. Picklable: a module's function, or `functools.partial` of one."""
 
-REFUSED_RUNNERS = {
-    "DirectRunner": "it is a different engine online and offline; use FnApiRunner",
-    "PrismRunner": "it downloads a binary and runs workers as threads, unsafe for the renderers; use FnApiRunner",
-}
+MAX_PARTITIONS = 20_000
+"""On dask: one element each up to here; beyond, the scheduler's work for each would begin to count."""
 
-
+_SAFE = "What is committed is safe: run the same command again to continue"
 _WORKER = """
 import logging, sys
 logging.disable(logging.WARNING)  # its coming and going; an element's exception reaches the job by itself
-from apache_beam.runners.worker.sdk_worker_main import main
+from mixing.without import without
+with without("pandas"):
+    from apache_beam.runners.worker.sdk_worker_main import main
 main(sys.argv)
 """
 
@@ -80,8 +85,7 @@ def run(
         InputError: the directory holds another plan, or the runner is one known to lose data.
         JobFailed: a shard's function raised, a worker process died, or nothing was committed for too long.
     """
-    if engine.runner in REFUSED_RUNNERS:
-        raise InputError(f"runner {engine.runner}: {REFUSED_RUNNERS[engine.runner]}")
+    check_engine(engine)
     start_dataset(directory, plan)
     mine = range(engine.split[0], plan.shards, engine.split[1])
     pending = [index for index in mine if not is_committed(directory, index, plan.digest)]
@@ -114,29 +118,70 @@ def run_elements(
     Raises:
         JobFailed: see `run`.
     """
-    options = list(engine.options)
-    runner: Any = engine.runner
-    if runner == "FnApiRunner":
-        runner = _embedded_runner(engine.workers)
-        options.append(f"--direct_num_workers={engine.workers}")
+    check_engine(engine)
+    if engine.runner != "DaskRunner":
+        _run_pipeline(work, elements, engine, is_done, progress)
+        return
+    with connected(engine.scheduler) as cluster:
+        there = partial(run_on_worker, Path.cwd(), code_digest(), work)
+        _run_pipeline(there, elements, engine, is_done, progress, cluster)
+
+
+def _run_pipeline(
+    work: Callable[[int], Any],
+    elements: Sequence[int],
+    engine: Engine,
+    is_done: Callable[[int], bool],
+    progress: Progress | None,
+    cluster: Cluster | None = None,
+) -> None:
+    runner, options = _runner_with_options(engine, len(elements), cluster)
     failures: list[BaseException] = []
+    results: list[Any] = []
 
     def pipeline() -> None:
         try:
-            with beam.Pipeline(runner, options=PipelineOptions(options)) as root:
-                created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
-                shuffled = created | "Spread" >> beam.Reshuffle()
-                shuffled | "Build" >> beam.Map(work)
+            root = beam.Pipeline(runner, options=PipelineOptions(options))
+            created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
+            shuffled = created | "Spread" >> beam.Reshuffle()
+            shuffled | "Build" >> beam.Map(work)
+            results.append(root.run())
+            results[0].wait_until_finish()
         except BaseException as error:
             failures.append(error)
 
     thread = threading.Thread(target=pipeline, name="beam-pipeline", daemon=True)
     thread.start()
-    _watch(thread, elements, engine, is_done, progress)
+    try:
+        _watch(thread, elements, engine, is_done, progress, cluster)
+    finally:
+        if cluster is not None:
+            _leave(results)
     left = [index for index in elements if not is_done(index)]
     if left:
-        cause = _first_line(failures[0]) if failures else "the runner reported success"
-        raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}")
+        cause = _first_line(failures[0]) if failures else "the runner reported success; does it see the same folders?"
+        cause = (cluster and cluster.fault()) or cause
+        raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}. {_SAFE}")
+
+
+def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None) -> tuple[Any, list[str]]:
+    options = list(engine.options)
+    if engine.runner == "FnApiRunner":
+        return _embedded_runner(engine.workers), [*options, f"--direct_num_workers={engine.workers}"]
+    if cluster is not None:
+        options.append(f"--dask_client_address={cluster.address}")
+        if not any(option.startswith(("--dask_npartitions", "--dask_partition_size")) for option in options):
+            options.append(f"--dask_npartitions={min(elements, MAX_PARTITIONS)}")
+    return engine.runner, options
+
+
+def _leave(results: Sequence[Any]) -> None:
+    """Give back what is still queued on the cluster, and close the runner's own connection."""
+    for result in results:
+        with contextlib.suppress(Exception):  # the scheduler may be gone
+            if result.client.status != "closed":
+                result.cancel()
+            result.client.close(timeout=3)
 
 
 def _embedded_runner(workers: int) -> FnApiRunner:
@@ -153,17 +198,21 @@ def _watch(
     engine: Engine,
     is_done: Callable[[int], bool],
     progress: Progress | None,
+    cluster: Cluster | None,
 ) -> None:
     """Wait for the pipeline, reporting progress; end it when a worker died (Beam itself would wait for ever)."""
     pending = set(elements)
     workers: dict[int, psutil.Process] = {}
     last_commit = time.monotonic()
+    pause_s = 0.5
     while True:
-        thread.join(timeout=0.5)
+        thread.join(timeout=pause_s)
+        looked = time.monotonic()
         done = {index for index in pending if is_done(index)}
         pending -= done
         if done:
             last_commit = time.monotonic()
+        pause_s = max(0.5, 10 * (time.monotonic() - looked))  # a slow file system is not asked all the time
         if progress is not None:
             progress(len(elements) - len(pending), len(elements))
         if not thread.is_alive():
@@ -175,12 +224,13 @@ def _watch(
                 fault = "a worker process died (killed, out of memory, or crashed)"
         if time.monotonic() - last_commit > engine.stall_timeout_s:
             fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
+            if cluster is not None:
+                fault += f"; {cluster.describe_workers()}"
         if fault is not None:
             for process in workers.values():
                 _kill(process)
             raise JobFailed(
-                f"{fault}; {len(pending)} of {len(elements)} elements not done ({_some(sorted(pending))}). "
-                "What is committed is safe: run the same command again to continue"
+                f"{fault}; {len(pending)} of {len(elements)} elements not done ({_some(sorted(pending))}). {_SAFE}"
             )
 
 
