@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from encoders.instructions import tasks_of
-from encoders.sample import Example, InputError, Rejection, Sample
+from encoders.sample import TASKS, Example, InputError, Rejection, Sample
 from mixing.beam import run
 from mixing.config import Config
 from mixing.draw import draw_example
@@ -82,7 +82,7 @@ def encode_shard(
             yield Rejection(sample.key, "excluded by a list of keys")
             continue
         able = tasks_of(sample)
-        for task in config.tasks:
+        for task in sorted(config.tasks, key=TASKS.index):  # not as in the file: the plan's digest has no order
             if task in able:
                 yield from _examples(config, sample, task)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
@@ -72,6 +72,13 @@ class RenderConfig(Config):
     request_timeout_s: PositiveFloat = 300.0
     recycle_after: PositiveInt = 300
     max_memory_mb: PositiveInt = 6000
+
+    @field_validator("kinds", "lenses", "hours", "edit_kinds")
+    @classmethod
+    def _in_order(cls, weights: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        """Put weights in one order: draws go by it, and a plan's digest does not know that of a file."""
+        names = get_args({"kinds": Kind, "lenses": Lens, "hours": Hour, "edit_kinds": EditKind}[str(info.field_name)])
+        return {name: weights[name] for name in names if name in weights}
 
     @model_validator(mode="after")
     def _blender_for_depth_of_field(self) -> RenderConfig:
