@@ -160,6 +160,6 @@ def _say_verdict(verdict, exclude: Path | None) -> None:  # type: ignore[no-unty
     if exclude is not None:
         exclude.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(exclude, verdict.exclude.read_bytes())
-    console.print(verdict.words, markup=False)
+    console.print(verdict.words, markup=False, soft_wrap=True)
     console.print(f"report: {verdict.page}; keys to leave out: {exclude or verdict.exclude}")
     raise typer.Exit(verdict.exit_code)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,8 +32,16 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise InputError(f"{path}: no such configuration file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{path}: not valid YAML{place}: {error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise InputError(f"{path}: not valid YAML: nested too deeply") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: expected a YAML map of settings, found {type(values).__name__}")
     for override in overrides:
@@ -40,7 +49,7 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_problem(model, item) for item in error.errors())
+        problems = "; ".join(_problems(model, error.errors()))
         raise InputError(f"{path}: {problems}") from None
 
 
@@ -49,7 +58,7 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not name:
         raise InputError(f"override {override!r}: write it as key=value")
     *parents, last = name.split(".")
-    target = values
+    target: Any = values
     for parent in parents:
         target = target.setdefault(parent, {})
         if not isinstance(target, dict):
@@ -60,14 +69,49 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: {text!r} is not valid YAML") from None
 
 
-def _problem(model: type[BaseModel], item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+def _problems(model: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
+    """Say each wrong key or value once, in the words of the file: of a value that may be several things, one reason."""
+    own_words = [item for item in items if item["type"] == "value_error"]  # a check's own words are the clearest
+    told = {_where(item): item for item in (*reversed(items), *reversed(own_words))}
+    for item in items:
+        where = _where(item)
+        follows = item["type"] == "too_short" and any(other.startswith(f"{where}.") for other in told)
+        if told[where] is item and not follows:
+            yield _problem(model, item, where)
+
+
+def _where(item: Any) -> str:
+    # pydantic puts which alternative of a union it tried between the keys, as in `vision.tuple[int]`
+    return ".".join(str(part) for part in item["loc"] if not set("[(") & set(str(part)))
+
+
+def _problem(model: type[BaseModel], item: Any, where: str) -> str:
+    glued = [part for part in item["loc"] if isinstance(part, str) and ":" in part]
+    if glued and item["input"] is None:
+        return f"{where!r}: write a space after the colon"
     if item["type"] == "extra_forbidden":
-        known = f"; known keys: {', '.join(model.model_fields)}" if len(item["loc"]) == 1 else ""
-        return f"unknown key {where!r}{known}"
+        known = _keys_beside(model, item["loc"])
+        close = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
+        if close:
+            return f"unknown key {where!r}: did you mean {close[0]!r}?"
+        return f"unknown key {where!r}" + (f"; known keys: {', '.join(known)}" if known else "")
     if item["type"] == "missing":
         return f"missing key {where!r}"
     if item["type"] == "value_error":  # raised by a model's own checks, in words of its own
         told = str(item["ctx"]["error"])
         return f"{where}: {told} (found {item['input']!r})" if where and not isinstance(item["input"], dict) else told
+    if item["loc"][-1] == "[key]":
+        return f"{where}: {item['msg'].replace('Input should be', 'should be')}"
     return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]} (found {item['input']!r})"
+
+
+def _keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Return the keys that are known where an unknown one stands; none where that is not a map of fixed keys."""
+    for part in place[:-1]:
+        field = model.model_fields.get(str(part))
+        kinds = [] if field is None else [field.annotation, *get_args(field.annotation)]
+        models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        if not models:
+            return []
+        model = models[0]
+    return list(model.model_fields)
