@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -15,6 +16,7 @@ class Inner(Config):
 class Outer(Config):
     seed: int
     size: Inner = Inner()
+    ratio: int | tuple[int, ...] | Literal["rest"] = 0
 
 
 def write(folder: Path, text: str) -> Path:
@@ -31,12 +33,16 @@ def test_overrides_reach_into_maps(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "overrides", "message"),
     [
-        ("seed: 1\ncolour: 2\n", [], "unknown key 'colour'; known keys: seed, size"),
+        ("seed: 1\ncolour: 2\n", [], "unknown key 'colour'; known keys: seed, size, ratio"),
+        ("seed: 1\nsede: 2\n", [], "unknown key 'sede': did you mean 'seed'"),
+        ("seed: 1\nsize: {widht: 3}\n", [], "unknown key 'size.widht': did you mean 'width'"),
+        ("seed: 1\nsize: {width:3}\n", [], "'size.width:3': write a space after the colon"),
+        ("seed: 1\nratio: most\n", [], r"^[^;]*: ratio: [^;]*found 'most'\)$"),
         ("size: {width: 3}\n", [], "missing key 'seed'"),
         ("seed: one\n", [], "seed: .*found 'one'"),
         ("seed: 1\nsize: {height: 3}\n", [], "unknown key 'size.height'"),
         ("- 1\n", [], "expected a YAML map"),
-        ("seed: [1\n", [], "not valid YAML"),
+        ("seed: [1\n", [], "not valid YAML at line 2, column 1"),
         ("seed: 1\n", ["seed"], "write it as key=value"),
         ("seed: 1\n", ["seed.a=3"], "seed is not a map"),
     ],
