@@ -38,8 +38,11 @@ class Place:
     device: torch.device
 
 
+ALONE = Place(0, 1, torch.device("cpu"))
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others, when joining them too, before it fails and torchrun starts all again."""
+PATIENCE = timedelta(hours=24)
+"""How long the others wait while the first scores answers; should it die they are told at once."""
 
 
 @contextlib.contextmanager
@@ -150,6 +153,40 @@ def gathered(value: Any, place: Place) -> list[Any]:
     return values
 
 
+def gathered_by_first(value: Any, place: Place) -> list[Any]:
+    """Return the `value` of every process on the first, in order of rank; nothing on the others."""
+    if place.world == 1:
+        return [value]
+    values: list[Any] | None = [None] * place.world if place.rank == 0 else None
+    dist.gather_object(value, values)
+    return values or []
+
+
+def turns(count: int, batch_size: int, place: Place) -> list[list[int]]:
+    """Share the positions 0..count - 1 in batches, as many for every process, since shards are gathered by all or none.
+
+    A process that has none left at the end takes the last position once more.
+    """
+    stride = batch_size * place.world
+    first = place.rank * batch_size
+    starts = range(first, first + -(-count // stride) * stride, stride)
+    return [list(range(start, min(start + batch_size, count))) or [count - 1] for start in starts]
+
+
+@contextlib.contextmanager
+def first_alone(place: Place) -> Iterator[bool]:
+    """Give True to the first process, which may take hours; the others wait for it where the block ends."""
+    if place.world == 1:
+        yield True
+        return
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield place.rank == 0
+        dist.barrier(group)
+    finally:
+        dist.destroy_process_group(group)
+
+
 def wait_for_all(place: Place) -> None:
     """Go on when every process has come here."""
     if place.world > 1:
@@ -159,3 +196,12 @@ def wait_for_all(place: Place) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """Return a tensor on the CPU with all of its shards; every process must ask."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+
+
+def largest(number: int, place: Place) -> int:
+    """Return the largest `number` of all processes."""
+    if place.world == 1:
+        return number
+    numbers = torch.tensor(number, device=place.device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from encoders.sample import Example, UInt8Image
 from trainer.generators.protocol import Generator
 from trainer.loss import make_batch
+from trainer.parallel import ALONE, Place, gathered_by_first, moved, turns
 from trainer.sampler import sample
 
 
 def predict_examples(
-    generator: Generator, examples: Sequence[Example], steps: int, seed: int, batch_size: int = 32
+    generator: Generator,
+    examples: Sequence[Example],
+    steps: int,
+    seed: int,
+    batch_size: int = 32,
+    place: Place = ALONE,
 ) -> list[UInt8Image]:
     """Draw the answer to each example's prompt and source; the target is not looked at, only its size.
 
@@ -19,17 +27,30 @@ def predict_examples(
         steps: Euler steps. 4 is a good value; 1 is fine for depth.
         seed: with the position of an example in `examples` it decides the noise; the batch size does not matter
             beyond the rounding of sums (at most one grey level).
+        place: of several processes, all of which must ask for the same: each draws a part.
 
     Returns:
-        (H, W, 3) uint8 images in the order of `examples`.
+        (H, W, 3) uint8 images in the order of `examples`; of several processes the first gets them, the others nothing.
     """
-    answers: list[UInt8Image] = []
+    answers: dict[int, UInt8Image] = {}
     module = generator.module()
     training = module.training
     module.eval()
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
-        batch = make_batch(generator, part)
-        answers += generator.decode(sample(generator, batch, range(start, start + len(part)), steps, seed))
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    for position, example in enumerate(examples):
+        of_size.setdefault(example.target.shape, []).append(position)
+    for alike in of_size.values():
+        for turn in turns(len(alike), batch_size, place):
+            positions = [alike[i] for i in turn]
+            batch = moved(make_batch(generator, [examples[i] for i in positions]), device_of(generator))
+            answers |= zip(positions, generator.decode(sample(generator, batch, positions, steps, seed)))
     module.train(training)
-    return answers
+    whole: dict[int, UInt8Image] = {}
+    for part in gathered_by_first(answers, place):
+        whole |= part
+    return [whole[i] for i in sorted(whole)]
+
+
+def device_of(generator: Generator) -> torch.device:
+    """Return where the weights are; the CPU when there are none."""
+    return next((p.device for p in generator.module().parameters()), torch.device("cpu"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -65,6 +66,25 @@ class Run:
         """Move the averaged weights; young averages move faster, so that they forget where they started."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.values()), list(self.parameters.values()), 1 - decay)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Let the network have the averaged weights in a block; afterwards every bit is as it was."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for unit in self.module.modules():
+            if isinstance(unit, FSDPModule):  # a forward pass without a backward pass leaves weights gathered
+                unit.reshard()
+        for name, parameter in self.parameters.items():
+            kept = parameter.detach().clone()
+            parameter.copy_(self.ema[name])
+            self.ema[name].copy_(kept)
 
     def collect(self) -> dict[tuple[str, str], list[float]]:
         """Count what all processes have seen since the last time; return the losses by source and task."""

@@ -29,11 +29,12 @@ def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: in
         indices: one number per row; with `seed` it decides the noise, whatever else is in the batch.
         steps: Euler steps, at least 1. One step of an x-model is its prediction from pure noise.
     """
-    x = draw_noise(seed, indices, batch.clean_BCHW.shape[1:])
+    device = batch.clean_BCHW.device
+    x = draw_noise(seed, indices, batch.clean_BCHW.shape[1:]).to(device)
     height, width = x.shape[2:]
     levels = noise_levels(steps, generator.sampling_shift(height, width, steps))
     for level, following in itertools.pairwise(levels):
-        sigma_B = torch.full((len(indices),), level)
+        sigma_B = torch.full((len(indices),), level, device=device)
         out = generator.predict(x, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)
         velocity = (x - out) / level if generator.spec.prediction == "x" else out
         x = x + (following - level) * velocity
