@@ -81,8 +81,9 @@ def _problems(model: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
 
 
 def _where(item: Any) -> str:
-    # pydantic puts which alternative of a union it tried between the keys, as in `vision.tuple[int]`
-    return ".".join(str(part) for part in item["loc"] if not set("[(") & set(str(part)))
+    # pydantic puts which alternative of a union it tried between the keys, as in `vision.tuple[int]` or `vision.int`
+    tried = {"int", "float", "bool", "str"}
+    return ".".join(str(part) for part in item["loc"] if part not in tried and not set("[(") & set(str(part)))
 
 
 def _problem(model: type[BaseModel], item: Any, where: str) -> str:
