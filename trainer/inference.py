@@ -36,7 +36,7 @@ from mixing.engine import Progress
 from mixing.images import decode_rgb, encode_png
 from mixing.pictures import Panel, grid, ids_picture
 from mixing.storage import canonical_json, write_atomic
-from trainer.evaluation.answers import resize_nearest
+from trainer.evaluation.answers import mean_normals, median_depth, resize_nearest
 from trainer.generators.folder import load_generator
 from trainer.predict import predict_examples
 from trainer.questions import Question, read_question
@@ -195,25 +195,16 @@ def _ask(draw: Draw, picture: UInt8Image, questions: Sequence[Question], size: i
     match questions[0].task:
         case "depth":
             depths = [d for d in decoded if isinstance(d, DecodedDepth)]
-            middle = np.sort([d.depth_m for d in depths], axis=0)[(len(depths) - 1) // 2]
+            middle = median_depth([d.depth_m for d in depths])
             sure = np.mean([d.confident for d in depths], axis=0) >= 0.5
             return Answer(drawn, depth_m=middle, confident=sure)
         case "normals":
-            return Answer(drawn, normals=_mean_normals([np.asarray(d) for d in decoded]))
+            return Answer(drawn, normals=mean_normals([np.asarray(d) for d in decoded]))
         case "semantic" | "referring":
             return _vote_labels(drawn, [d for d in decoded if isinstance(d, Segmentation)])
         case "instance":
             return _vote_instances(drawn, [d for d in decoded if isinstance(d, DecodedInstances)], questions[0])
     return Answer(drawn)
-
-
-def _mean_normals(passes: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    if len(passes) == 1:
-        return np.asarray(passes[0], np.float32)
-    total = np.sum(passes, axis=0, dtype=np.float64)
-    length = np.linalg.norm(total, axis=-1, keepdims=True)
-    mean: NDArray[np.float64] = np.divide(total, length, out=np.zeros_like(total), where=length > 1e-6)
-    return mean.astype(np.float32)
 
 
 def _vote_labels(drawn: tuple[UInt8Image, ...], passes: Sequence[Segmentation]) -> Answer:

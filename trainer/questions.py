@@ -76,6 +76,29 @@ def read_question(text: str, pass_number: int = 0) -> Question:
     raise InputError(f"task {text!r} is not known; write one of: {TASK_HELP}")
 
 
+def ask_again(spec: Mapping[str, Any], pass_number: int) -> Question:
+    """Put the question of a decode spec in other words and colours; the decoded answer means the same.
+
+    Args:
+        spec: of a vision task, as in an Example.
+        pass_number: draws wording and colours.
+
+    Raises:
+        InputError: a picture is asked for, which has no other words.
+    """
+    rng = np.random.default_rng([0x9E57, pass_number])
+    match spec["task"]:
+        case ("depth" | "normals") as task:
+            return read_question(str(task), pass_number)
+        case "semantic":
+            return _label([str(name) for name, _ in spec["legend"]], rng, pass_number)
+        case "referring":
+            return _segment([str(name) for name, _ in spec["legend"]], rng, pass_number)
+        case "instance":
+            return _instances(str(spec["category"]), rng, pass_number)
+    raise InputError(f"{spec['task']} cannot be asked in other words; use one pass")
+
+
 def _worded(templates: Sequence[str], slots: Mapping[str, str], rng: np.random.Generator, pass_number: int) -> str:
     """Word pass 0 by the first template, others by any."""
     return draw_wording(templates if pass_number else templates[:1], slots, rng)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from encoders.depth import DecodedDepth
 from encoders.instances import DecodedInstances
 from encoders.sample import InputError, UInt8Image
 from encoders.specs import Segmentation, decode_example
+from encoders.voting import consensus_instances, vote_semantic
 from trainer.evaluation import baselines
 from trainer.evaluation.benchmarks.items import (
     Benchmark,
@@ -88,6 +89,41 @@ def decode_answer(item: Item, spec: Mapping[str, Any], rgb_u8: UInt8Image, size:
             assert isinstance(decoded, DecodedInstances)
             return Instances(resize_nearest(decoded.ids, size), decoded.confidence)
     raise InputError(f"{item.name}: no decoder for task {spec['task']!r}")
+
+
+def merge_passes(task: str, passes: Sequence[Any]) -> Any:
+    """Make one prediction of those of several passes over one picture, all as `decode_answer` returns them.
+
+    Depth is the middle of each pixel (the lower of two), normals the mean direction; labels and masks are voted on, a
+    tie going to the earliest pass; an instance counts when half of the passes found it.
+    """
+    if len(passes) == 1:
+        return passes[0]
+    match task:
+        case "depth":
+            return median_depth(passes)
+        case "normals":
+            return mean_normals(passes)
+        case "instance":
+            agreed = consensus_instances([one.ids for one in passes])
+            return Instances(agreed.ids, agreed.support)
+    return vote_semantic(passes).labels
+
+
+def median_depth(passes: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return the middle of (H, W) depths at each pixel; of an even number the lower of the two."""
+    middle: NDArray[Any] = np.sort(np.stack(passes), axis=0)[(len(passes) - 1) // 2]
+    return middle
+
+
+def mean_normals(passes: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return the mean direction of (H, W, 3) normals; (0, 0, 0) where they cancel."""
+    if len(passes) == 1:
+        return np.asarray(passes[0], np.float32)
+    total = np.sum(passes, axis=0, dtype=np.float64)
+    length = np.linalg.norm(total, axis=-1, keepdims=True)
+    mean: NDArray[np.float64] = np.divide(total, length, out=np.zeros_like(total), where=length > 1e-6)
+    return mean.astype(np.float32)
 
 
 def fit_guesses(benchmark: Benchmark, truths: Iterable[Truth]) -> dict[str, NDArray[Any]]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from encoders.sample import InputError
 from mixing.config import Config
@@ -18,9 +18,9 @@ from trainer.evaluation.depth import Alignment
 from trainer.evaluation.report import render_report
 from trainer.evaluation.samples import TASKS, read_sample_questions
 from trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
+from trainer.evaluation.settings import SampleTask
 
 Progress = Callable[[int, int], None]
-SampleTask = Literal["depth", "normals", "semantic", "instance", "referring"]
 
 
 class ScoreConfig(Config):

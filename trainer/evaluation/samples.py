@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,9 @@ from trainer.evaluation.benchmarks.items import (
     NormalsTruth,
     SemanticTruth,
 )
+from trainer.evaluation.settings import SampleTask
 
-TASKS = ("depth", "normals", "semantic", "instance", "referring")
+TASKS: tuple[str, ...] = get_args(SampleTask)
 NEGATIVE_PROBABILITY = {"instance": 0.25, "referring": 0.1}
 """How often an exhaustive sample is asked for what is not there; without such pairs IL_MCC means nothing."""
 
@@ -87,10 +88,15 @@ def read_sample_questions(directory: Path, task: str, seed: int) -> Questions:
     Raises:
         InputError: instruction shards, or no shards.
     """
-    return sample_questions(_samples(directory), task, seed)
+    return sample_questions(read_samples(directory), task, seed)
 
 
-def _samples(directory: Path) -> Iterable[Sample]:
+def read_samples(directory: Path) -> Iterable[Sample]:
+    """Yield the samples of the raw shards in a directory.
+
+    Raises:
+        InputError: instruction shards, or no shards.
+    """
     for record in read_dataset(directory):
         if not isinstance(record, Sample):
             raise InputError(f"{directory}: holds instruction shards; samples are scored from raw shards")

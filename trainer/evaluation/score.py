@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from encoders.sample import InputError, UInt8Image
 from mixing.images import decode_rgb
 from mixing.storage import read_json
-from trainer.evaluation.answers import decode_answer, fit_guesses, guesses, truth_size
+from trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
 from trainer.evaluation.benchmarks.files import read_bytes
 from trainer.evaluation.benchmarks.items import Benchmark, Item, Truth
 from trainer.evaluation.published import CAVEAT, PUBLISHED
@@ -126,6 +126,7 @@ def score(
     specs: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
     fitted: Mapping[str, NDArray[Any]] | None = None,
+    more: Sequence[tuple[ReadAnswer, Mapping[str, Any]]] = (),
 ) -> Result:
     """Score generated pictures on a benchmark.
 
@@ -134,6 +135,8 @@ def score(
         specs: decode specs by picture name, or for all as "*", that replace those of the items.
         progress: called with (done, total) after each item.
         fitted: the blind guesses (`fit_guesses`) when they are fitted on other truth than the benchmark's own.
+        more: further answers to the same questions, asked in other words and colours, each with the decode specs they
+            were asked with by picture name: what is measured is what they agree on (`answers.merge_passes`).
 
     Returns:
         The result: rows "prediction", the blind guesses, the input handed back, and published figures.
@@ -145,7 +148,7 @@ def score(
         raise InputError(f"{benchmark.name}: no items to score")
     tallies = {"prediction": new_tally(benchmark)}
     if fitted is None:
-        fitted = fit_guesses(benchmark, (_truth(item) for item in benchmark.items))
+        fitted = fit_guesses(benchmark, (truth_of(item) for item in benchmark.items))
         fitted_on = "the truth they are scored on"
     else:
         fitted_on = "other truth than they are scored on"
@@ -153,14 +156,16 @@ def score(
     worst: list[tuple[float, int, Case]] = []
     resized: dict[str, int] = {}
     for number, item in enumerate(benchmark.items):
-        truth = _truth(item)
+        truth = truth_of(item)
         size = truth_size(truth)
         answer = read_answer(item)
         spec = _spec(item, specs or {})
         if answer.shape[:2] != size:
             key = f"{answer.shape[1]}x{answer.shape[0]} to {size[1]}x{size[0]}"
             resized[key] = resized.get(key, 0) + 1
-        metrics = _add(tallies, "prediction", benchmark, item, truth, decode_answer(item, spec, answer, size))
+        passes = [decode_answer(item, spec, answer, size)]
+        passes += [decode_answer(item, _spec(item, others), read(item), size) for read, others in more]
+        metrics = _add(tallies, "prediction", benchmark, item, truth, merge_passes(benchmark.task, passes))
         per_item.append({"name": item.name, **metrics})
         image = None if item.read_image is None else item.read_image()
         for name, guess in guesses(benchmark, fitted, size).items():
@@ -174,12 +179,17 @@ def score(
             progress(number + 1, len(benchmark.items))
     rows = [{"kind": _kind(name), "name": name, "metrics": tally.metrics()} for name, tally in tallies.items()]
     return Result(
-        {**_values(benchmark, rows, per_item, resized), "guesses_fitted_on": fitted_on},
+        {**_values(benchmark, rows, per_item, resized), "guesses_fitted_on": fitted_on, "passes": 1 + len(more)},
         tuple(case for _, _, case in worst),
     )
 
 
-def _truth(item: Item) -> Truth:
+def truth_of(item: Item) -> Truth:
+    """Read the truth of an item.
+
+    Raises:
+        InputError: it has none.
+    """
     if item.read_truth is None:
         raise InputError(f"{item.name}: has no truth; its benchmark is judged by people or models, see win_rate")
     return item.read_truth()

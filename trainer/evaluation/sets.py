@@ -1,0 +1,86 @@
+"""Sets to evaluate on, raw shards of ours or a public benchmark, and the examples that ask a generator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.sample import Example, InputError
+from mixing.draw import Sizes, nearest_size
+from trainer.evaluation.answers import fit_guesses
+from trainer.evaluation.benchmarks.items import Benchmark
+from trainer.evaluation.report import COLUMNS
+from trainer.evaluation.samples import read_samples, sample_questions
+from trainer.evaluation.score import choose_items, truth_of
+from trainer.evaluation.settings import EvaluationSet
+from trainer.questions import ask_again
+
+
+def read_set(settings: EvaluationSet, data: Path, seed: int) -> dict[str, Benchmark]:
+    """Read a set as one benchmark for each task.
+
+    Args:
+        data: a relative folder counts from here.
+        seed: of the questions put to raw shards, and of the subset.
+
+    Raises:
+        InputError: nothing there that can serve, or a benchmark that people judge.
+    """
+    folder = data / settings.folder
+    found: dict[str, Benchmark] = {}
+    if settings.benchmark is None:
+        samples = list(read_samples(folder))
+        for task in settings.tasks:
+            found[task] = sample_questions(samples, task, seed).benchmark
+    else:
+        from trainer.evaluation.benchmarks import read_benchmark  # its formats need libraries that training does not
+
+        benchmark = read_benchmark(settings.benchmark, folder)
+        if benchmark.task not in COLUMNS:
+            raise InputError(f"{benchmark.name}: {benchmark.task} is judged by people or models, not measured here")
+        found[benchmark.task] = benchmark
+    return {task: choose_items(benchmark, settings.items, seed) for task, benchmark in found.items()}
+
+
+def ask(benchmark: Benchmark, sizes: Sizes, pass_number: int = 0) -> list[Example]:
+    """Return one example for each picture that a benchmark wants drawn, in order; keys are names without .png.
+
+    Args:
+        sizes: side of the pictures a generator draws, or buckets (see `mixing.draw.nearest_size`).
+        pass_number: 0 asks as the benchmark does, others in other words and colours (see `trainer.questions`).
+
+    The targets are blank: a generator is not shown them.
+    """
+    examples: dict[str, Example] = {}
+    for item in benchmark.items:
+        if item.file in examples:
+            continue
+        prompt, spec = item.prompt, item.spec
+        if pass_number:
+            question = ask_again(spec, pass_number)
+            prompt, spec = question.prompt, question.spec
+        picture = None if item.read_image is None else item.read_image()
+        shape = (1, 1) if picture is None else picture.shape
+        height, width = nearest_size(shape[0], shape[1], sizes)
+        if picture is not None:
+            picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        blank = np.zeros((height, width, 3), np.uint8)
+        examples[item.file] = Example(item.picture or item.name, benchmark.task, prompt, picture, blank, spec)
+    return list(examples.values())
+
+
+def fit_priors(benchmark: Benchmark, priors: Path | None, seed: int) -> dict[str, NDArray[Any]] | None:
+    """Fit the blind guesses for depth and normals on the truth of other raw shards, such as those trained on.
+
+    Returns:
+        None where they are fitted on the set itself, the best that guesses of their kind could be: without `priors`,
+        and for tasks whose classes are those of the set.
+    """
+    if priors is None or benchmark.task not in ("depth", "normals"):
+        return None
+    prior = sample_questions(read_samples(priors), benchmark.task, seed).benchmark
+    return fit_guesses(benchmark, (truth_of(item) for item in prior.items))

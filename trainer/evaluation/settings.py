@@ -1,0 +1,61 @@
+"""What to evaluate on, as configurations say it; reading it is up to `sets.py`, which needs more libraries."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from mixing.config import Config
+
+SampleTask = Literal["depth", "normals", "semantic", "instance", "referring"]
+_NAME = re.compile(r"[\w(][\w .,()+-]*")
+
+
+class EvaluationSet(Config):
+    """A directory of raw shards that no mixture holds and what to ask of it, or a public benchmark.
+
+    Args:
+        folder: the raw shards, or the benchmark as downloaded.
+        tasks: what to ask of raw shards.
+        benchmark: name of the benchmark (`benchmarks.READERS`), whose prompts are fixed.
+        items: ask a random subset of so many items of each task; none: all of them.
+    """
+
+    folder: Path
+    tasks: tuple[SampleTask, ...] = ()
+    benchmark: str | None = None
+    items: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> EvaluationSet:
+        if bool(self.tasks) == (self.benchmark is not None):
+            raise ValueError("a set is either raw shards with tasks, or a benchmark with its name")
+        return self
+
+
+class EvaluationSets(Config):
+    """Sets by the names that folders and tables show, and how their questions are put.
+
+    Args:
+        sets: by name.
+        priors: raw shards whose truth the blind guesses for depth and normals are fitted on (what one would answer
+            without looking); none: the truth of the set itself, the best that guesses of their kind could be.
+        steps: Euler steps of an answer to a vision task.
+        passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
+    """
+
+    sets: dict[str, EvaluationSet] = Field(min_length=1)
+    priors: Path | None = None
+    steps: int = Field(default=4, ge=1)
+    passes: int = Field(default=1, ge=1)
+
+    @field_validator("sets")
+    @classmethod
+    def _named(cls, sets: dict[str, EvaluationSet]) -> dict[str, EvaluationSet]:
+        for name in sets:
+            if not _NAME.fullmatch(name) or name == "retention":
+                raise ValueError(f"a set cannot be called {name!r}: letters, digits, spaces and .,()+- make a name")
+        return sets
