@@ -33,6 +33,9 @@ Runner = Annotated[str, typer.Option(help="A Beam runner; FnApiRunner is the emb
 Split = Annotated[
     str, typer.Option(metavar="I/N", help="Do only every Nth shard, from I: job arrays without an engine.")
 ]
+Scheduler = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Run on this dask scheduler: tcp://host:8786, or its --scheduler-file.")
+]
 BeamOptions = Annotated[list[str] | None, typer.Option("--beam-option", help="A further Beam option, as --name=value.")]
 
 
@@ -52,8 +55,14 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
-def engine_of(workers: int, runner: str, split: str, options: list[str] | None):  # type: ignore[no-untyped-def]
-    from mixing.engine import Engine
+def engine_of(  # type: ignore[no-untyped-def]
+    workers: int, runner: str, split: str, options: list[str] | None, scheduler: str = ""
+):
+    """Return the engine that the options of a verb ask for; a refused one is an InputError."""
+    from mixing.engine import Engine, check_engine
+
+    if scheduler and runner == "FnApiRunner":
+        runner = "DaskRunner"
 
     try:
         index, count = (int(part) for part in split.split("/"))
@@ -61,7 +70,9 @@ def engine_of(workers: int, runner: str, split: str, options: list[str] | None):
         raise InputError(f"--split {split}: write it as I/N, for example 0/8") from None
     if not 0 <= index < count:
         raise InputError(f"--split {split}: I goes from 0 to N-1")
-    return Engine(workers=workers, runner=runner, split=(index, count), options=tuple(options or ()))
+    engine = Engine(workers, runner, (index, count), options=tuple(options or ()), scheduler=scheduler)
+    check_engine(engine)
+    return engine
 
 
 def run_job(  # type: ignore[no-untyped-def]

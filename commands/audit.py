@@ -14,6 +14,7 @@ from commands.app import (
     Data,
     Overrides,
     Runner,
+    Scheduler,
     Split,
     Workers,
     app,
@@ -83,12 +84,16 @@ def audit_scan(
         Path | None, typer.Option(help="Also write the list of keys to leave out here, for `exclude` of a mixture.")
     ] = None,
     beam_option: BeamOptions = None,
+    scheduler: Scheduler = "",
 ) -> None:
     """The whole audit: index, scan, report. With --split a part of the scan; `report` then writes the report."""
     from mixing.audit.job import AuditConfig, audit
     from mixing.audit.job import scan as scan_part
 
-    settings, engine = read_config(AuditConfig, config, override or ()), engine_of(workers, runner, split, beam_option)
+    settings, engine = (
+        read_config(AuditConfig, config, override or ()),
+        engine_of(workers, runner, split, beam_option, scheduler),
+    )
     with progress_bar("audit") as report:
         if engine.split != (0, 1):
             scan_part(settings, out, engine, report, data, _read_questions)

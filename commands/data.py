@@ -15,6 +15,7 @@ from commands.app import (
     Out,
     Overrides,
     Runner,
+    Scheduler,
     Split,
     Workers,
     app,
@@ -35,6 +36,7 @@ def render(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     beam_option: BeamOptions = None,
+    scheduler: Scheduler = "",
     tasks: Annotated[str, typer.Option(help="indoor, outdoor, table top, long range or clutter: sets `preset`")] = "",
 ) -> None:
     """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
@@ -42,7 +44,7 @@ def render(
     from render.job import render as job
 
     settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
-    run_job("render", settings, out, job, engine_of(workers, runner, split, beam_option))
+    run_job("render", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler))
     for reason, count in count_rejections(out).items():
         console.print(f"  {count} rejected: {reason}")
 
@@ -57,13 +59,14 @@ def annotate(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     beam_option: BeamOptions = None,
+    scheduler: Scheduler = "",
 ) -> None:
     """Pseudo-label image collections into raw shards, with provenance and quality scores."""
     from annotate.job import AnnotateConfig
     from annotate.job import annotate as job
 
     settings = read_config(AnnotateConfig, config, override or ())
-    run_job("annotate", settings, out, job, engine_of(workers, runner, split, beam_option), data)
+    run_job("annotate", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)
 
 
 @app.command()
@@ -90,13 +93,14 @@ def encode(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     beam_option: BeamOptions = None,
+    scheduler: Scheduler = "",
 ) -> None:
     """Freeze raw shards into instruction shards: source, prompt, decodable target."""
     from mixing.job import EncodeConfig
     from mixing.job import encode as job
 
     settings = read_config(EncodeConfig, config, override or ())
-    run_job("encode", settings, out, job, engine_of(workers, runner, split, beam_option), data)
+    run_job("encode", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)
 
 
 @app.command()
@@ -109,10 +113,11 @@ def convert(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     beam_option: BeamOptions = None,
+    scheduler: Scheduler = "",
 ) -> None:
     """Turn WebDataset or img2dataset tars and folders of others into raw shards; pictures pass through as they are."""
     from mixing.foreign.job import ConvertConfig
     from mixing.foreign.job import convert as job
 
     settings = read_config(ConvertConfig, config, override or ())
-    run_job("convert", settings, out, job, engine_of(workers, runner, split, beam_option), data)
+    run_job("convert", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)

@@ -89,8 +89,7 @@ def run(
     start_dataset(directory, plan)
     mine = range(engine.split[0], plan.shards, engine.split[1])
     pending = [index for index in mine if not is_committed(directory, index, plan.digest)]
-    for index in pending:
-        _collect_leftovers(directory, index)
+    _collect_leftovers(directory, pending)
     if pending:
         run_elements(
             partial(build_shard, directory, plan.digest, build),
@@ -99,6 +98,7 @@ def run(
             is_done=lambda index: is_committed(directory, index, plan.digest),
             progress=None if progress is None else lambda done, _: progress(len(mine) - len(pending) + done, len(mine)),
         )
+        _collect_leftovers(directory, pending)  # of workers that died in this run
     elif progress is not None:
         progress(len(mine), len(mine))
     return JobResult(len(mine) - len(pending), len(pending), finish_dataset(directory, plan))
@@ -161,7 +161,9 @@ def _run_pipeline(
     if left:
         cause = _first_line(failures[0]) if failures else "the runner reported success; does it see the same folders?"
         cause = (cluster and cluster.fault()) or cause
-        raise JobFailed(f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause}. {_SAFE}")
+        raise JobFailed(
+            f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause.rstrip('.')}. {_SAFE}"
+        )
 
 
 def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None) -> tuple[Any, list[str]]:
@@ -169,9 +171,12 @@ def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None)
     if engine.runner == "FnApiRunner":
         return _embedded_runner(engine.workers), [*options, f"--direct_num_workers={engine.workers}"]
     if cluster is not None:
+        from apache_beam.runners.dask.dask_runner import DaskRunner  # needs the extra [dask]
+
         options.append(f"--dask_client_address={cluster.address}")
         if not any(option.startswith(("--dask_npartitions", "--dask_partition_size")) for option in options):
             options.append(f"--dask_npartitions={min(elements, MAX_PARTITIONS)}")
+        return DaskRunner(), options
     return engine.runner, options
 
 
@@ -271,7 +276,9 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
 
 
-def _collect_leftovers(directory: Path, index: int) -> None:
-    """Delete temporary files an earlier, killed run left for a shard that is about to be made."""
-    for path in directory.glob(f"{shard_path(directory, index).stem}.*.tmp-*"):
-        path.unlink(missing_ok=True)
+def _collect_leftovers(directory: Path, indices: Iterable[int]) -> None:
+    """Delete temporary files that killed processes left for these shards."""
+    names = {shard_path(directory, index).stem for index in indices}
+    for path in directory.glob("shard-*.tmp-*"):
+        if path.name.partition(".")[0] in names:
+            path.unlink(missing_ok=True)
