@@ -24,7 +24,7 @@ from mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, writ
 from mixing.permutation import Permutation
 from mixing.reader import MixtureReader
 from mixing.schedule import Points, Schedule, share_at
-from mixing.shards import SHARD_SCHEMA
+from mixing.shard_rows import SHARD_SCHEMA
 from mixing.storage import canonical_json
 
 

@@ -19,7 +19,7 @@ from mixing.config import Config
 from mixing.lock import LockedShard
 from mixing.records import Parts
 from mixing.remote import BlockCache, MissingFile, RemoteFile, Server, is_url
-from mixing.shards import ShardIndex, read_index
+from mixing.shard_rows import ShardIndex, read_index
 
 OPEN_SHARDS = 128  # indexes and files kept open; an order of records touches about so many shards at a time
 

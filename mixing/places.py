@@ -1,22 +1,26 @@
-"""Folders of this machine and fsspec URLs alike: what locking a mixture needs of either."""
+"""Folders of this machine and fsspec URLs alike."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-import fsspec
+from typing import TypeVar
 
 from encoders.sample import InputError
-from mixing.remote import is_url
-from mixing.storage import file_sha256
+from mixing import objects
+from mixing.objects import is_url
+from mixing.storage import Place, file_sha256
 
-Place = Path | str
-"""A path of this machine, or a URL as text."""
+__all__ = ["Place", "is_url"]
 
 Value = TypeVar("Value")
+
+
+def parse_place(text: str) -> Place:
+    """Read a place out of text: a path, or a URL that fsspec knows; `file://` is a path of this machine."""
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return text.rstrip("/") if is_url(text) else Path(text)
 
 
 def join(base: Place, path: Place) -> Place:
@@ -26,13 +30,37 @@ def join(base: Place, path: Place) -> Place:
     return f"{str(base).rstrip('/')}/{Path(path).as_posix()}" if is_url(base) else Path(base) / path
 
 
+def name_of(place: Place) -> str:
+    """Return the last part of a place's name."""
+    return str(place).rstrip("/").rpartition("/")[2] if is_url(place) else Path(place).name
+
+
+def with_suffix(place: Place, suffix: str) -> Place:
+    """Return the place with its last suffix replaced."""
+    if is_url(place):
+        folder, slash, name = str(place).rpartition("/")
+        return f"{folder}{slash}{Path(name).with_suffix(suffix)}"
+    return Path(place).with_suffix(suffix)
+
+
+def make_folder(place: Place) -> None:
+    """Make a folder and those above it; at a URL there is nothing to make."""
+    if not is_url(place):
+        Path(place).mkdir(parents=True, exist_ok=True)
+
+
+def exists(place: Place) -> bool:
+    """Tell whether a file is there."""
+    return objects.exists(str(place)) if is_url(place) else Path(place).exists()
+
+
 def read_bytes(place: Place) -> bytes:
     """Read a small file.
 
     Raises:
         InputError: it is not there or cannot be read.
     """
-    return _ask(place, lambda: Path(place).read_bytes(), lambda system, path: bytes(system.cat_file(path)))
+    return objects.read(str(place)) if is_url(place) else _local(place, lambda: Path(place).read_bytes())
 
 
 def size_of(place: Place) -> int:
@@ -41,7 +69,7 @@ def size_of(place: Place) -> int:
     Raises:
         InputError: it is not there, or its server does not say.
     """
-    return _ask(place, lambda: Path(place).stat().st_size, lambda system, path: int(system.size(path)))
+    return objects.size(str(place)) if is_url(place) else _local(place, lambda: Path(place).stat().st_size)
 
 
 def sha256_of(place: Place) -> str:
@@ -50,15 +78,7 @@ def sha256_of(place: Place) -> str:
     Raises:
         InputError: it is not there or cannot be read.
     """
-
-    def remote(system: Any, path: str) -> str:
-        digest = hashlib.sha256()
-        with system.open(path, "rb", cache_type="none") as file:
-            while block := file.read(8 << 20):
-                digest.update(block)
-        return digest.hexdigest()
-
-    return _ask(place, lambda: file_sha256(Path(place)), remote)
+    return objects.sha256(str(place)) if is_url(place) else _local(place, lambda: file_sha256(place))
 
 
 def list_names(place: Place) -> list[str]:
@@ -67,21 +87,18 @@ def list_names(place: Place) -> list[str]:
     Raises:
         InputError: it is not there or cannot be listed.
     """
-    return sorted(
-        _ask(
-            place,
-            lambda: [path.name for path in Path(place).iterdir()],
-            lambda system, path: [str(entry).rstrip("/").rpartition("/")[2] for entry in system.ls(path, detail=False)],
-        )
-    )
+    if not is_url(place):
+        return _local(place, lambda: sorted(path.name for path in Path(place).iterdir()))
+    found = objects.names(str(place))
+    if not found:
+        raise InputError(f"{place}: not there")
+    return found
 
 
-def _ask(place: Place, local: Callable[[], Value], remote: Callable[[Any, str], Value]) -> Value:
+def _local(place: Place, ask: Callable[[], Value]) -> Value:
     try:
-        return remote(*fsspec.core.url_to_fs(str(place))) if is_url(place) else local()
+        return ask()
     except FileNotFoundError:
         raise InputError(f"{place}: not there") from None
-    except ImportError as error:
-        raise InputError(f"{place}: {error}; pip install cavendish[remote]") from None
-    except Exception as error:  # every kind of server has its own errors
+    except OSError as error:
         raise InputError(f"{place}: cannot be read: {type(error).__name__} {' '.join(str(error).split())}") from None

@@ -18,18 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from mixing.objects import MissingFile, Unreachable, ask, is_url
 
-from encoders.sample import InputError
+__all__ = ["BlockCache", "MissingFile", "RemoteFile", "Server", "Traffic", "Unreachable", "is_url"]
 
 _STRIPES = 256  # lock files, so that a block is fetched once by all processes together
 _KEPT_SHARE = 0.9  # of the limit that an eviction leaves, so that not every block evicts
 _DEAD_S = 600.0  # a half-filled block this old has lost its process
-
-
-def is_url(path: object) -> bool:
-    """Tell whether a path is an fsspec URL rather than a folder of this machine."""
-    return "://" in str(path)
 
 
 @dataclass
@@ -41,14 +36,6 @@ class Traffic:
     hits: int = 0
     discarded: int = 0
     retries: Counter[str] = field(default_factory=Counter)
-
-
-class MissingFile(InputError):
-    """A remote file is not there."""
-
-
-class Unreachable(InputError):
-    """A remote file could not be read, however often it was asked for: nothing is known of its bytes."""
 
 
 class BlockCache:
@@ -194,7 +181,7 @@ class Server:
         self.cache.discard(name)
         others: list[bytes] = []
 
-        def ask(fs: Any, path: str) -> bytes:
+        def fetch(fs: Any, path: str) -> bytes:
             data: bytes = fs.cat_file(path)
             if hashlib.sha256(data).hexdigest() != sha256:
                 others.append(data)
@@ -202,7 +189,7 @@ class Server:
             return data
 
         try:
-            whole: bytes = self._ask(url, ask)
+            whole: bytes = self._ask(url, fetch)
         except Unreachable:
             if others:  # the server answers well enough: this is another file
                 return others[-1]
@@ -213,13 +200,13 @@ class Server:
     def size(self, url: str) -> int:
         """Return the size of a file in bytes."""
 
-        def ask(fs: Any, path: str) -> int:
+        def fetch(fs: Any, path: str) -> int:
             size = fs.size(path)
             if size is None:
                 raise OSError("the server does not tell the size of the file")
             return int(size)
 
-        return int(self._ask(url, ask))
+        return int(self._ask(url, fetch))
 
     def range(self, url: str, start: int, end: int) -> bytes:
         """Return bytes start to end of a file, from where it really is.
@@ -229,31 +216,19 @@ class Server:
             Unreachable: every attempt failed or gave fewer or more bytes; the message says why and how often.
         """
 
-        def ask(fs: Any, path: str) -> bytes:
+        def fetch(fs: Any, path: str) -> bytes:
             data: bytes = fs.cat_file(path, start=start, end=end)
             if len(data) != end - start:
                 raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
             return data
 
-        data: bytes = self._ask(url, ask)
+        data: bytes = self._ask(url, fetch)
         self.traffic.blocks += 1
         self.traffic.bytes += len(data)
         return data
 
-    def _ask(self, url: str, ask: Callable[[Any, str], Any]) -> Any:
-        for attempt in range(self.attempts):
-            try:
-                return ask(*fsspec.core.url_to_fs(url))
-            except FileNotFoundError:
-                raise MissingFile(f"{url}: not there") from None
-            except ImportError as error:
-                raise Unreachable(f"{url}: {error}; pip install cavendish[remote]") from None
-            except Exception as error:  # every kind of server has its own errors
-                self.traffic.retries[url] += 1
-                reason = f"{type(error).__name__} {' '.join(str(error).split())}".strip()
-                if attempt + 1 < self.attempts:
-                    time.sleep(self.backoff_s * 2**attempt)
-        raise Unreachable(f"{url}: could not be read in {self.attempts} attempts; the last: {reason}")
+    def _ask(self, url: str, what: Callable[[Any, str], Any]) -> Any:
+        return ask(url, what, "read", self.attempts, self.backoff_s, self.traffic.retries)
 
 
 class RemoteFile:

@@ -6,22 +6,25 @@ beside `shard-000000.json`. The row is the commit: a tar without a row does not 
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import tarfile
 import zlib
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
 from encoders.sample import Example, InputError, Rejection, Sample
+from mixing import objects
+from mixing.objects import RemoteBytes
+from mixing.places import Place, exists, is_url, join, make_folder, name_of, with_suffix
 from mixing.records import Parts, parse_record, record_facts, record_key, record_parts
+from mixing.shard_rows import SHARD_SCHEMA, row_of
+from mixing.shard_rows import Row as Row
+from mixing.shard_rows import is_row_name as is_row_name
+from mixing.shard_rows import parse_row as parse_row
 from mixing.storage import (
     canonical_json,
     commit,
@@ -32,10 +35,8 @@ from mixing.storage import (
     write_atomic,
 )
 
-SHARD_SCHEMA = "cavendish-shard/1"
 DATASET_SCHEMA = "cavendish-dataset/1"
 _BLOCK = tarfile.BLOCKSIZE
-_ROW_NAME = re.compile(r"shard-\d{6}\.json")
 
 
 @dataclass(frozen=True)
@@ -55,40 +56,20 @@ class Plan:
         return digest({"kind": self.kind, "shards": self.shards, "config": dict(self.config)})
 
 
-@dataclass(frozen=True)
-class Row:
-    """The committed facts of one shard.
-
-    `samples` maps a key to {part: (offset, size, crc32)}; `licences` and `tasks` count records; `facts`
-    has what a mixture chooses by (see `mixing.records.record_facts`), for each key.
-    """
-
-    shard: str
-    plan: str
-    count: int
-    bytes: int
-    sha256: str
-    samples: Mapping[str, Mapping[str, tuple[int, int, int]]]
-    rejected: tuple[Rejection, ...] = ()
-    licences: Mapping[str, int] = field(default_factory=dict)
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-
-
-def shard_path(directory: Path, index: int) -> Path:
+def shard_path(directory: Place, index: int) -> Place:
     """Name the tar of shard `index`."""
-    return directory / f"shard-{index:06d}.tar"
+    return join(directory, f"shard-{index:06d}.tar")
 
 
-def start_dataset(directory: Path, plan: Plan) -> None:
+def start_dataset(directory: Place, plan: Plan) -> None:
     """Make `directory` and write its plan, or check that the plan it has is this one.
 
     Raises:
         InputError: the directory holds shards of another plan; mixing two would make neither reproducible.
     """
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "dataset.json"
-    if path.exists():
+    make_folder(directory)
+    path = join(directory, "dataset.json")
+    if exists(path):
         found = read_json(path, "the plan of a shard directory")
         if found.get("digest") != plan.digest:
             raise InputError(
@@ -99,7 +80,7 @@ def start_dataset(directory: Path, plan: Plan) -> None:
     _write_dataset(path, plan, None)
 
 
-def finish_dataset(directory: Path, plan: Plan) -> dict[str, Any] | None:
+def finish_dataset(directory: Place, plan: Plan) -> dict[str, Any] | None:
     """Write the totals into `dataset.json` when every shard is committed; return them, or None when some are not."""
     rows = committed_rows(directory)
     if len(rows) < plan.shards:
@@ -112,11 +93,11 @@ def finish_dataset(directory: Path, plan: Plan) -> dict[str, Any] | None:
         "tasks": _add_up(row.tasks for row in rows),
         "digest": digest([row.sha256 for row in rows]),
     }
-    _write_dataset(directory / "dataset.json", plan, totals)
+    _write_dataset(join(directory, "dataset.json"), plan, totals)
     return totals
 
 
-def _write_dataset(path: Path, plan: Plan, totals: dict[str, Any] | None) -> None:
+def _write_dataset(path: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
     values = {"schema": DATASET_SCHEMA, **asdict(plan), "config": dict(plan.config), "digest": plan.digest}
     write_atomic(path, canonical_json({**values, "totals": totals}))
 
@@ -137,7 +118,7 @@ class ShardWriter:
         writer.reject("scene-000017", "camera inside a wall")
     """
 
-    def __init__(self, directory: Path, index: int, plan_digest: str) -> None:
+    def __init__(self, directory: Place, index: int, plan_digest: str) -> None:
         self._path = shard_path(directory, index)
         self._plan_digest = plan_digest
         self._temporary = temporary_name(self._path)
@@ -172,7 +153,7 @@ class ShardWriter:
             InputError: its key is already in the shard.
         """
         if key in self._samples:
-            raise InputError(f"{self._path.name}: key {key} twice in one shard")
+            raise InputError(f"{name_of(self._path)}: key {key} twice in one shard")
         self._samples[key] = {name: self._append(f"{key}.{name}", data) for name, data in parts.items()}
 
     def reject(self, key: str, reason: str) -> None:
@@ -203,7 +184,7 @@ class ShardWriter:
         os.fsync(self._file.fileno())
         self._file.close()
         row = Row(
-            shard=self._path.name,
+            shard=name_of(self._path),
             plan=self._plan_digest,
             count=len(self._samples),
             bytes=self._temporary.stat().st_size,
@@ -215,101 +196,60 @@ class ShardWriter:
             facts=self._facts,
         )
         commit(self._temporary, self._path)
-        write_atomic(self._path.with_suffix(".json"), canonical_json({"schema": SHARD_SCHEMA, **asdict(row)}))
+        write_atomic(with_suffix(self._path, ".json"), canonical_json({"schema": SHARD_SCHEMA, **asdict(row)}))
 
 
-def is_committed(directory: Path, index: int, plan_digest: str) -> bool:
+def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
     """Tell whether shard `index` of this plan is finished; readers and restarts ask nothing else."""
-    path = shard_path(directory, index).with_suffix(".json")
-    return path.exists() and read_row(path).plan == plan_digest
+    path = with_suffix(shard_path(directory, index), ".json")
+    if is_url(path):
+        try:
+            return read_row(path).plan == plan_digest
+        except objects.MissingFile:
+            return False
+    return Path(path).exists() and read_row(path).plan == plan_digest
 
 
-def read_row(path: Path) -> Row:
+def committed_among(directory: Place, indices: Collection[int], plan_digest: str) -> set[int]:
+    """Return which of these shards of this plan are finished; at a URL with one listing and the rows that are there."""
+    if not is_url(directory):
+        return {index for index in indices if is_committed(directory, index, plan_digest)}
+    there = set(objects.names(str(directory)))
+    rows = {f"shard-{index:06d}.json": index for index in indices}
+    found = _read_rows(directory, sorted(there & rows.keys()))
+    return {rows[name] for name, row in found if row.plan == plan_digest}
+
+
+def read_row(path: Place) -> Row:
     """Read the row (json) of a shard.
 
     Raises:
         InputError: missing, not json, or not a row of this schema.
     """
-    return _row(read_json(path, "the row of a shard"), path)
+    return row_of(read_json(path, "the row of a shard"), path)
 
 
-def parse_row(data: bytes, path: Path | str) -> Row:
-    """Read a row out of its bytes; `path` says where they are from.
-
-    Raises:
-        InputError: not json, or not a row of this schema.
-    """
-    try:
-        return _row(json.loads(data), path)
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not valid json (the row of a shard): {error}") from None
-
-
-def _row(values: Any, path: Path | str) -> Row:
-    if not isinstance(values, dict) or values.pop("schema", None) != SHARD_SCHEMA:
-        raise InputError(f"{path}: not a {SHARD_SCHEMA} row")
-    try:
-        values["rejected"] = tuple(Rejection(**item) for item in values["rejected"])
-        values["samples"] = {
-            key: {name: (int(at[0]), int(at[1]), int(at[2])) for name, at in parts.items()}
-            for key, parts in values["samples"].items()
-        }
-        return Row(**values)
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"{path}: damaged shard row: {error}") from None
+def _read_rows(directory: Place, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
+    """Yield rows by name; those at a URL are asked for many at a time."""
+    if not is_url(directory):
+        yield from ((name, read_row(join(directory, name))) for name in names)
+        return
+    urls = [str(join(directory, name)) for name in names]
+    for url, data in objects.read_many(urls):
+        try:
+            row = None if data is None else parse_row(data, url)
+        except InputError:
+            row = None
+        yield name_of(url), read_row(url) if row is None else row  # alone, what failed is asked for again
 
 
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the parts of a shard's records are: what a reader keeps of a row, a tenth of its memory.
-
-    Args:
-        keys: in sorted order; a place is a number in it.
-        names: of the parts that occur.
-        parts: (records, names, 3) int64: offset, size and crc32 of each part; offset -1 where a record has none.
-    """
-
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    parts: NDArray[np.int64]
-
-    def ranges(self, place: int, names: Collection[str] | None = None) -> Iterator[tuple[str, int, int, int]]:
-        """Yield name, offset, size and crc32 of the parts of a record, or of those among `names`."""
-        for name, (offset, size, crc32) in zip(self.names, self.parts[place].tolist()):
-            if offset >= 0 and (names is None or name in names):
-                yield name, offset, size, crc32
-
-
-def read_index(data: bytes, name: str) -> ShardIndex:
-    """Read the index out of the bytes of a shard's row.
-
-    Raises:
-        InputError: not a row of this schema.
-    """
-    try:
-        values = json.loads(data)
-        if values["schema"] != SHARD_SCHEMA:
-            raise InputError(f"{name}: not a {SHARD_SCHEMA} row")
-        samples = values["samples"]
-        keys = tuple(sorted(samples))
-        names = tuple(sorted({part for parts in samples.values() for part in parts}))
-        none = (-1, 0, 0)
-        table = [[samples[key].get(part, none) for part in names] for key in keys]
-        parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
-    except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise InputError(f"{name}: damaged shard row: {error}") from None
-    return ShardIndex(keys, names, parts)
-
-
-def finished_plan(directory: Path) -> Plan:
+def finished_plan(directory: Place) -> Plan:
     """Return the plan of a directory whose shards are all committed.
 
     Raises:
         InputError: no shards there, or not all of them.
     """
-    values = read_json(directory / "dataset.json", "the plan of a shard directory")
+    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
     try:
         plan = Plan(values["kind"], int(values["shards"]), dict(values["config"]))
         finished = values["totals"] is not None
@@ -320,49 +260,64 @@ def finished_plan(directory: Path) -> Plan:
     return plan
 
 
-def is_row_name(name: str) -> bool:
-    """Tell whether a file of that name is the row of a shard."""
-    return _ROW_NAME.fullmatch(name) is not None
+def row_names(directory: Place) -> list[str]:
+    """List the names of the rows in a directory, in shard order."""
+    if is_url(directory):
+        return [name for name in objects.names(str(directory)) if is_row_name(name)]
+    return sorted(path.name for path in Path(directory).glob("shard-*.json") if is_row_name(path.name))
 
 
-def committed_rows(directory: Path) -> list[Row]:
+def committed_rows(directory: Place) -> list[Row]:
     """Read the rows of all committed shards, in shard order."""
-    return [read_row(path) for path in sorted(directory.glob("shard-*.json")) if _ROW_NAME.fullmatch(path.name)]
+    return [row for _, row in _read_rows(directory, row_names(directory))]
 
 
-def read_parts(file: BinaryIO, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
+@contextmanager
+def open_tar(path: Place) -> Iterator[BinaryIO | RemoteBytes]:
+    """Open the tar of a shard for `read_parts`."""
+    if is_url(path):
+        yield RemoteBytes(str(path))
+        return
+    with Path(path).open("rb") as file:
+        yield file
+
+
+def read_parts(file: BinaryIO | RemoteBytes, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
     """Read the parts of one key from an open tar, checking the hash of each.
 
     Args:
         names: only these parts, as far as the key has them; None: all.
 
     Raises:
-        InputError: a part's bytes are not those that were written.
+        InputError: a part's bytes are not those that were written, also when they are fetched a second time.
     """
     parts: Parts = {}
     for name, (offset, size, crc32) in row.samples[key].items():
         if names is not None and name not in names:
             continue
-        data = os.pread(file.fileno(), size, offset)
+        if isinstance(file, RemoteBytes):
+            data = file.read(offset, size, crc32)
+        else:
+            data = os.pread(file.fileno(), size, offset)
         if len(data) != size or zlib.crc32(data) != crc32:
             raise InputError(f"{row.shard}: {key}.{name} is damaged (its hash differs from the row's)")
         parts[name] = data
     return parts
 
 
-def read_shard(path: Path) -> Iterator[Sample | Example]:
+def read_shard(path: Place) -> Iterator[Sample | Example]:
     """Yield the records of one committed shard, ordered by key, each part's hash checked.
 
     Raises:
         InputError: no row beside the tar, or a damaged part or record.
     """
-    row = read_row(path.with_suffix(".json"))
-    with path.open("rb") as file:
+    row = read_row(with_suffix(path, ".json"))
+    with open_tar(path) as file:
         for key in row.samples:
             yield parse_record(key, read_parts(file, row, key))
 
 
-def read_dataset(directory: Path) -> Iterator[Sample | Example]:
+def read_dataset(directory: Place) -> Iterator[Sample | Example]:
     """Yield the records of all committed shards of a directory.
 
     Raises:
@@ -372,20 +327,20 @@ def read_dataset(directory: Path) -> Iterator[Sample | Example]:
     if not rows:
         raise InputError(f"{directory}: no committed shards here")
     for row in rows:
-        yield from read_shard(directory / row.shard)
+        yield from read_shard(join(directory, row.shard))
 
 
-def verify(directory: Path) -> list[str]:
+def verify(directory: Place) -> list[str]:
     """Check every shard of a directory against its row and every record against the schema; return the problems.
 
     An empty list means: every planned shard is there, every byte is as committed, every record can be read.
     """
-    dataset = read_json(directory / "dataset.json", "the plan of a shard directory")
+    dataset = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
     problems = []
     rows = []
-    for path in sorted(directory.glob("shard-*.json")):
+    for name in row_names(directory):
         try:
-            rows.append(read_row(path))
+            rows.append(read_row(join(directory, name)))
         except InputError as error:
             problems.append(str(error))
     missing = dataset["shards"] - len(rows)
@@ -393,29 +348,51 @@ def verify(directory: Path) -> list[str]:
         problems.append(f"{directory}: {missing} of {dataset['shards']} planned shards are not committed")
     seen: set[str] = set()
     for row in rows:
-        problems += _verify_shard(directory / row.shard, row, dataset["digest"], seen)
+        problems += _verify_shard(directory, row, dataset["digest"], seen)
     return problems
 
 
-def _verify_shard(path: Path, row: Row, plan_digest: str, seen: set[str]) -> list[str]:
+def _verify_shard(directory: Place, row: Row, plan_digest: str, seen: set[str]) -> list[str]:
+    place = join(directory, row.shard)
     if row.plan != plan_digest:
-        return [f"{path}: made by plan {row.plan[:12]}, the directory's is {plan_digest[:12]}"]
-    if not path.exists():
-        return [f"{path}: its row is here, the tar is not"]
-    if file_sha256(path) != row.sha256:
-        return [f"{path}: sha256 differs from the row's"]
-    problems = [f"{path}: key {key} is in another shard too" for key in row.samples if key in seen]
-    seen.update(row.samples)
-    if len(row.samples) != row.count or set(tar_members(path)) != {
-        f"{key}.{name}" for key, parts in row.samples.items() for name in parts
-    }:
-        problems.append(f"{path}: its members are not those of its row")
-    try:
-        for _ in read_shard(path):
-            pass
-    except InputError as error:
-        problems.append(f"{path}: {error}")
+        return [f"{place}: made by plan {row.plan[:12]}, the directory's is {plan_digest[:12]}"]
+    with local_copy(place) as path:
+        if path is None:
+            return [f"{place}: its row is here, the tar is not"]
+        if file_sha256(path) != row.sha256:
+            return [f"{place}: sha256 differs from the row's"]
+        problems = [f"{place}: key {key} is in another shard too" for key in row.samples if key in seen]
+        seen.update(row.samples)
+        if len(row.samples) != row.count or set(tar_members(path)) != {
+            f"{key}.{name}" for key, parts in row.samples.items() for name in parts
+        }:
+            problems.append(f"{place}: its members are not those of its row")
+        try:
+            with open_tar(path) as file:
+                for key in row.samples:
+                    parse_record(key, read_parts(file, row, key))
+        except InputError as error:
+            problems.append(f"{place}: {error}")
     return problems
+
+
+@contextmanager
+def local_copy(place: Place) -> Iterator[Path | None]:
+    """Give a file of this machine: itself, or for as long as the context lasts a copy; None when there is none."""
+    if not is_url(place):
+        path = Path(place)
+        yield path if path.exists() else None
+        return
+    temporary = temporary_name(place)
+    try:
+        objects.download(str(place), temporary)
+    except objects.MissingFile:
+        yield None
+        return
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def tar_members(path: Path) -> list[str]:

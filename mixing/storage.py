@@ -1,14 +1,20 @@
-"""Files that are whole or not there: atomic writes, canonical json, digests."""
+"""Files that are whole or not there, on this machine or at a URL: atomic writes, canonical json, digests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError
+from mixing import objects
+from mixing.objects import is_url
+
+Place = Path | str
+"""A path of this machine, or a URL as text."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -25,17 +31,22 @@ def digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
+def file_sha256(path: Place) -> str:
     """Return the sha256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
+    if is_url(path):
+        return objects.sha256(str(path))
+    with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: Place, data: bytes) -> None:
     """Write `data` so that `path` holds either its old content or all of the new one, whatever happens.
 
-    A temporary name in the same folder, fsync, rename, fsync of the folder.
+    A temporary name in the same folder, fsync, rename, fsync of the folder; at a URL one put, checked.
     """
+    if is_url(path):
+        objects.write(str(path), data)
+        return
     temporary = temporary_name(path)
     with temporary.open("wb") as file:
         file.write(data)
@@ -44,29 +55,65 @@ def write_atomic(path: Path, data: bytes) -> None:
     commit(temporary, path)
 
 
-def temporary_name(path: Path) -> Path:
-    """Name the file that a process writes before it becomes `path`."""
-    return path.with_name(f"{path.name}.tmp-{os.getpid()}")
+def temporary_name(path: Place) -> Path:
+    """Name the file that a process writes before it becomes `path`; what becomes a URL is made on a local disk."""
+    if is_url(path):
+        folder, _, name = str(path).rpartition("/")
+        return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{os.getpid()}"
+    return Path(path).with_name(f"{Path(path).name}.tmp-{os.getpid()}")
 
 
-def commit(temporary: Path, path: Path) -> None:
-    """Rename a finished, fsynced temporary file to its final name, durably."""
+def commit(temporary: Path, path: Place) -> None:
+    """Give a finished, fsynced temporary file its final name, durably; for a URL, upload and delete it."""
+    if is_url(path):
+        try:
+            objects.upload(temporary, str(path))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
     temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    folder = os.open(Path(path).parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def read_json(path: Path, what: str) -> Any:
+def collect_leftovers(folder: str) -> None:
+    """Delete what killed processes left on the way to the files of a URL: files of this machine, and uploads in parts.
+
+    What may be of a process that still works is left alone: files of one that is alive, uploads younger than a day.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"cavendish-{digest(folder)[:16]}-*.tmp-*"):
+        if not is_alive(int(path.name.rpartition("-")[2])):
+            path.unlink(missing_ok=True)
+    objects.end_uploads(folder, older_than_s=24 * 3600.0)
+
+
+def is_alive(process: int) -> bool:
+    """Tell whether a process of this machine runs, by its number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def read_json(path: Place, what: str) -> Any:
     """Read a json file.
 
     Raises:
         InputError: the file is not there or not json; the message names `what` it should have been.
     """
+    if is_url(path):
+        try:
+            return objects.read_json(str(path))
+        except objects.MissingFile as error:
+            raise objects.MissingFile(f"{error} ({what})") from None
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(Path(path).read_bytes())
     except FileNotFoundError:
         raise InputError(f"{path}: no such file ({what})") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
