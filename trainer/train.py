@@ -29,6 +29,7 @@ from mixing.storage import canonical_json, digest, file_sha256, read_json, write
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
 from trainer.curves import write_curves
+from trainer.lineage import model_digest, write_lineage
 from trainer.log import LOSS_COLUMNS, RATIO_COLUMNS, keep_rows, log_losses, log_ratios, mean_losses, start_table
 from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from trainer.parallel import Place, computing, joined, moved, sharing_gradients, wait_for_all
@@ -155,20 +156,8 @@ def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, An
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HOW_NOT_WHAT}
     values["lock_digest"] = lock_digest
     if config.base is not None:
-        values["base_digest"] = _base_digest(data / config.base)
+        values["base_digest"] = model_digest(data / config.base)
     return values
-
-
-def _base_digest(folder: Path) -> str:
-    """Name a base: by the bytes of its files; of a model in diffusers' layout, by its configurations and file sizes."""
-    if not (folder / "generator.json").exists():
-        if not (folder / "model_index.json").exists():
-            raise InputError(f"base {folder}: no trained generator there; run its training first")
-        from trainer.generators.diffusers_folder import read_origin
-
-        return read_origin(folder).model_digest
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
 
 
 def _resume_or_start(config: TrainConfig, out: Path, data: Path, place: Place, identity: dict[str, Any]) -> Run:
@@ -317,6 +306,9 @@ def learning_rate_at(step: int, config: TrainConfig) -> float:
 
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     run.write_generator(out / "generator")
+    if run.place.rank == 0:
+        base = None if run.config.base is None else run.data / run.config.base
+        write_lineage(out / "generator", run.step, identity, run.lock, base)
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
     told["ratios"] = [asdict(row) for row in run.ratios()]
     if run.place.rank == 0:
