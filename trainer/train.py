@@ -25,7 +25,7 @@ from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
 from mixing.remote import is_url
-from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
+from mixing.storage import canonical_json, read_json, write_atomic
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
 from trainer.curves import write_curves
