@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from commands.app import Data, Overrides, app, console, errors
+from commands.app import Data, Overrides, app, console
 from encoders.sample import InputError
 
 if TYPE_CHECKING:
@@ -87,33 +87,3 @@ def _print_account(lock: Lock, count: str) -> None:
         counts = f"{row.drawn:,}", f"{float(row.drawn - row.asked):+.2f}", f"{row.epochs:,.5g}"
         table.add_row(row.stream.source, row.stream.task, f"{row.stream.pool:,}", f"{asked:.3%}", *counts)
     console.print(table)
-
-
-@app.command()
-def show(
-    path: Annotated[Path, typer.Argument(help="A shard (.tar) or a directory of shards.")],
-    out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
-    cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Check every byte and record of a directory instead.")
-    ] = False,
-) -> None:
-    """Look into shards: a table here, a contact sheet as PNG or HTML, or a full verification."""
-    from mixing import shards
-    from mixing import show as looking
-
-    if verify:
-        problems = shards.verify(path)
-        for problem in problems:
-            errors.print(problem, style="red", markup=False, highlight=False)
-        console.print(f"{path}: {looking.summary(path)}; {len(problems)} problems")
-        raise typer.Exit(1 if problems else 0)
-    records = looking.read_records(path, count)
-    table = Table("key", "size", "what is there", "words", title=looking.summary(path) if path.is_dir() else path.name)
-    for record in records:
-        table.add_row(*looking.describe(record))
-    console.print(table)
-    if out is not None:
-        looking.write_sheet(records, out, cell)
-        console.print(f"{out}")

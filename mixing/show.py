@@ -10,8 +10,11 @@ from jinja2 import Environment, PackageLoader
 from encoders.sample import Example, InputError, Sample
 from mixing.images import encode_png
 from mixing.pictures import data_uri, fit, grid, record_panels
-from mixing.shards import committed_rows, read_dataset, read_shard
+from mixing.places import Place, join
+from mixing.records import parse_record
+from mixing.shards import committed_rows, open_tar, read_dataset, read_parts, read_shard
 from mixing.storage import write_atomic
+from mixing.trace import split_place
 
 TableRow = tuple[str, str, str, str]
 """Key, size, what is there, words."""
@@ -28,6 +31,21 @@ def read_records(path: Path, count: int) -> list[Sample | Example]:
     if not path.exists():
         raise InputError(f"{path}: no such shard or directory")
     return list(islice(read_shard(path), count))
+
+
+def read_one(path: Place, key: str) -> Sample | Example:
+    """Read one record of a shard (.tar) or of a directory of shards by its key.
+
+    Raises:
+        InputError: no record with that key there, or a damaged one.
+    """
+    stored = key.replace(".", "_")
+    directory, shard = split_place(path)
+    for row in committed_rows(directory):
+        if stored in row.samples and shard in ("", row.shard):
+            with open_tar(join(directory, row.shard)) as file:
+                return parse_record(stored, read_parts(file, row, stored))
+    raise InputError(f"{path}: no record with key {key}")
 
 
 def describe(record: Sample | Example) -> TableRow:

@@ -1,0 +1,118 @@
+"""The verb that looks: into shards, at where a record comes from, and at what a generator was made of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from commands.app import Data, app, console, errors
+from encoders.sample import InputError
+
+if TYPE_CHECKING:
+    from mixing.trace import Link
+
+_STYLES = {"ok": "green", "changed": "bold red", "missing": "yellow", "": "dim"}
+
+
+@app.command()
+def show(
+    path: Annotated[
+        Path, typer.Argument(help="A shard (.tar) or a directory of shards; for --lineage a checkpoint or generator.")
+    ],
+    key: Annotated[str | None, typer.Argument(help="Only this record.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
+    cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check every byte and record of a directory instead.")
+    ] = False,
+    provenance: Annotated[
+        bool, typer.Option("--provenance", help="Trace KEY to configuration, seeds, tools, models, assets and files.")
+    ] = False,
+    lineage: Annotated[
+        bool, typer.Option("--lineage", help="Trace a checkpoint, generator or lock to its base, mixture and shards.")
+    ] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Write the configuration these shards were made with to this YAML.")
+    ] = None,
+    data: Data = Path(),
+    lock: Annotated[
+        Path | None, typer.Option(help="For --lineage: the lock, where it is not where the training found it.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="For --lineage: do not hash the tars.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For --provenance and --lineage: as json.")] = False,
+) -> None:
+    """Look into shards, verify them, or trace a record or a generator to what it was made from."""
+    if config is not None:
+        from mixing.rebuild import write_config
+
+        console.print(f"{config}: for `cavendish {write_config(path, config)}`", markup=False)
+    elif provenance:
+        from mixing.provenance import trace_record
+
+        if key is None:
+            raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")
+        _print_trace(trace_record(path, key, data), as_json)
+    elif lineage:
+        from trainer.lineage import trace_lineage
+
+        _print_trace(trace_lineage(path, data, lock, quick), as_json)
+    elif verify:
+        _verify(path)
+    else:
+        _look(path, key, out, count, cell)
+
+
+def _verify(path: Path) -> None:
+    from mixing import shards
+    from mixing.show import summary
+
+    problems = shards.verify(path)
+    for problem in problems:
+        errors.print(problem, style="red", markup=False, highlight=False)
+    console.print(f"{path}: {summary(path)}; {len(problems)} problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+def _look(path: Path, key: str | None, out: Path | None, count: int, cell: int) -> None:
+    from mixing import show as looking
+
+    records = looking.read_records(path, count) if key is None else [looking.read_one(path, key)]
+    table = Table("key", "size", "what is there", "words", title=looking.summary(path) if path.is_dir() else path.name)
+    for record in records:
+        table.add_row(*looking.describe(record))
+    console.print(table)
+    if out is not None:
+        looking.write_sheet(records, out, cell)
+        console.print(f"{out}")
+
+
+def _print_trace(trace: Link, as_json: bool) -> None:
+    """Print a trace; exit code 1 when something in it is no longer what it was."""
+    from mixing.trace import states
+
+    found = states(trace)
+    if as_json:
+        typer.echo(json.dumps(asdict(trace), indent=1, ensure_ascii=False))
+    else:
+        console.print(_tree(trace, None), soft_wrap=True)
+        counts = [f"{found.get(state, 0)} {state}" for state in ("ok", "missing", "changed")]
+        console.print(f"links: {', '.join(counts)}")
+    raise typer.Exit(1 if found.get("changed") else 0)
+
+
+def _tree(link: Link, parent: Tree | None) -> Tree:
+    line = Text.assemble(
+        (f"{link.state} " if link.state else "", _STYLES[link.state]), (f"{link.name}  ", "bold"), link.said
+    )
+    tree = Tree(line) if parent is None else parent.add(line)
+    for below in link.links:
+        _tree(below, tree)
+    return tree
