@@ -11,7 +11,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,17 @@ import psutil
 from encoders.sample import Example, InputError, Rejection, Sample
 from mixing.cluster import Cluster, code_digest, connected, run_on_worker
 from mixing.engine import Engine, JobFailed, JobResult, Progress, check_engine
+from mixing.places import Place, is_url, name_of
 from mixing.shards import (
     Plan,
     ShardWriter,
+    committed_among,
     finish_dataset,
     is_committed,
     shard_path,
     start_dataset,
 )
+from mixing.storage import collect_leftovers
 from mixing.without import without
 
 with without("pandas"):  # Beam's BigQuery part would import it: half a CPU second a process, and a warning on stderr
@@ -54,7 +57,7 @@ main(sys.argv)
 """
 
 
-def build_shard(directory: Path, plan_digest: str, build: Build, index: int) -> int:
+def build_shard(directory: Place, plan_digest: str, build: Build, index: int) -> int:
     """Make and commit shard `index` unless it is committed already; return the number of its records."""
     if is_committed(directory, index, plan_digest):
         return 0
@@ -75,7 +78,7 @@ def build_shard(directory: Path, plan_digest: str, build: Build, index: int) -> 
 def run(
     plan: Plan,
     build: Build,
-    directory: Path,
+    directory: Place,
     engine: Engine = Engine(),
     progress: Progress | None = None,
 ) -> JobResult:
@@ -88,14 +91,15 @@ def run(
     check_engine(engine)
     start_dataset(directory, plan)
     mine = range(engine.split[0], plan.shards, engine.split[1])
-    pending = [index for index in mine if not is_committed(directory, index, plan.digest)]
+    committed = committed_among(directory, mine, plan.digest)
+    pending = [index for index in mine if index not in committed]
     _collect_leftovers(directory, pending)
     if pending:
         run_elements(
             partial(build_shard, directory, plan.digest, build),
             pending,
             engine,
-            is_done=lambda index: is_committed(directory, index, plan.digest),
+            done_among=lambda indices: committed_among(directory, indices, plan.digest),
             progress=None if progress is None else lambda done, _: progress(len(mine) - len(pending) + done, len(mine)),
         )
         _collect_leftovers(directory, pending)  # of workers that died in this run
@@ -108,10 +112,10 @@ def run_elements(
     work: Callable[[int], Any],
     elements: Sequence[int],
     engine: Engine,
-    is_done: Callable[[int], bool],
+    done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None = None,
 ) -> None:
-    """Run `work` on each element on the engine; `is_done` tells from disk which are finished.
+    """Run `work` on each element on the engine; `done_among` tells from disk which of some are finished.
 
     Jobs that make something other than shards (the audit's scan) use this directly; `work` commits its own result.
 
@@ -120,18 +124,18 @@ def run_elements(
     """
     check_engine(engine)
     if engine.runner != "DaskRunner":
-        _run_pipeline(work, elements, engine, is_done, progress)
+        _run_pipeline(work, elements, engine, done_among, progress)
         return
     with connected(engine.scheduler) as cluster:
         there = partial(run_on_worker, Path.cwd(), code_digest(), work)
-        _run_pipeline(there, elements, engine, is_done, progress, cluster)
+        _run_pipeline(there, elements, engine, done_among, progress, cluster)
 
 
 def _run_pipeline(
     work: Callable[[int], Any],
     elements: Sequence[int],
     engine: Engine,
-    is_done: Callable[[int], bool],
+    done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None,
     cluster: Cluster | None = None,
 ) -> None:
@@ -153,11 +157,11 @@ def _run_pipeline(
     thread = threading.Thread(target=pipeline, name="beam-pipeline", daemon=True)
     thread.start()
     try:
-        _watch(thread, elements, engine, is_done, progress, cluster)
+        pending = _watch(thread, elements, engine, done_among, progress, cluster)
     finally:
         if cluster is not None:
             _leave(results)
-    left = [index for index in elements if not is_done(index)]
+    left = sorted(pending - done_among(pending))
     if left:
         cause = _first_line(failures[0]) if failures else "the runner reported success; does it see the same folders?"
         cause = (cluster and cluster.fault()) or cause
@@ -201,11 +205,11 @@ def _watch(
     thread: threading.Thread,
     elements: Sequence[int],
     engine: Engine,
-    is_done: Callable[[int], bool],
+    done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None,
     cluster: Cluster | None,
-) -> None:
-    """Wait for the pipeline, reporting progress; end it when a worker died (Beam itself would wait for ever)."""
+) -> set[int]:
+    """Wait for the pipeline, reporting progress; return what was not seen done. End it when a worker died (Beam itself would wait for ever)."""
     pending = set(elements)
     workers: dict[int, psutil.Process] = {}
     last_commit = time.monotonic()
@@ -213,7 +217,7 @@ def _watch(
     while True:
         thread.join(timeout=pause_s)
         looked = time.monotonic()
-        done = {index for index in pending if is_done(index)}
+        done = done_among(pending)
         pending -= done
         if done:
             last_commit = time.monotonic()
@@ -221,7 +225,7 @@ def _watch(
         if progress is not None:
             progress(len(elements) - len(pending), len(elements))
         if not thread.is_alive():
-            return
+            return pending
         fault = None
         if engine.workers > 1 and engine.runner == "FnApiRunner":
             workers |= {process.pid: process for process in _sdk_workers()}
@@ -276,9 +280,12 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
 
 
-def _collect_leftovers(directory: Path, indices: Iterable[int]) -> None:
+def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:
     """Delete temporary files that killed processes left for these shards."""
-    names = {shard_path(directory, index).stem for index in indices}
-    for path in directory.glob("shard-*.tmp-*"):
+    if is_url(directory):
+        collect_leftovers(str(directory))
+        return
+    names = {name_of(shard_path(directory, index)).partition(".")[0] for index in indices}
+    for path in Path(directory).glob("shard-*.tmp-*"):
         if path.name.partition(".")[0] in names:
             path.unlink(missing_ok=True)

@@ -214,7 +214,7 @@ def committed_among(directory: Place, indices: Collection[int], plan_digest: str
     """Return which of these shards of this plan are finished; at a URL with one listing and the rows that are there."""
     if not is_url(directory):
         return {index for index in indices if is_committed(directory, index, plan_digest)}
-    there = set(objects.names(str(directory)))
+    there = set(objects.names(str(directory))) if indices else set()
     rows = {f"shard-{index:06d}.json": index for index in indices}
     found = _read_rows(directory, sorted(there & rows.keys()))
     return {rows[name] for name, row in found if row.plan == plan_digest}

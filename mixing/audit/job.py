@@ -118,7 +118,8 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     already = len(indices) - len(pending)
     if pending:
         told = None if progress is None else lambda done, _: progress(already + done, len(indices))
-        run_elements(partial(scan_element, plan), pending, engine, is_done=partial(is_done, plan), progress=told)
+        done_among = lambda some: {index for index in some if is_done(plan, index)}
+        run_elements(partial(scan_element, plan), pending, engine, done_among, told)
     elif progress is not None:
         progress(len(indices), len(indices))
 
