@@ -89,7 +89,8 @@ def make_example(
             `COLORMAP_PROBABILITY` in any of them, evenly.
 
     Returns:
-        The Example. Its source is the sample's image, None for "generate".
+        The Example. Its source is the sample's image, None for "generate"; its weight is the sample's, but None for
+        "generate" and "edit", whose targets are pictures and not what was measured or guessed of one.
 
     Raises:
         InputError: the sample cannot serve the task.
@@ -104,7 +105,8 @@ def make_example(
     else:
         prompt, target, spec = _MAKERS[task](sample, rng, negative_probability)
     source = None if task == "generate" else sample.image
-    return Example(f"{sample.key}.{task}.{serial:08x}", task, prompt, source, target, {"task": task, **spec})
+    weight = None if task in ("generate", "edit") else sample.weight
+    return Example(f"{sample.key}.{task}.{serial:08x}", task, prompt, source, target, {"task": task, **spec}, weight)
 
 
 def _depth(sample: Sample, rng: np.random.Generator, colormap_shares: Mapping[str, float] | None) -> Drawn:

@@ -124,6 +124,7 @@ class Example:
         source: (H, W, 3) uint8 or None.
         target: (H, W, 3) uint8, the decodable answer.
         spec: json-able; all that `encoders.instructions.decode_example` needs: task, codec id, legend or parameters.
+        weight: (H, W) float32 in 0..1, how far a pixel of `target` can be trusted (None: all of them fully).
     """
 
     key: str
@@ -132,6 +133,7 @@ class Example:
     source: UInt8Image | None
     target: UInt8Image
     spec: Mapping[str, Any]
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from encoders.augment import resize_sample
 from encoders.instructions import make_example
@@ -14,14 +17,37 @@ from encoders.sample import Example, Sample
 from mixing.records import EDITED_PARTS, IMAGE_PARTS, parse_sample
 
 _PIXELS_OF: Mapping[str, tuple[str, ...]] = {
-    "depth": ("depth.png",),
-    "normals": ("normals.png",),
-    "semantic": ("instances.png",),
-    "instance": ("instances.png",),
-    "referring": ("instances.png", "depth.png"),  # nearer, farther
+    "depth": ("depth.png", "weight.png"),
+    "normals": ("normals.png", "weight.png"),
+    "semantic": ("instances.png", "weight.png"),
+    "instance": ("instances.png", "weight.png"),
+    "referring": ("instances.png", "depth.png", "weight.png"),  # nearer, farther
     "generate": (),
     "edit": EDITED_PARTS,
 }
+
+
+Buckets = Annotated[tuple[tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]], ...], Field(min_length=1)]
+"""(height, width) of the sizes that pictures may be brought to, in pixels."""
+
+Sizes = int | Sequence[tuple[int, int]]
+"""The side of a square in pixels, or the (height, width) of several buckets."""
+
+
+def nearest_size(height: int, width: int, sizes: Sizes) -> tuple[int, int]:
+    """Return the (height, width) that a picture is brought to: the bucket whose aspect is nearest to its own.
+
+    Of several with the same aspect it is the one whose area is nearest; in ratios, and exact.
+    """
+    if isinstance(sizes, int):
+        return sizes, sizes
+
+    def apart(size: tuple[int, int]) -> tuple[Fraction, Fraction]:
+        aspect = Fraction(size[1] * height, size[0] * width)
+        area = Fraction(size[0] * size[1], height * width)
+        return max(aspect, 1 / aspect), max(area, 1 / area)
+
+    return min(sizes, key=apart)
 
 
 def parts_of(task: str) -> tuple[str, ...]:
@@ -47,14 +73,14 @@ def draw_example(
     task: str,
     seed: int,
     epoch: int,
-    size: int,
+    sizes: Sizes,
     negatives: float = 0.1,
     colormaps: Mapping[str, float] | None = None,
 ) -> Example:
-    """Make the example of a sample for a task in an epoch, at size x size pixels; resized before it is encoded.
+    """Make the example of a sample for a task in an epoch, at a size of `sizes`; resized before it is encoded.
 
     Args:
-        size: side of the picture in pixels.
+        sizes: side of the picture in pixels, or buckets (see `nearest_size`).
         negatives: how often a prompt asks for what is not there, where that is known (see `make_example`).
         colormaps: share of depth answers in each colour map; None: a quarter in any (see `make_example`).
 
@@ -63,8 +89,7 @@ def draw_example(
     Raises:
         InputError: the sample cannot serve the task.
     """
-    if sample.image.shape[:2] != (size, size):
-        sample = resize_sample(sample, size, size)
+    sample = resize_sample(sample, *nearest_size(sample.image.shape[0], sample.image.shape[1], sizes))
     example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives, colormaps)
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
     if "scene_key" in sample.facts:

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from encoders.sample import InputError
 from mixing.deal import Dealer
+from mixing.draw import Sizes
 from mixing.lock import Lock
 from mixing.open_shards import Reading
 from mixing.reader import Ledger, MixtureItem, MixtureReader
@@ -26,7 +27,7 @@ class MixtureDataset(Dataset[MixtureItem]):
     Args:
         lock: the locked mixture.
         data: folder, or fsspec URL of one, that the paths of the lock are relative to.
-        size: side of the pictures in pixels.
+        sizes: side of the pictures in pixels, or (height, width) of buckets.
         reading: threads, cache, what to do about damage.
 
     Raises:
@@ -37,12 +38,12 @@ class MixtureDataset(Dataset[MixtureItem]):
         self,
         lock: Lock,
         data: Path | str,
-        size: int,
+        sizes: Sizes,
         start: int = 0,
         count: int | None = None,
         reading: Reading | None = None,
     ) -> None:
-        self.reader = MixtureReader(lock, data, size, reading)
+        self.reader = MixtureReader(lock, data, sizes, reading)
         self.start = start
         self.count = count
 
@@ -92,14 +93,14 @@ class MixtureStream(IterableDataset[MixtureItem]):
         self,
         lock: Lock,
         data: Path | str,
-        size: int,
+        sizes: Sizes,
         rank: int = 0,
         world: int = 1,
         batch: int = 1,
         start: int = 0,
         reading: Reading | None = None,
     ) -> None:
-        self.reader = MixtureReader(lock, data, size, reading)
+        self.reader = MixtureReader(lock, data, sizes, reading)
         self._batch = batch
         self._taken = 0  # elements of this rank that are behind us, those of other workers included
         self._origin = 0  # where the workers' turns are counted from

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import Example, InputError, Rejection, Sample
-from mixing.draw import draw_example, parse_sample_for, parts_of
+from mixing.draw import Sizes, draw_example, parse_sample_for, parts_of
 from mixing.lock import Kind, Lock, LockedShard, LockedSource, Stream, unpack_bits
 from mixing.open_shards import (
     OPEN_SHARDS,
@@ -119,17 +119,17 @@ class MixtureReader:
     Args:
         lock: what to read.
         data: folder, or fsspec URL of one, that the paths of the lock are relative to.
-        size: side of the pictures in pixels.
+        sizes: side of the pictures in pixels, or buckets; see `mixing.draw.nearest_size`.
         reading: how; see `Reading`.
 
     Raises:
         InputError: a shard is not the one that was locked, a draw finds no usable record, or too many are replaced.
     """
 
-    def __init__(self, lock: Lock, data: Path | str, size: int, reading: Reading | None = None) -> None:
+    def __init__(self, lock: Lock, data: Path | str, sizes: Sizes, reading: Reading | None = None) -> None:
         self.lock = lock
         self.data = data
-        self.size = size
+        self.sizes = sizes
         self.reading = Reading() if reading is None else reading
         self.ledger = Ledger()
         self.schedule = lock.schedule()
@@ -150,7 +150,7 @@ class MixtureReader:
         self._fetched_to = 0
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"lock": self.lock, "data": self.data, "size": self.size, "reading": self.reading}
+        return {"lock": self.lock, "data": self.data, "sizes": self.sizes, "reading": self.reading}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # caches and open files stay with their process
@@ -282,10 +282,12 @@ class MixtureReader:
         if isinstance(record, Sample):
             source = self.lock.source(stream.source)
             settings = source.negatives, source.colormaps
-            return draw_example(record, stream.task, self.lock.seed, epoch, self.size, *settings)
+            return draw_example(record, stream.task, self.lock.seed, epoch, self.sizes, *settings)
         height, width = record.target.shape[:2]
-        if (height, width) != (self.size, self.size):
-            raise InputError(f"frozen at {width}x{height} pixels, the run is at {self.size}x{self.size}")
+        allowed = [(self.sizes, self.sizes)] if isinstance(self.sizes, int) else self.sizes
+        if (height, width) not in allowed:
+            run = ", ".join(f"{wide}x{high}" for high, wide in allowed)
+            raise InputError(f"frozen at {width}x{height} pixels, the run is at {run}")
         return record
 
     def _make_pool(self, stream: Stream) -> _Pool:

@@ -167,6 +167,12 @@ def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
     return unpack_normals(decode_png16(data, name, 3))
 
 
+def _decode_weight(key: str, parts: Mapping[str, bytes]) -> NDArray[np.float32] | None:
+    if "weight.png" not in parts:
+        return None
+    return decode_grey(parts["weight.png"], f"{key}.weight.png").astype(np.float32) / 255
+
+
 def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     """Rebuild a Sample from its parts.
 
@@ -190,7 +196,7 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
             geometric_normals=read("geometric_normals.png", _decode_normals),
             albedo=read("albedo.png", decode_rgb),
             instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
-            weight=read("weight.png", lambda data, name: decode_grey(data, name).astype(np.float32) / 255),
+            weight=_decode_weight(key, parts),
             edit=None if edited is None else Edit(image=decode_rgb(parts[edited], f"{key}.{edited}"), **meta["edit"]),
             **_parse_facts(meta),
         )
@@ -237,6 +243,8 @@ def example_parts(example: Example) -> Parts:
     parts: Parts = {"target.png": encode_png(example.target)}
     if example.source is not None:
         parts["source.png"] = encode_png(example.source)
+    if example.weight is not None:
+        parts["weight.png"] = encode_png(pack_weight(example.weight))
     parts["instruction.json"] = canonical_json(
         {
             "schema": EXAMPLE_SCHEMA,
@@ -268,6 +276,7 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
             source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
             target=decode_rgb(parts["target.png"], f"{key}.target.png"),
             spec=meta["spec"],
+            weight=_decode_weight(key, parts),
         )
     except KeyError as error:
         raise InputError(f"{key}.instruction.json: missing field {error}") from None

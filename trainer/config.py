@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from mixing.config import Config
+from mixing.draw import Buckets, Sizes
 from mixing.open_shards import Reading
 from trainer.generators.folder import Precision
 from trainer.generators.tiny import TinyConfig
@@ -48,6 +49,9 @@ class TrainConfig(Config):
     generator: TinyConfig | None = Field(default=None, description="or the shape of a fresh one")
     seed: int = Field(default=0, ge=0)
     size: int = Field(default=64, ge=16, description="side of the pictures in pixels")
+    buckets: Buckets | None = Field(
+        default=None, description="[height, width] sizes instead; each picture takes that of the nearest aspect"
+    )
     steps: int = Field(ge=1)
     batch: int = Field(default=32, ge=1)
     repeats: int = Field(default=1, ge=1, description="steps on one batch, each with new noise")
@@ -73,12 +77,18 @@ class TrainConfig(Config):
         default=None, description="train a share of the parameters, those nearest the output, or those a regex finds"
     )
     accumulate: int = Field(default=1, ge=1, description="parts that a batch is computed in, to save memory")
+    pixel_weights: bool = Field(default=False, description="count pixels in the loss by the weight of their sample")
     gradient_checkpointing: bool = Field(default=False, description="compute activations twice, to save memory")
     precision: Precision = Field(default="float32", description="of computation and of frozen weights")
     device: Literal["cpu", "cuda"] = "cpu"
     compile: bool = Field(default=False, description="torch.compile the network")
     parallel: Literal["none", "ddp", "fsdp"] = Field(default="none", description="how processes of torchrun share")
     track: list[Literal["tensorboard", "wandb"]] = Field(default=[], description="also log losses there")
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that pictures are brought to."""
+        return self.size if self.buckets is None else self.buckets
 
     @field_validator("trainable")
     @classmethod
@@ -90,6 +100,13 @@ class TrainConfig(Config):
                 re.compile(value)
             except re.error as error:
                 raise ValueError(f"not a regular expression: {error}") from None
+        return value
+
+    @field_validator("buckets")
+    @classmethod
+    def _different(cls, value: Buckets | None) -> Buckets | None:
+        if value is not None and len(set(value)) < len(value):
+            raise ValueError("a size is there twice")
         return value
 
     @model_validator(mode="after")

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from encoders.sample import UInt8Image
 from trainer.config import TrainConfig
+from trainer.items import Item, Items
 from trainer.loss import draw_noise, draw_sigma, make_batch
 from trainer.parallel import joined, moved
 from trainer.run import Run
-from trainer.train import Item, Items, learn_from, open_mixture
+from trainer.step import cut_into_passes, learn_from
+from trainer.train import open_mixture
 
 _SHOWN = 8
 _GIB = 2**30
@@ -117,41 +119,59 @@ def _activations(run: Run, batch: list[Item], config: TrainConfig) -> int:
             largest = max(largest, sum(kept.values()))
         return tensor
 
-    size = config.batch // config.accumulate
-    one_part = config.model_copy(update={"batch": size, "accumulate": 1})
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        learn_from(run, batch[:size], one_part)
+    for rows in _passes(batch, config.batch // config.accumulate):
+        kept.clear()
+        one_part = config.model_copy(update={"batch": len(rows), "accumulate": 1})
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            learn_from(run, [batch[row] for row in rows], one_part)
+        if config.buckets is None:
+            break  # all are alike
     return largest
+
+
+def _passes(items: Sequence[Item], most: int) -> list[list[int]]:
+    return cut_into_passes([item.example.target.shape[:2] for item in items], most)
 
 
 def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
     """Draw source, noisy and clean picture of each item after the way through the generator's latents."""
-    config, generator = run.config, run.generator
-    batch = make_batch(generator, [item.example for item in items])
+    config = run.config
     means = [config.sigma.mean_of(item.kind) for item in items]
     sigma_B = draw_sigma(config.seed, range(len(items)), means, config.sigma.std)
-    sigma = sigma_B[:, None, None, None]
-    clean = moved(batch.clean_BCHW, torch.device("cpu"))
-    noisy = (1 - sigma) * clean + sigma * draw_noise(config.seed, range(len(items)), clean.shape[1:])
-    with torch.no_grad():
-        columns = [generator.decode(latents) for latents in (batch.reference_BCHW, noisy, clean)]
-    side = max(96, config.size)
+    shown = {
+        row: seen for rows in _passes(items, len(items)) for row, seen in zip(rows, _seen(run, items, rows, sigma_B))
+    }
+    side = max(96, config.size if config.buckets is None else max(map(max, config.buckets)))
     sheet = Image.new("RGB", (3 * (side + 8) + 520, len(items) * (side + 8) + 26), "white")
     draw = ImageDraw.Draw(sheet)
     for column, title in enumerate(("source", "noisy", "target", "prompt")):
         draw.text((column * (side + 8) + 4, 8), title, "black")
     for row, item in enumerate(items):
         top = 26 + row * (side + 8)
-        for column, pictures in enumerate(columns):
+        for column, picture in enumerate(shown[row]):
             if column or item.example.source is not None:
-                sheet.paste(_scaled(pictures[row], side), (column * (side + 8) + 4, top))
+                sheet.paste(_scaled(picture, side), (column * (side + 8) + 4, top))
         text = f"{item.source} / {item.example.task}, sigma {sigma_B[row]:.2f}\n{_wrapped(item.example.prompt, side)}"
         draw.multiline_text((3 * (side + 8) + 4, top), text, "black", spacing=3)
     return sheet
 
 
+def _seen(run: Run, items: Sequence[Item], rows: Sequence[int], sigma_B: Tensor) -> list[tuple[UInt8Image, ...]]:
+    """Return source, noisy and clean picture of each row, all of one size."""
+    batch = make_batch(run.generator, [items[row].example for row in rows])
+    sigma = sigma_B[list(rows), None, None, None]
+    clean = moved(batch.clean_BCHW, torch.device("cpu"))
+    noisy = (1 - sigma) * clean + sigma * draw_noise(run.config.seed, rows, clean.shape[1:])
+    with torch.no_grad():
+        columns = [run.generator.decode(latents) for latents in (batch.reference_BCHW, noisy, clean)]
+    return list(zip(*columns, strict=True))
+
+
 def _scaled(picture: UInt8Image, side: int) -> Image.Image:
-    return Image.fromarray(np.ascontiguousarray(picture)).resize((side, side), Image.Resampling.NEAREST)
+    """Return the picture with its longer side as given."""
+    whole = Image.fromarray(np.ascontiguousarray(picture))
+    share = side / max(whole.size)
+    return whole.resize((round(whole.width * share), round(whole.height * share)), Image.Resampling.NEAREST)
 
 
 def _wrapped(text: str, side: int) -> str:

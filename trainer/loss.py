@@ -21,16 +21,23 @@ _NOISE = 0x4E01  # keeps these random streams apart from those that draw the dat
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples as tensors: clean targets, references (zero where there is none), and the encoded prompts."""
+    """Examples as tensors: clean targets, references (zero where there is none), and the encoded prompts.
+
+    `weight_B1HW` says how much each latent position counts in the loss of its example; None: all of them alike.
+    """
 
     clean_BCHW: Tensor
     reference_BCHW: Tensor
     has_reference_B: Tensor
     condition: Any
+    weight_B1HW: Tensor | None = None
 
 
-def make_batch(generator: Generator, examples: Sequence[Example]) -> Batch:
+def make_batch(generator: Generator, examples: Sequence[Example], pixel_weights: bool = False) -> Batch:
     """Encode examples of one size.
+
+    Args:
+        pixel_weights: let the loss count pixels by the `weight` of the examples.
 
     Raises:
         InputError: the examples differ in size.
@@ -46,7 +53,15 @@ def make_batch(generator: Generator, examples: Sequence[Example]) -> Batch:
         reference_BCHW=reference * has_reference_B[:, None, None, None],
         has_reference_B=has_reference_B,
         condition=generator.encode_text([e.prompt for e in examples], [e.source for e in examples]),
+        weight_B1HW=pool_weights(examples, generator.spec.downsampling) if pixel_weights else None,
     )
+
+
+def pool_weights(examples: Sequence[Example], downsampling: int) -> Tensor:
+    """Return the weight (B, 1, H, W) of each latent position: the mean over its pixels; 1 where nothing is said."""
+    ones = np.ones(examples[0].target.shape[:2], np.float32)
+    weights = np.stack([ones if e.weight is None else e.weight for e in examples])
+    return torch.nn.functional.avg_pool2d(torch.from_numpy(weights)[:, None], downsampling)
 
 
 def draw_noise(seed: int, indices: Sequence[int], shape_CHW: Sequence[int]) -> Tensor:
@@ -77,6 +92,8 @@ def flow_matching_loss(
 ) -> Tensor:
     """Return the mean squared error (B,) of each example, in x for x-models and in v for v-models.
 
+    With weights it is their weighted mean; an example without a pixel that counts has no loss.
+
     Args:
         predict: in place of `generator.predict`: the same, wrapped for training on several processes.
     """
@@ -86,4 +103,8 @@ def flow_matching_loss(
         noisy, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition
     )
     truth = batch.clean_BCHW if generator.spec.prediction == "x" else noise_BCHW - batch.clean_BCHW
-    return (predicted - truth).square().mean(dim=(1, 2, 3))
+    squared = (predicted - truth).square()
+    if batch.weight_B1HW is None:
+        return squared.mean(dim=(1, 2, 3))
+    total = batch.weight_B1HW.sum(dim=(1, 2, 3)) * squared.shape[1]
+    return (squared * batch.weight_B1HW).sum(dim=(1, 2, 3)) / total.clamp(min=torch.finfo(total.dtype).tiny)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from encoders.sample import InputError
 from mixing.accounting import RatioRow, realised_ratios
 from mixing.lock import Lock
 from trainer.checkpoint import State, check_identity, read_checkpoint, write_checkpoint
@@ -35,6 +36,12 @@ def start_generator(config: TrainConfig, data: Path) -> tuple[Generator, str]:
     else:
         assert config.generator is not None
         generator = TinyGenerator(config.generator, config.seed)
+    for height, width in config.buckets or ():
+        if height % generator.spec.pixel_multiple or width % generator.spec.pixel_multiple:
+            raise InputError(
+                f"buckets: {height}x{width} (height x width): {generator.spec.name} draws multiples of "
+                f"{generator.spec.pixel_multiple}"
+            )
     return generator, choose_trainable(generator, config)
 
 

@@ -7,19 +7,18 @@ curve does not depend on where a run was interrupted or how its data were read.
 from __future__ import annotations
 
 import json
-import math
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from encoders.sample import Example, InputError, Rejection
+from encoders.sample import InputError
 from mixing.engine import Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
@@ -27,33 +26,15 @@ from mixing.mixture import Mixture, lock_mixture
 from mixing.remote import is_url
 from mixing.storage import canonical_json, read_json, write_atomic
 from trainer.checkpoint import check_identity, checkpoints
-from trainer.config import HOW_NOT_WHAT, Kind, TrainConfig
+from trainer.config import HOW_NOT_WHAT, TrainConfig
 from trainer.curves import write_curves
+from trainer.items import Item, Items
 from trainer.lineage import model_digest, write_lineage
 from trainer.log import LOSS_COLUMNS, RATIO_COLUMNS, keep_rows, log_losses, log_ratios, mean_losses, start_table
-from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
-from trainer.parallel import Place, computing, joined, moved, sharing_gradients, wait_for_all
+from trainer.parallel import Place, joined, wait_for_all
 from trainer.run import Run
+from trainer.step import learn_from, part_of_batch
 from trainer.track import open_trackers
-
-
-class Item(Protocol):
-    """One element of a mixture: an example, the source it is from, its kind, and the records it stands in for."""
-
-    @property
-    def example(self) -> Example: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def kind(self) -> Kind: ...
-    @property
-    def replaced(self) -> Sequence[Rejection]: ...
-
-
-class Items(Protocol):
-    """A mixture as the trainer reads it: item i is a pure function of i, without end."""
-
-    def __getitem__(self, index: int) -> Item: ...
 
 
 @dataclass(frozen=True)
@@ -99,7 +80,7 @@ def open_mixture(config: TrainConfig, out: Path, data: Path) -> tuple[Lock, Mixt
     reading = config.reading
     if reading.cache is not None:
         reading = reading.model_copy(update={"cache": data / reading.cache})
-    return lock, MixtureDataset(lock, config.shards or data, config.size, reading=reading)
+    return lock, MixtureDataset(lock, config.shards or data, config.sizes, reading=reading)
 
 
 def _locked(config: TrainConfig, out: Path, data: Path) -> Lock:
@@ -186,14 +167,7 @@ class _Batches(torch.utils.data.Dataset[list[Item]]):
         self._place = place
 
     def __getitem__(self, b: int) -> list[Item]:
-        return [self._items[index] for index in _part(b, self._batch, self._place)]
-
-
-def _part(b: int, batch: int, place: Place) -> range:
-    """Return the global numbers of batch b that this process takes."""
-    size = batch // place.world
-    first = b * batch + place.rank * size
-    return range(first, first + size)
+        return [self._items[index] for index in part_of_batch(b, self._batch, self._place)]
 
 
 def _read_batches(items: Items, config: TrainConfig, first_step: int, place: Place) -> Iterator[list[Item]]:
@@ -256,52 +230,6 @@ def _loop(
                 write_curves(out, config.steps)
         if progress is not None and first:
             progress(run.step, config.steps)
-
-
-def learn_from(run: Run, items: list[Item], config: TrainConfig) -> list[float]:
-    """Take one optimiser step; return the loss of each example of this process."""
-    run.optimizer.zero_grad(set_to_none=True)
-    draws = _part(run.step, config.batch, run.place)
-    size = len(items) // config.accumulate
-    losses: list[float] = []
-    for start in range(0, len(items), size):
-        part = slice(start, start + size)
-        with sharing_gradients(run.predict, run.module, last=start + size == len(items)):
-            losses_B = _losses(run, items[part], draws[part], config)
-            loss = losses_B.mean() / config.accumulate
-            if not torch.isfinite(loss):
-                keys = ", ".join(item.example.key for item in items[part][:3])
-                raise FloatingPointError(
-                    f"loss is {loss.item()} at step {run.step} (examples {keys}, ...): lower learning_rate"
-                )
-            loss.backward()  # type: ignore[no-untyped-call]
-        losses += losses_B.detach().tolist()
-    torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate_at(run.step, config)
-    run.optimizer.step()
-    run.follow()
-    return losses
-
-
-def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
-    """Return the loss (B,) of each item, with the noise of its draw."""
-    device = run.place.device
-    batch = moved(make_batch(run.generator, [item.example for item in items]), device)
-    means = [config.sigma.mean_of(item.kind) for item in items]
-    sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
-    noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
-    with computing(config, run.place):
-        return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
-
-
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Return the learning rate of a step (from 0): linear warm-up, then a cosine down to its final share."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    share = config.final_learning_rate + (1 - config.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
-    return config.learning_rate * share
 
 
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:

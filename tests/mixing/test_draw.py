@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
+import numpy as np
 import pytest
 
+from encoders.augment import resize_sample
 from encoders.instructions import COLORMAP_PROBABILITY
-from mixing.draw import draw_example
+from mixing.draw import draw_example, parse_sample_for
+from mixing.records import example_parts, parse_example, sample_parts
 from tests.conftest import tiny_sample
 
 SAMPLE = tiny_sample(size=16)
@@ -38,3 +42,21 @@ def test_colour_maps_change_no_other_task(task: str) -> None:
     one, other = (draw_example(SAMPLE, task, 5, 3, 16, colormaps=maps) for maps in (None, {"turbo": 1.0}))
     assert (one.prompt, one.spec) == (other.prompt, other.spec)
     assert (one.target == other.target).all()
+
+
+def test_weights_go_with_the_tasks_whose_targets_they_are_about_and_through_shards() -> None:
+    weight = np.random.default_rng(0).integers(0, 256, (32, 32)).astype(np.float32) / 255
+    sample = dataclasses.replace(tiny_sample(size=32), weight=weight)
+    parts = sample_parts(sample)
+    for task in ("depth", "normals", "semantic", "instance", "referring"):
+        example = draw_example(parse_sample_for(task, sample.key, parts), task, 5, 0, 16)
+        resized = resize_sample(sample, 16, 16)
+        np.testing.assert_array_equal(example.weight, resized.weight)
+        frozen = parse_example("key", example_parts(example))
+        np.testing.assert_array_equal(frozen.weight, example.weight)
+        plain = draw_example(dataclasses.replace(sample, weight=None), task, 5, 0, 16)
+        assert plain.weight is None
+        assert (plain.prompt, plain.spec) == (example.prompt, example.spec)
+        assert "weight.png" not in example_parts(plain)
+    for task in ("generate", "edit"):
+        assert draw_example(parse_sample_for(task, sample.key, parts), task, 5, 0, 16).weight is None

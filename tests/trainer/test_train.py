@@ -24,7 +24,8 @@ from trainer.checkpoint import checkpoints, read_checkpoint
 from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
 from trainer.generators.tiny import TinyConfig
-from trainer.train import learning_rate_at, train, train_on
+from trainer.step import learning_rate_at
+from trainer.train import train, train_on
 
 ROOT = Path(__file__).parents[2]
 ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=16)
