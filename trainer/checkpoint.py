@@ -62,6 +62,13 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def step_of(path: Path) -> int:
+    """Return the step of a checkpoint that `checkpoints` lists."""
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
+
+
 def delete_old(folder: Path, keep: int) -> None:
     """Delete all checkpoints but the newest `keep`."""
     for old in checkpoints(folder)[:-keep]:

@@ -11,6 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from mixing.config import Config
 from mixing.draw import Buckets, Sizes
 from mixing.open_shards import Reading
+from trainer.evaluation.settings import EvaluationSets
 from trainer.generators.folder import Precision
 from trainer.generators.tiny import TinyConfig
 
@@ -38,6 +39,17 @@ class LoraSettings(Config):
     targets: str | list[str] | None = Field(
         default=None, description="layers: a regular expression for whole names, or ends of names; none: the adapter's"
     )
+
+
+class RetentionSettings(Config):
+    """How much of the base a tuned generator may lose, measured on held-out captions and edits."""
+
+    samples: Path = Field(description="raw shards that no mixture holds, with captions or edits")
+    items: int | None = Field(default=64, ge=1, description="measure on a random subset of so many samples; none: all")
+    limit: float = Field(default=1.15, gt=0, description="of the loss over that of the base, for each task")
+    level_limit: float | None = Field(default=None, gt=0, description="the same for each noise level alone")
+    action: Literal["warn", "stop"] = Field(default="warn", description="what to do when a limit is passed")
+    steps: int = Field(default=4, ge=0, description="Euler steps of the edits and pictures drawn; 0: losses only")
 
 
 class TrainConfig(Config):
@@ -85,6 +97,11 @@ class TrainConfig(Config):
     parallel: Literal["none", "ddp", "fsdp"] = Field(default="none", description="how processes of torchrun share")
     track: list[Literal["tensorboard", "wandb"]] = Field(default=[], description="also log losses there")
 
+    evaluate_every: int | None = Field(default=None, ge=1, description="steps between evaluations; none: none")
+    evaluate: EvaluationSets | None = Field(default=None, description="held-out sets to decode and score")
+    retention: RetentionSettings | None = Field(default=None, description="what may be lost of the base")
+    evaluate_batch: int = Field(default=16, ge=1, description="pictures that a process draws at a time")
+
     @property
     def sizes(self) -> Sizes:
         """The sizes that pictures are brought to."""
@@ -115,17 +132,27 @@ class TrainConfig(Config):
             raise ValueError("give either base (a folder to start from) or generator (the shape of a fresh one)")
         if self.checkpoint_every % self.log_every:
             raise ValueError("checkpoint_every must be a multiple of log_every, so that a resumed loss.csv is the same")
+        self._check_evaluation()
         if self.lora is not None and self.trainable is not None:
             raise ValueError("give either lora or trainable: a LoRA leaves every other weight as it is")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} cannot be cut into accumulate {self.accumulate} equal parts")
         return self
 
+    def _check_evaluation(self) -> None:
+        if (self.evaluate_every is None) != (self.evaluate is None and self.retention is None):
+            raise ValueError("evaluate_every says when, and evaluate or retention what: give both or neither")
+        if self.evaluate_every is not None and self.evaluate_every % self.log_every:
+            raise ValueError("evaluate_every must be a multiple of log_every, so that a resumed loss.csv is the same")
+        if self.retention is not None and self.base is None:
+            raise ValueError("retention compares with a base; a fresh generator has none")
+
 
 HOW_NOT_WHAT = frozenset(
     (
         *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),
         *("gradient_checkpointing", "device", "compile", "parallel", "track"),
+        *("evaluate_every", "evaluate", "retention", "evaluate_batch"),
     )
 )
 """Keys that may change between interruption and resumption: they do not decide what is learned, beyond rounding (what

@@ -2,64 +2,48 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from encoders.augment import resize_sample
-from encoders.instructions import make_example, tasks_of
-from encoders.sample import Example, InputError, Sample
-from mixing.config import Config
+from encoders.sample import Example, InputError, UInt8Image
 from mixing.engine import Progress
 from mixing.images import encode_png
-from mixing.shards import committed_rows, read_dataset
+from mixing.shards import committed_rows
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
-from trainer.evaluation.answers import fit_guesses
-from trainer.evaluation.evaluate import SampleTask, write_result
-from trainer.evaluation.samples import Questions, read_sample_questions
-from trainer.evaluation.score import read_answers, score
+from trainer.evaluation.benchmarks.items import Benchmark, Item
+from trainer.evaluation.evaluate import write_result
+from trainer.evaluation.score import ReadAnswer, Result, score
+from trainer.evaluation.sets import ask, fit_priors, read_set
+from trainer.evaluation.settings import EvaluationSets
 from trainer.generators.folder import load_generator
 from trainer.generators.protocol import Generator
 from trainer.predict import predict_examples
-from trainer.retention import measure_retention
+from trainer.retention import measure_retention, retention_examples
 
 SUMMARY_SCHEMA = "cavendish-evaluation/1"
 
 
-class SampleSet(Config):
-    """A directory of raw shards that no mixture holds, and what to ask of it."""
-
-    folder: Path
-    tasks: tuple[SampleTask, ...] = Field(min_length=1)
-
-
-class EvaluateConfig(Config):
+class EvaluateConfig(EvaluationSets):
     """What to ask whom. Paths are relative to the data folder.
 
     Args:
         generator: folder of the tuned generator.
         base: folder of the generator it was tuned from: asked the same, and what retention is measured against.
-        sets: held-out samples by name.
-        priors: raw shards whose truth the blind guesses are fitted on (what one would answer without looking).
+        sets, priors, steps, passes: see `EvaluationSets`.
         retention: held-out samples whose captions and edits retention is measured on.
         size: side of the pictures the generators draw, in pixels.
-        steps: Euler steps of an answer to a vision task.
         edit_steps: Euler steps of an edited picture.
     """
 
     generator: Path
     base: Path
-    sets: dict[str, SampleSet] = Field(min_length=1)
-    priors: Path
     retention: Path
     size: int = Field(default=64, ge=16)
-    steps: int = Field(default=4, ge=1)
     edit_steps: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
 
@@ -87,15 +71,20 @@ def evaluate_generator(
     generators = {
         name: load_generator(data / folder) for name, folder in (("tuned", config.generator), ("base", config.base))
     }
-    jobs = [(name, task) for name, samples in config.sets.items() for task in samples.tasks]
+    jobs = [
+        (name, task, benchmark)
+        for name, settings in config.sets.items()
+        for task, benchmark in read_set(settings, data, config.seed).items()
+    ]
     results: dict[str, dict[str, Any]] = {name: {} for name in config.sets}
-    for number, (name, task) in enumerate(jobs):
+    for number, (name, task, benchmark) in enumerate(jobs):
         if progress is not None:
             progress(number, len(jobs) + 1)
-        results[name][task] = _ask(config, name, task, generators, out / name / task, data)
+        results[name][task] = _ask(config, name, benchmark, generators, out / name / task, data)
     if progress is not None:
         progress(len(jobs), len(jobs) + 1)
-    retention = _retention(config, generators, data)
+    examples = retention_examples(data / config.retention, config.size, config.seed)
+    retention = measure_retention(generators["tuned"], generators["base"], examples, config.seed, config.edit_steps)
     summary = {"schema": SUMMARY_SCHEMA, "identity": identity, "sets": results, "retention": retention}
     write_atomic(path, canonical_json(summary))
     if progress is not None:
@@ -105,7 +94,8 @@ def evaluate_generator(
 
 def _identity(config: EvaluateConfig, data: Path) -> dict[str, Any]:
     """Name all that an evaluation is a function of."""
-    folders = {samples.folder for samples in config.sets.values()} | {config.priors, config.retention}
+    folders = {settings.folder for settings in config.sets.values() if settings.benchmark is None}
+    folders |= {config.retention} | ({config.priors} if config.priors is not None else set())
     return {
         "config": digest(config.model_dump(mode="json")),
         "generators": [file_sha256(_weights(data / folder)) for folder in (config.generator, config.base)],
@@ -124,18 +114,23 @@ def _weights(folder: Path) -> Path:
 
 
 def _ask(
-    config: EvaluateConfig, name: str, task: SampleTask, generators: Mapping[str, Generator], out: Path, data: Path
+    config: EvaluateConfig,
+    name: str,
+    benchmark: Benchmark,
+    generators: Mapping[str, Generator],
+    out: Path,
+    data: Path,
 ) -> dict[str, Any]:
     """Put one task's questions to all generators; return the rows of metrics: "tuned", "base" and the blind guesses."""
-    questions = read_sample_questions(data / config.sets[name].folder, task, config.seed)
-    fitted = _fit_priors(config, task, questions, data)
+    passes = [ask(benchmark, config.size, number) for number in range(config.passes)]
+    fitted = fit_priors(benchmark, None if config.priors is None else data / config.priors, config.seed)
     rows: dict[str, Any] = {}
     items = 0
     for who, generator in generators.items():
-        files = _answer(config, questions, generator, out / who)
-        item_files = {item.name: files[item.file] for item in questions.benchmark.items}
-        result = score(questions.benchmark, read_answers(item_files), fitted=fitted)
-        write_result(result, out / who, f"{name}: {task}, {who}")
+        drawn = predict_examples(generator, [e for one in passes for e in one], config.steps, config.seed)
+        _write_pictures(passes, drawn, out / who)
+        result = score_drawn(benchmark, passes, drawn, fitted)
+        write_result(result, out / who, f"{name}: {benchmark.task}, {who}")
         items = result.values["items"]
         for row in result.values["rows"]:
             if row["kind"] != "published":
@@ -143,53 +138,37 @@ def _ask(
     return {"items": items, "rows": rows}
 
 
-def _answer(config: EvaluateConfig, questions: Questions, generator: Generator, folder: Path) -> dict[str, Path]:
-    """Draw and write the answer to every question; return the files by name."""
-    folder.mkdir(parents=True, exist_ok=True)
-    small = [_at_size(example, config.size) for example in questions.examples]
-    files: dict[str, Path] = {}
-    for example, picture in zip(small, predict_examples(generator, small, config.steps, config.seed), strict=True):
-        name = f"{example.key}.png"
-        files[name] = folder / name
-        write_atomic(files[name], encode_png(picture))
-    return files
+def score_drawn(
+    benchmark: Benchmark,
+    passes: Sequence[Sequence[Example]],
+    drawn: Sequence[UInt8Image],
+    fitted: Mapping[str, NDArray[Any]] | None,
+) -> Result:
+    """Score the pictures drawn for the examples of all passes, one pass after the other.
+
+    Args:
+        passes: for each pass what `ask` returns.
+        fitted: what `fit_priors` returns.
+    """
+    pictures = iter(drawn)
+    answers: list[tuple[ReadAnswer, Mapping[str, Any]]] = []
+    for examples in passes:
+        of_pass = {example.key: next(pictures) for example in examples}
+        specs = {example.key: example.spec for example in examples}
+        answers.append((partial(_drawn_for, of_pass), specs))
+    return score(benchmark, answers[0][0], fitted=fitted, more=answers[1:])
 
 
-def _at_size(example: Example, size: int) -> Example:
-    """Return the question with its picture at the generator's size; a model is not shown the target."""
-    source = example.source
-    if source is not None:
-        source = cv2.resize(source, (size, size), interpolation=cv2.INTER_AREA)
-    return dataclasses.replace(example, source=source, target=np.zeros((size, size, 3), np.uint8))
+def _drawn_for(pictures: Mapping[str, UInt8Image], item: Item) -> UInt8Image:
+    return pictures[item.picture or item.name]
 
 
-def _fit_priors(
-    config: EvaluateConfig, task: SampleTask, questions: Questions, data: Path
-) -> dict[str, NDArray[Any]] | None:
-    """Fit the blind guesses on training truth; None where they are fitted on the classes of the set itself."""
-    if task not in ("depth", "normals"):
-        return None
-    prior = read_sample_questions(data / config.priors, task, config.seed).benchmark
-    truths = (item.read_truth() for item in prior.items if item.read_truth is not None)
-    return fit_guesses(questions.benchmark, truths)
-
-
-def _retention(config: EvaluateConfig, generators: Mapping[str, Generator], data: Path) -> dict[str, Any]:
-    """Measure what the tuned generator kept of generating and editing."""
-    examples: list[Example] = []
-    for index, record in enumerate(_raw_samples(data / config.retention)):
-        sample = resize_sample(record, config.size, config.size)
-        examples += [
-            make_example(sample, task, np.random.default_rng([config.seed, index]))
-            for task in ("generate", "edit")
-            if task in tasks_of(sample)
-        ]
-    return measure_retention(generators["tuned"], generators["base"], examples, config.seed, config.edit_steps)
-
-
-def _raw_samples(folder: Path) -> Sequence[Sample]:
-    records = list(read_dataset(folder))
-    samples = [record for record in records if isinstance(record, Sample)]
-    if len(samples) < len(records):
-        raise InputError(f"{folder}: holds instruction shards; retention is measured on raw shards")
-    return samples
+def _write_pictures(passes: Sequence[Sequence[Example]], drawn: Sequence[UInt8Image], folder: Path) -> None:
+    """Write what was drawn under the names of the items; of further passes in folders of their own."""
+    pictures = iter(drawn)
+    for number, examples in enumerate(passes):
+        inside = folder if number == 0 else folder.with_name(f"{folder.name}-pass-{number + 1}")
+        for example in examples:
+            path = inside / f"{example.key}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(path, encode_png(next(pictures)))

@@ -1,4 +1,4 @@
-"""The tables of a run: loss.csv and ratios.csv, begun, continued after an interruption, and added to."""
+"""The tables of a run: loss.csv, ratios.csv and evaluation.csv, begun, continued after a break, and added to."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from mixing.accounting import RatioRow
 from mixing.storage import write_atomic
 
 LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
+EVALUATION_COLUMNS = ("step", "set", "task", "who", "metric", "value")
 RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
 
 
@@ -50,6 +51,14 @@ def log_ratios(path: Path, step: int, rows: Sequence[RatioRow]) -> None:
     with path.open("a") as file:
         for row in rows:
             file.write(f"{step},{row.rank},{row.source},{row.task},{row.examples},{row.share:.9g},{row.asked:.9g}\n")
+
+
+def log_evaluation(path: Path, step: int, rows: Sequence[tuple[str, str, str, str, float]]) -> None:
+    """Add what an evaluation measured: set, task, who answered, metric, value."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows((step, *names, f"{value:.9g}") for *names, value in rows)
+    with path.open("a") as file:
+        file.write(text.getvalue())
 
 
 def mean_losses(losses_by: Mapping[tuple[str, str], Sequence[float]]) -> dict[str, float]:

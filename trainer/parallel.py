@@ -144,6 +144,11 @@ def moved(value: Any, device: torch.device) -> Any:
     return value
 
 
+def device_of(generator: Generator) -> torch.device:
+    """Return where the weights are; the CPU when there are none."""
+    return next((p.device for p in generator.module().parameters()), torch.device("cpu"))
+
+
 def gathered(value: Any, place: Place) -> list[Any]:
     """Return the `value` of every process, in order of rank."""
     if place.world == 1:

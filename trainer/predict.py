@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from encoders.sample import Example, UInt8Image
 from trainer.generators.protocol import Generator
 from trainer.loss import make_batch
-from trainer.parallel import ALONE, Place, gathered_by_first, moved, turns
+from trainer.parallel import ALONE, Place, device_of, gathered_by_first, moved, turns
 from trainer.sampler import sample
 
 
@@ -50,7 +48,3 @@ def predict_examples(
         whole |= part
     return [whole[i] for i in sorted(whole)]
 
-
-def device_of(generator: Generator) -> torch.device:
-    """Return where the weights are; the CPU when there are none."""
-    return next((p.device for p in generator.module().parameters()), torch.device("cpu"))

@@ -29,6 +29,10 @@ Seen = tuple[str, str, float, bool, int]
 """Source, task and loss of an example, whether it was read for this step, and how many records it stands in for."""
 
 
+class RunStopped(Exception):
+    """A run ends before its last step, or does not go on, as its configuration asks for; its state is kept."""
+
+
 def start_generator(config: TrainConfig, data: Path) -> tuple[Generator, str]:
     """Make the generator that training starts from; also say how much of it is trained."""
     if config.base is not None:

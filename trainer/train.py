@@ -10,7 +10,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,23 @@ from trainer.config import HOW_NOT_WHAT, TrainConfig
 from trainer.curves import write_curves
 from trainer.items import Item, Items
 from trainer.lineage import model_digest, write_lineage
-from trainer.log import LOSS_COLUMNS, RATIO_COLUMNS, keep_rows, log_losses, log_ratios, mean_losses, start_table
+from trainer.log import (
+    EVALUATION_COLUMNS,
+    LOSS_COLUMNS,
+    RATIO_COLUMNS,
+    keep_rows,
+    log_losses,
+    log_ratios,
+    mean_losses,
+    start_table,
+)
 from trainer.parallel import Place, joined, wait_for_all
-from trainer.run import Run
+from trainer.run import Run, RunStopped
 from trainer.step import learn_from, part_of_batch
-from trainer.track import open_trackers
+from trainer.track import Tracker, open_trackers
+
+Evaluate = Callable[[Sequence[Tracker]], str | None]
+"""Asks a run questions, tells trackers, and returns what the run must be stopped for; see `trainer.in_loop`."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +81,7 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
 
     Raises:
         InputError: the lock or the base cannot be read, shards are not as locked, or `out` holds another run.
+        RunStopped: `config.retention` says so; the state is kept.
     """
     lock, items = open_mixture(config, out, data)
     return train_on(items, lock.digest, config, out, data, progress, lock)
@@ -123,9 +136,11 @@ def train_on(
     torch.set_num_threads(config.threads)
     try:
         with joined(config) as place:
-            run = _resume_or_start(config, out, data, place, identity)
+            run = Run(config, data, place)
+            evaluate = _prepare_evaluation(run, out, identity)
+            _resume_or_start(run, out, identity)
             run.lock = lock
-            _loop(run, items, config, out, identity, progress)
+            _loop(run, items, config, out, identity, progress, evaluate)
             told = _finish(run, out, identity)
     finally:
         torch.set_num_threads(threads)
@@ -141,21 +156,38 @@ def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, An
     return values
 
 
-def _resume_or_start(config: TrainConfig, out: Path, data: Path, place: Place, identity: dict[str, Any]) -> Run:
-    run = Run(config, data, place)
+def _prepare_evaluation(run: Run, out: Path, identity: Mapping[str, Any]) -> Evaluate | None:
+    """Read what is evaluated on, while the network still is the base."""
+    if run.config.evaluate_every is None:
+        return None
+    try:
+        from trainer.in_loop import prepare  # scoring needs libraries that training alone does not
+    except ImportError as error:
+        raise InputError(f"evaluate_every needs more packages ({error}); install cavendish[evaluate]") from None
+    return prepare(run, out, str(identity.get("base_digest")))
+
+
+def _resume_or_start(run: Run, out: Path, identity: dict[str, Any]) -> None:
+    """Go on from the newest checkpoint, or begin the tables."""
     found = checkpoints(out)
     if found:
         run.restore(found[-1], identity)
-    if place.rank > 0:
-        return run
-    if found:
-        keep_rows(out / "loss.csv", LOSS_COLUMNS, run.step)
-        keep_rows(out / "ratios.csv", RATIO_COLUMNS, run.step)
+    if run.place.rank > 0:
+        return
+    for name, columns in (("loss.csv", LOSS_COLUMNS), ("ratios.csv", RATIO_COLUMNS)):
+        if found:
+            keep_rows(out / name, columns, run.step)
+        else:
+            start_table(out / name, columns)
+    evaluations = out / "evaluation.csv"
+    if found and evaluations.exists():
+        keep_rows(evaluations, EVALUATION_COLUMNS, run.step)
+    elif run.config.evaluate_every is not None:
+        start_table(evaluations, EVALUATION_COLUMNS)
     else:
-        start_table(out / "loss.csv", LOSS_COLUMNS)
-        start_table(out / "ratios.csv", RATIO_COLUMNS)
-        write_atomic(out / "config.json", canonical_json(config.model_dump(mode="json")))
-    return run
+        evaluations.unlink(missing_ok=True)
+    if not found:
+        write_atomic(out / "config.json", canonical_json(run.config.model_dump(mode="json")))
 
 
 class _Batches(torch.utils.data.Dataset[list[Item]]):
@@ -208,10 +240,18 @@ def _leave_with_parent(worker: int) -> None:
 
 
 def _loop(
-    run: Run, items: Items, config: TrainConfig, out: Path, identity: dict[str, Any], progress: Progress | None
+    run: Run,
+    items: Items,
+    config: TrainConfig,
+    out: Path,
+    identity: dict[str, Any],
+    progress: Progress | None,
+    evaluate: Evaluate | None,
 ) -> None:
     first = run.place.rank == 0
     trackers = open_trackers(config, out) if first else []
+    if evaluate is not None and run.step == 0 and config.base is not None:
+        evaluate(trackers)  # what the base can do is where the curves begin
     for batch in _read_batches(items, config, run.step, run.place):
         losses = learn_from(run, batch, config)
         read = run.step % config.repeats == 0
@@ -224,12 +264,20 @@ def _loop(
                 log_ratios(out / "ratios.csv", run.step, run.ratios())
                 for track in trackers:
                     track(run.step, mean_losses(collected))
-        if run.step % config.checkpoint_every == 0:
+        evaluated = evaluate is not None and _is_due(run.step, config)
+        complaint = evaluate(trackers) if evaluate is not None and evaluated else None
+        if run.step % config.checkpoint_every == 0 or complaint is not None:
             run.save(out, identity)
-            if first:
-                write_curves(out, config.steps)
+        if first and (run.step % config.checkpoint_every == 0 or evaluated):
+            write_curves(out, config.steps)
+        if complaint is not None:
+            raise RunStopped(complaint)
         if progress is not None and first:
             progress(run.step, config.steps)
+
+
+def _is_due(step: int, config: TrainConfig) -> bool:
+    return config.evaluate_every is not None and (step % config.evaluate_every == 0 or step == config.steps)
 
 
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
@@ -51,9 +50,13 @@ def frechet_distance(one: NDArray[np.float64], other: NDArray[np.float64]) -> fl
     """
     _check(one, other)
     mean = one.mean(axis=0) - other.mean(axis=0)
-    covariances = [np.cov(rows, rowvar=False).reshape(rows.shape[1], rows.shape[1]) for rows in (one, other)]
-    root = scipy.linalg.sqrtm(covariances[0] @ covariances[1])
-    trace = np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * np.trace(np.real(root))
+    centred = [(rows - rows.mean(axis=0)) / np.sqrt(len(rows) - 1) for rows in (one, other)]
+    small: list[NDArray[np.float64]] = [  # R'R is the covariance, at most D rows
+        np.asarray(np.linalg.qr(rows, mode="r"), np.float64) for rows in centred
+    ]
+    # tr sqrt(A'A B'B) is the sum of the singular values of AB': exact for singular covariances, where sqrtm is not
+    root = np.linalg.svd(small[0] @ small[1].T, compute_uv=False).sum()
+    trace = sum(float((rows**2).sum()) for rows in small) - 2 * root
     return float(max(0.0, mean @ mean + trace))
 
 
