@@ -7,6 +7,7 @@ finished is read from the rows on disk, so that progress, restarts and dead lett
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import sys
 import threading
@@ -48,8 +49,14 @@ MAX_PARTITIONS = 20_000
 
 _SAFE = "What is committed is safe: run the same command again to continue"
 _WORKER = """
-import logging, sys
+import logging, os, sys, threading, time
 logging.disable(logging.WARNING)  # its coming and going; an element's exception reaches the job by itself
+from mixing.storage import is_alive
+def leave_with_driver():
+    while is_alive({driver}):
+        time.sleep(1)
+    os._exit(1)  # Beam's own worker would finish its element first, beside the run that takes over
+threading.Thread(target=leave_with_driver, daemon=True).start()
 from mixing.without import without
 with without("pandas"):
     from apache_beam.runners.worker.sdk_worker_main import main
@@ -197,8 +204,15 @@ def _embedded_runner(workers: int) -> FnApiRunner:
     """Return the embedded runner: this process for one worker, fresh interpreters for more."""
     if workers == 1:
         return FnApiRunner()
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_WORKER)}"
+    threading.excepthook = _tell_of_other_threads
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_WORKER.format(driver=os.getpid()))}"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+
+
+def _tell_of_other_threads(args: threading.ExceptHookArgs) -> None:
+    """Leave out the traceback of Beam's thread for a worker that died: the job names the fault in one line."""
+    if args.thread is None or args.thread.name != "run_worker":
+        threading.__excepthook__(args)
 
 
 def _watch(
@@ -209,7 +223,10 @@ def _watch(
     progress: Progress | None,
     cluster: Cluster | None,
 ) -> set[int]:
-    """Wait for the pipeline, reporting progress; return what was not seen done. End it when a worker died (Beam itself would wait for ever)."""
+    """Wait for the pipeline, reporting progress; return what was not seen done.
+
+    It is ended when a worker died (Beam itself would wait for ever).
+    """
     pending = set(elements)
     workers: dict[int, psutil.Process] = {}
     last_commit = time.monotonic()

@@ -93,6 +93,8 @@ def _connect(scheduler: str) -> Any:
 
 
 def _check(client: Any, scheduler: str) -> None:
+    # the scheduler too: it unpacks the graph of the job, which names this package's functions
+    found = {"the scheduler": _ask("the scheduler", client.run_on_scheduler)}
     try:
         client.wait_for_workers(1, timeout=WORKERS_TIMEOUT_S)
     except TimeoutError:
@@ -100,8 +102,6 @@ def _check(client: Any, scheduler: str) -> None:
             f"--scheduler {scheduler}: no worker joined it in {WORKERS_TIMEOUT_S} s; "
             f"start some with: dask worker {scheduler} --nworkers N --nthreads 1"
         ) from None
-    # the scheduler too: it unpacks the graph of the job, which names this package's functions
-    found = {"the scheduler": _ask("the scheduler", client.run_on_scheduler)}
     found |= {f"worker {name}": told for name, told in _ask("a worker", client.run).items()}
     ours = facts(Path.cwd())
     for place, told in found.items():

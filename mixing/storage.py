@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,8 @@ def temporary_name(path: Place) -> Path:
     if is_url(path):
         folder, _, name = str(path).rpartition("/")
         return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{os.getpid()}"
-    return Path(path).with_name(f"{Path(path).name}.tmp-{os.getpid()}")
+    # containers that share a folder have equal process ids: the machine's name tells them apart
+    return Path(path).with_name(f"{Path(path).name}.tmp-{platform.node()}-{os.getpid()}")
 
 
 def commit(temporary: Path, path: Place) -> None:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import signal
-import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -131,3 +129,55 @@ def test_a_killed_worker_and_a_killed_scheduler_cost_no_shard(tmp_path: Path, mo
         assert result.already + result.made == 12
         assert shards_of(Path("two")) == reference
         assert verify(Path("two")) == []
+
+
+@pytest.mark.slow
+def test_a_scheduler_without_the_package_is_named(tmp_path: Path) -> None:
+    (tmp_path / "shadow" / "mixing").mkdir(parents=True)
+    (tmp_path / "shadow" / "mixing" / "__init__.py").touch()  # hides the installed one
+    message = r"the scheduler cannot run this package .*mixing\.cluster.*install"
+    with Dask(tmp_path, workers=0, path=tmp_path / "shadow") as dask, pytest.raises(InputError, match=message):
+        run(PLAN, build, tmp_path / "out", on(dask))
+
+
+@contextlib.contextmanager
+def cluster_in_threads(workers: int, threads: int = 1) -> Iterator[str]:
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None, protocol="tcp"
+    ) as local:
+        yield local.scheduler_address
+
+
+def test_workers_that_cannot_do_the_job_right_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "WORKERS_TIMEOUT_S", 0.5)
+    with (
+        cluster_in_threads(workers=0) as address,
+        pytest.raises(InputError, match=r"no worker joined it in 0.5 s; start some with: dask worker tcp://"),
+    ):
+        cluster.connected(address).__enter__()
+    with cluster_in_threads(workers=1, threads=2) as address, pytest.raises(InputError, match=r"has 2 threads.*--nth"):
+        cluster.connected(address).__enter__()
+    with cluster_in_threads(workers=1) as address:
+        monkeypatch.setattr(cluster, "code_digest", lambda: threading.current_thread().name == "MainThread")
+        with pytest.raises(InputError, match="the scheduler runs other code of this package"):
+            cluster.connected(address).__enter__()
+
+
+def test_code_and_folder_are_compared_on_a_worker_that_joined_late(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match="runs other code"):
+        cluster.run_on_worker(tmp_path, "another", print, 0)
+    with pytest.raises(JobFailed, match=r"has no folder .*absent: a job needs a file system that driver and workers"):
+        cluster.run_on_worker(tmp_path / "absent", cluster.code_digest(), print, 0)
+
+
+def test_an_address_where_nothing_answers_is_an_input_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 1)
+    for scheduler, message in (
+        ("tcp://127.0.0.1:9", "no dask scheduler answers there"),
+        (str(tmp_path / "absent.json"), "neither an address .* nor the file"),
+        ("nonsense://x", "no dask scheduler answers there"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(PLAN, build, tmp_path / "out", Engine(runner="DaskRunner", scheduler=scheduler))
