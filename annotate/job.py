@@ -77,11 +77,11 @@ def annotate(
             model does not follow its conventions, or `out` holds another plan.
         JobFailed: see `mixing.beam.run`.
     """
-    specs = _annotators(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
+    specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
     check_licences(specs, config.allowed_licences)
     check_weights(specs)
     if config.hub is not None and config.hub.check_conventions:
-        hub = hub_annotators(config.hub, data)
+        hub = hubannotators_of(config.hub, data)
         check_models(hub.depth, hub.normals)
     items: list[tuple[int, Item]] = []
     inputs = []
@@ -103,16 +103,16 @@ def annotate(
     return result
 
 
-def _annotators(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:
+def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:
     offline = annotators_for(config, make)
-    return offline if config.hub is None else with_hub(offline, hub_annotators(config.hub, data, make))
+    return offline if config.hub is None else with_hub(offline, hubannotators_of(config.hub, data, make))
 
 
 def build_shard(config: AnnotateConfig, data: Path, out: Path, index: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard, a bounded number of pictures in memory at a time."""
     listed = _read_listing(out, index)
     for start in range(0, len(listed), _BATCH):
-        yield from _annotate_batch(config, data, listed[start : start + _BATCH], _annotators(config, data))
+        yield from annotate_batch(config, data, listed[start : start + _BATCH], annotators_of(config, data))
 
 
 def _listing_path(out: Path, index: int) -> Path:
@@ -137,7 +137,7 @@ def _read_listing(out: Path, index: int) -> list[tuple[int, Item]]:
     return listed
 
 
-def _annotate_batch(
+def annotate_batch(
     config: AnnotateConfig, data: Path, listed: Sequence[tuple[int, Item]], annotators: Annotators
 ) -> Iterator[Sample | Rejection]:
     """Read, decode, annotate and judge a few images; the results come in the order of the listing."""
