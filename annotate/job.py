@@ -81,7 +81,7 @@ def annotate(
     check_licences(specs, config.allowed_licences)
     check_weights(specs)
     if config.hub is not None and config.hub.check_conventions:
-        hub = hubannotators_of(config.hub, data)
+        hub = hub_annotators(config.hub, data)
         check_models(hub.depth, hub.normals)
     items: list[tuple[int, Item]] = []
     inputs = []
@@ -104,8 +104,9 @@ def annotate(
 
 
 def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:
+    """Return the annotators that a configuration asks for; `make` loads them, or only describes them."""
     offline = annotators_for(config, make)
-    return offline if config.hub is None else with_hub(offline, hubannotators_of(config.hub, data, make))
+    return offline if config.hub is None else with_hub(offline, hub_annotators(config.hub, data, make))
 
 
 def build_shard(config: AnnotateConfig, data: Path, out: Path, index: int) -> Iterator[Sample | Rejection]:
