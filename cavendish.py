@@ -28,7 +28,7 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; a bad input is one line on stderr and exit code 2."""
+    """Run the command line; a bad input is one line on stderr and exit code 2, a full disk one and exit code 1."""
     from mixing.engine import JobFailed
 
     logging.basicConfig(level=logging.ERROR)  # Beam and its kin log routine matters as warnings
@@ -40,6 +40,11 @@ def main() -> None:
     except JobFailed as error:
         errors.print(f"cavendish: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        told = f"{where}{error.strerror or error}. What is finished is safe: run the same command again to continue"
+        errors.print(f"cavendish: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, FileNotFoundError | PermissionError) else 1)
     except KeyboardInterrupt:
         errors.print("cavendish: interrupted; what is committed is kept, run the same command to continue")
         sys.exit(130)

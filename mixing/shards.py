@@ -200,14 +200,21 @@ class ShardWriter:
 
 
 def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
-    """Tell whether shard `index` of this plan is finished; readers and restarts ask nothing else."""
+    """Tell whether shard `index` of this plan is finished; restarts ask nothing else.
+
+    One whose row cannot be read, or whose tar is gone or not as long as its row says, is not: it is made again.
+    """
     path = with_suffix(shard_path(directory, index), ".json")
     if is_url(path):
         try:
             return read_row(path).plan == plan_digest
         except objects.MissingFile:
             return False
-    return Path(path).exists() and read_row(path).plan == plan_digest
+    try:
+        row = read_row(path)
+        return row.plan == plan_digest and Path(shard_path(directory, index)).stat().st_size == row.bytes
+    except (InputError, FileNotFoundError):
+        return False
 
 
 def committed_among(directory: Place, indices: Collection[int], plan_digest: str) -> set[int]:

@@ -75,18 +75,24 @@ class Worker:
                 return self._ask(header)
 
     def start(self) -> dict[str, Any]:
-        """Start the child if there is none, and return what it said when it was ready.
+        """Start the child if there is none, at the second try if need be; return what it said when it was ready.
 
         Raises:
             WorkerFault: it did not start.
         """
+        try:
+            self._start()
+        except WorkerFault:
+            self._start()
+        return self.hello
+
+    def _start(self) -> None:
         if self._process is None:
             self._process = subprocess.Popen(
                 self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
             )
             self._asked = 0
             self.hello, _ = self._receive(self._start_timeout_s, "start")
-        return self.hello
 
     def close(self) -> None:
         """End the child: it leaves when its stdin closes, or is killed."""
@@ -108,7 +114,7 @@ class Worker:
     def _ask(self, header: Mapping[str, Any]) -> Message:
         if self._asked >= self._recycle_after:
             self.close()
-        self.start()
+        self._start()
         assert self._process is not None
         assert self._process.stdin is not None
         self._asked += 1

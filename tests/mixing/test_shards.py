@@ -158,3 +158,19 @@ def test_normals_keep_direction_and_unknown() -> None:
     np.testing.assert_array_equal(back[0, 0], 0)
     sine = np.linalg.norm(np.cross(back.astype(np.float64), vectors.astype(np.float64)), axis=-1)
     assert np.degrees(np.arcsin(sine)).max() < 0.005
+
+
+@pytest.mark.parametrize("damage", ["no tar", "short tar", "row cut"])
+def test_a_shard_that_lost_bytes_counts_as_not_made(tmp_path: Path, damage: str) -> None:
+    plan = Plan("test", 1, {})
+    start_dataset(tmp_path, plan)
+    with ShardWriter(tmp_path, 0, plan.digest) as writer:
+        writer.add(tiny_sample())
+    assert is_committed(tmp_path, 0, plan.digest)
+    tar, row = tmp_path / "shard-000000.tar", tmp_path / "shard-000000.json"
+    if damage == "no tar":
+        tar.unlink()
+    else:
+        hurt = tar if damage == "short tar" else row
+        hurt.write_bytes(hurt.read_bytes()[:-100])
+    assert not is_committed(tmp_path, 0, plan.digest)

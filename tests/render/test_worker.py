@@ -130,3 +130,17 @@ def test_the_child_ends_with_a_killed_parent_even_while_busy(tmp_path: Path) -> 
     while psutil.pid_exists(child) and psutil.Process(child).status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def test_a_child_that_dies_while_it_starts_gets_a_second_try(tmp_path: Path) -> None:
+    tried = tmp_path / "tried"
+    script = tmp_path / "slow_start.py"
+    script.write_text(f"import os, pathlib\nif not os.path.exists({str(tried)!r}):\n    open({str(tried)!r}, 'w').close()\n"
+                      f"    os._exit(7)\nimport sys\nsys.argv[1:] = [{str(tmp_path / 'mark')!r}]\n{CHILD}")  # fmt: skip
+    worker = Worker([sys.executable, str(script)], 60, 5.0, 100, {"PYTHONPATH": str(Path(__file__).parents[2])})
+    assert worker.start()["pid"]
+    assert worker.ask({"do": "answer"})[0]["echo"] == "answer"
+    worker.close()
+    script.write_text("raise SystemExit(7)")
+    with pytest.raises(WorkerFault, match="exited with code 7"):
+        Worker([sys.executable, str(script)], 60, 5.0, 100).start()
