@@ -1,4 +1,4 @@
-"""Verbs that train, score and use a generator: train, evaluate, predict, compare."""
+"""Verbs that train, score and use a generator: train, precompute, evaluate, predict, compare."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def train(
 ) -> None:
     """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
     from trainer.config import TrainConfig
+    from trainer.run import RunStopped
     from trainer.train import train as job
 
     settings = read_config(TrainConfig, config, override or ())
@@ -33,12 +34,40 @@ def train(
         for line in try_mixture(settings, out, data).lines(settings):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
-    with progress_bar("train") as report:
-        result = job(settings, out, data, report)
-    if os.environ.get("RANK", "0") != "0":
-        return  # of the processes of torchrun, the first tells
+    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, the first tells
+    try:
+        with progress_bar("train") as report:
+            result = job(settings, out, data, report)
+    except RunStopped as stopped:
+        if first:
+            errors.print(f"cavendish: {stopped}", style="red", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(1) from None
+    if not first:
+        return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
     console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
+
+
+@app.command()
+def precompute(
+    config: ConfigPath,
+    out: Out,
+    override: Overrides = None,
+    data: Data = Path(),
+    latents: Annotated[bool, typer.Option(help="Also the latents of source and target pictures.")] = True,
+) -> None:
+    """Compute the text embeddings and latents that a training run will ask for, for its key `precomputed`."""
+    from trainer.config import TrainConfig
+    from trainer.precompute import precompute as job
+    from trainer.train import open_mixture
+
+    settings = read_config(TrainConfig, config, override or ())
+    with progress_bar("precompute") as report:
+        done = job(open_mixture(settings, out, data)[1], settings, out, data, latents, report)
+    console.print(
+        f"{out}: {done.examples} examples have {done.prompts} distinct prompts and {done.pictures} pictures to encode; "
+        f"{done.size_bytes / 2**20:.1f} MiB"
+    )
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The curves of a run as one page that needs nothing else: losses and shares by source and task, drawn as SVG."""
+"""The curves of a run as one page that needs nothing else: losses, shares and evaluations, drawn as SVG."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ li{display:inline-block;margin-right:16px;font-size:13px}
 i{display:inline-block;width:14px;height:3px;margin:0 6px 3px 0;vertical-align:middle}"""
 
 
-def write_curves(out: Path, planned: int) -> Path:
-    """Draw `out/loss.csv` and `out/ratios.csv` as `out/curves.html`.
+def write_curves(out: Path, planned: int, limit: float | None = None) -> Path:
+    """Draw `out/loss.csv`, `out/ratios.csv` and, if there, `out/evaluation.csv` as `out/curves.html`.
 
     Args:
         planned: steps the run will have, for the heading.
+        limit: of retention, drawn as a line.
     """
     losses = _lines(out / "loss.csv", "loss")
     mean = _mean_loss(out / "loss.csv")
@@ -39,6 +40,8 @@ def write_curves(out: Path, planned: int) -> Path:
         }
         figures.append(_figure("Share of the examples so far", shares, False))
         figures.append(_figure("Share, less what was asked for", distance, False))
+    if (out / "evaluation.csv").exists():
+        figures += _evaluations(out / "evaluation.csv", limit)
     last = f"{mean[-1][1]:.4g}" if mean else "not known"
     page = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(out.name)}: curves</title>'
@@ -62,6 +65,44 @@ def _lines(path: Path, column: str) -> dict[str, Line]:
     return dict(sorted(lines.items()))
 
 
+def _evaluations(path: Path, limit: float | None) -> list[str]:
+    """Draw the headline of each set and task beside the best of the answers that need no learning, and retention."""
+    from trainer.evaluation.report import TITLES  # whoever has evaluations has the libraries of this too
+    from trainer.evaluation.tables import headline
+
+    lines: dict[tuple[str, str, str], dict[str, Line]] = {}
+    for row in _rows(path):
+        answers = lines.setdefault((row["set"], row["task"], row["metric"]), {})
+        answers.setdefault(row["who"], []).append((float(row["step"]), float(row["value"])))
+    figures: list[str] = []
+    for name, task in dict.fromkeys((name, task) for name, task, _ in lines if name != "retention"):
+        column = headline(task)
+        answers = lines.get((name, task, column.metric), {})
+        best = _best([line for who, line in answers.items() if who != "generator"], column.more_is_better)
+        title = f"{name}: {TITLES[task].lower()}, {column.heading}"
+        drawn = {"generator": answers.get("generator", []), "best trivial answer": best}
+        figures.append(_figure(title, drawn, False, ("best trivial answer",)))
+    ratios = {task: lines[key]["generator"] for task in ("generate", "edit")
+              if (key := ("retention", task, "loss_ratio")) in lines}  # fmt: skip
+    if ratios:
+        marks = {"base": 1.0} if limit is None else {"base": 1.0, "limit": limit}
+        steps = [x for x, _ in next(iter(ratios.values()))]
+        levels = {name: [(x, y) for x in steps] for name, y in marks.items()}
+        figures.append(_figure("Retention: loss over that of the base", {**ratios, **levels}, False, tuple(marks)))
+    psnr = lines.get(("retention", "edit", "psnr_db, all pixels"), {})
+    others = tuple(who for who in psnr if who != "generator")
+    return [*figures, _figure("Edits, PSNR in dB", psnr, False, others)]
+
+
+def _best(lines: Sequence[Line], more_is_better: bool) -> Line:
+    """Return the best value of all lines at each step."""
+    values: dict[float, list[float]] = {}
+    for line in lines:
+        for x, y in line:
+            values.setdefault(x, []).append(y)
+    return [(x, max(ys) if more_is_better else min(ys)) for x, ys in values.items()]
+
+
 def _mean_loss(path: Path) -> Line:
     sums: dict[float, list[float]] = {}
     for row in _rows(path):
@@ -71,7 +112,9 @@ def _mean_loss(path: Path) -> Line:
     return [(step, loss / count) for step, (loss, count) in sums.items()]
 
 
-def _figure(title: str, lines: Mapping[str, Line], log: bool) -> str:
+def _figure(title: str, lines: Mapping[str, Line], log: bool, dashed: Sequence[str] = ()) -> str:
+    lines = {name: line for name, line in lines.items() if line}
+    title = html.escape(title)
     points = [point for line in lines.values() for point in line if not log or point[1] > 0]
     if not points:
         return ""
@@ -99,7 +142,8 @@ def _figure(title: str, lines: Mapping[str, Line], log: bool) -> str:
         path = " ".join(
             "{:.1f},{:.1f}".format(*place(x, math.log10(y) if log else y)) for x, y in line if not log or y > 0
         )
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colors[name]}" stroke-width="1.6"/>')
+        dash = ' stroke-dasharray="5 4"' if name in dashed else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colors[name]}" stroke-width="1.6"{dash}/>')
     legend = "".join(f'<li><i style="background:{colors[name]}"></i>{html.escape(name)}</li>' for name in lines)
     drawn = f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
     return f"<figure><figcaption>{title}</figcaption>{drawn}<ul>{legend}</ul></figure>"

@@ -41,6 +41,7 @@ from trainer.log import (
     start_table,
 )
 from trainer.parallel import Place, joined, wait_for_all
+from trainer.precompute import with_kept
 from trainer.run import Run, RunStopped
 from trainer.step import learn_from, part_of_batch
 from trainer.track import Tracker, open_trackers
@@ -140,6 +141,7 @@ def train_on(
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
             run.lock = lock
+            items = with_kept(items, run.generator.spec, config, data)
             _loop(run, items, config, out, identity, progress, evaluate)
             told = _finish(run, out, identity)
     finally:
@@ -212,7 +214,7 @@ def _read_batches(items: Items, config: TrainConfig, first_step: int, place: Pla
         sampler=range(first, last + 1),
         num_workers=config.workers,
         collate_fn=_as_is,
-        prefetch_factor=8 if config.workers else None,
+        prefetch_factor=(8 if config.precomputed is None else 2) if config.workers else None,  # embeddings are large
         worker_init_fn=_leave_with_parent,
     )
     step = first_step
@@ -269,11 +271,16 @@ def _loop(
         if run.step % config.checkpoint_every == 0 or complaint is not None:
             run.save(out, identity)
         if first and (run.step % config.checkpoint_every == 0 or evaluated):
-            write_curves(out, config.steps)
+            _draw_curves(run, out)
         if complaint is not None:
             raise RunStopped(complaint)
         if progress is not None and first:
             progress(run.step, config.steps)
+
+
+def _draw_curves(run: Run, out: Path) -> None:
+    retention = run.config.retention
+    write_curves(out, run.config.steps, None if retention is None else retention.limit)
 
 
 def _is_due(step: int, config: TrainConfig) -> bool:
@@ -288,7 +295,7 @@ def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
     told["ratios"] = [asdict(row) for row in run.ratios()]
     if run.place.rank == 0:
-        write_curves(out, run.config.steps)
+        _draw_curves(run, out)
         write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
     wait_for_all(run.place)
     return told

@@ -107,6 +107,8 @@ def merge_passes(task: str, passes: Sequence[Any]) -> Any:
         case "instance":
             agreed = consensus_instances([one.ids for one in passes])
             return Instances(agreed.ids, agreed.support)
+        case "referring":
+            return vote_semantic([mask.astype(np.uint8) for mask in passes]).labels.astype(bool)
     return vote_semantic(passes).labels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.evaluation.report import COLUMNS, TITLES, look_up
+from trainer.evaluation.report import COLUMNS, TITLES, Column, look_up
 
 _NAMES = {"tuned": "tuned generator", "base": "base, before tuning"}
 _HEADLINES = {
@@ -54,11 +54,16 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     return tables
 
 
+def headline(task: str) -> Column:
+    """Return the column that stands for a task where there is room for one."""
+    return next(column for column in COLUMNS[task] if column.metric == _HEADLINES[task])
+
+
 def standing(summary: Mapping[str, Any], set_name: str) -> str:
     """Say in words where the tuned generator is ahead of every blind guess on a set, and where it is not."""
     said: dict[bool, list[str]] = {True: [], False: []}
     for task, result in summary["sets"][set_name].items():
-        column = next(column for column in COLUMNS[task] if column.metric == _HEADLINES[task])
+        column = headline(task)
         values = {name: look_up(_row(metrics), column.metric) for name, metrics in result["rows"].items()}
         tuned, base = values.pop("tuned"), values["base"]
         blind = [value for name, value in values.items() if name != "base" and value is not None]
@@ -88,10 +93,16 @@ def retention_table(summary: Mapping[str, Any]) -> dict[str, Any]:
             name
         ]
         rows.append({"css": "", "cells": [title, f"{psnr['all_pixels']:.1f} dB", changed, ""]})
+    for name, distances in retention.get("distances", {}).items():
+        cells = [f"pictures from captions, Frechet distance: {name}", f"{distances['frechet']:.3f}"]
+        rows.append(
+            {"css": "", "cells": [*cells, f"kernel distance {distances['kernel']:.4f}", f"{distances['pictures'][0]}"]}
+        )
     return {
         "title": "Retention: does it still generate?",
         "words": "Held-out captions and edits; the same noise at the same levels for the tuned generator and its base. "
-        "A ratio of 1 means nothing was lost, below 1 that it improved.",
+        "A ratio of 1 means nothing was lost, below 1 that it improved. Distances are from the pictures that "
+        "captions are of, in layout/1 features: nearer is better, and they are not FID.",
         "head": ["", "value", "95 % interval, or note", "examples"],
         "rows": rows,
     }
