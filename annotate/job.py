@@ -22,6 +22,7 @@ from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
 from mixing.engine import Engine, JobResult, Progress
+from mixing.places import Place, exists, join, make_folder
 from mixing.shards import Plan, start_dataset
 from mixing.storage import canonical_json, digest, read_json, write_atomic
 
@@ -58,7 +59,7 @@ class AnnotateConfig(LabelConfig):
 
 def annotate(
     config: AnnotateConfig,
-    out: Path,
+    out: Place,
     engine: Engine = Engine(),
     progress: Progress | None = None,
     data: Path = Path(),
@@ -98,7 +99,7 @@ def annotate(
     start_dataset(out, plan)
     _write_listing(out, shards)
     result = run(plan, partial(build_shard, config, data, out), out, engine, progress)
-    if result.totals is not None and (result.made or not (out / REPORT).exists()):
+    if result.totals is not None and (result.made or not exists(join(out, REPORT))):
         write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
     return result
 
@@ -109,27 +110,27 @@ def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> 
     return offline if config.hub is None else with_hub(offline, hub_annotators(config.hub, data, make))
 
 
-def build_shard(config: AnnotateConfig, data: Path, out: Path, index: int) -> Iterator[Sample | Rejection]:
+def build_shard(config: AnnotateConfig, data: Path, out: Place, index: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard, a bounded number of pictures in memory at a time."""
     listed = _read_listing(out, index)
     for start in range(0, len(listed), _BATCH):
         yield from annotate_batch(config, data, listed[start : start + _BATCH], annotators_of(config, data))
 
 
-def _listing_path(out: Path, index: int) -> Path:
-    return out / "inputs" / f"inputs-{index:06d}.json"
+def _listing_path(out: Place, index: int) -> Place:
+    return join(out, f"inputs/inputs-{index:06d}.json")
 
 
-def _write_listing(out: Path, shards: Sequence[Sequence[tuple[int, Item]]]) -> None:
+def _write_listing(out: Place, shards: Sequence[Sequence[tuple[int, Item]]]) -> None:
     """Write which images go into which shard: the workers read their part, so that no element carries the listing."""
-    (out / "inputs").mkdir(exist_ok=True)
+    make_folder(join(out, "inputs"))
     for index, shard in enumerate(shards):
         path, rows = _listing_path(out, index), [[number, asdict(item)] for number, item in shard]
-        if not path.exists():
+        if not exists(path):
             write_atomic(path, canonical_json(rows))
 
 
-def _read_listing(out: Path, index: int) -> list[tuple[int, Item]]:
+def _read_listing(out: Place, index: int) -> list[tuple[int, Item]]:
     listed = []
     for number, fields in read_json(_listing_path(out, index), "the images of a shard"):
         for name in ("image", "text", "meta"):

@@ -27,8 +27,9 @@ from annotate.label import LabelConfig
 from annotate.sources import SourceConfig, read_item, source_root
 from encoders.sample import InputError, Rejection, Sample, UInt8Image
 from mixing.pictures import data_uri
+from mixing.places import Place, join
 from mixing.records import parse_record
-from mixing.shards import Row, committed_rows, read_parts
+from mixing.shards import Row, committed_rows, open_tar, read_parts
 from mixing.storage import write_atomic
 
 REPORT = "report.html"
@@ -70,8 +71,12 @@ class _Tally:
 
 
 def write_report(
-    out: Path, config: LabelConfig, sources: Sequence[SourceConfig], listing: Mapping[str, tuple[int, Item]], data: Path
-) -> Path:
+    out: Place,
+    config: LabelConfig,
+    sources: Sequence[SourceConfig],
+    listing: Mapping[str, tuple[int, Item]],
+    data: Path,
+) -> Place:
     """Write the page about a finished run, one page that needs nothing else; return its path.
 
     Args:
@@ -107,7 +112,7 @@ def write_report(
         plan=rows[0].plan[:12] if rows else "",
         faces=config.faces,
     )
-    path = out / REPORT
+    path = join(out, REPORT)
     write_atomic(path, page.encode())
     return path
 
@@ -139,11 +144,11 @@ def _without_scores(reason: str) -> str:
     return re.sub(r" \([^()]*\)$", "", reason) if "edge_align" in reason else reason
 
 
-def _tally(out: Path, rows: Sequence[Row], rejected: Sequence[Rejection]) -> _Tally:
+def _tally(out: Place, rows: Sequence[Row], rejected: Sequence[Rejection]) -> _Tally:
     tally = _Tally()
     wanted = set(_spread([key for row in rows for key in row.samples], MAX_READ))
     for row in rows:
-        with (out / row.shard).open("rb") as file:
+        with open_tar(join(out, row.shard)) as file:
             for key in row.samples:
                 if key in wanted:
                     _count(tally, json.loads(read_parts(file, row, key, {"json"})["json"]), row.samples[key])
@@ -262,11 +267,11 @@ def _chart(
     }  # fmt: skip
 
 
-def _kept_card(out: Path, row: Row, key: str) -> dict[str, Any]:
-    with (out / row.shard).open("rb") as file:
+def _kept_card(out: Place, row: Row, key: str) -> dict[str, Any]:
+    with open_tar(join(out, row.shard)) as file:
         sample = parse_record(key, read_parts(file, row, key))
     if not isinstance(sample, Sample):
-        raise InputError(f"{out / row.shard}: {key} is not a sample of an annotation run")
+        raise InputError(f"{join(out, row.shard)}: {key} is not a sample of an annotation run")
     words = [" ".join([*one.attributes.values(), one.category]) for one in sample.instances]
     words += [f"“{phrase['text']}”" for phrase in sample.facts.get("phrases", ())]
     scores = [f"{name} {value:.2f}" for name, value in sample.quality.items() if name in LABELS]

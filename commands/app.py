@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from encoders.sample import InputError
 from mixing.config import Config
+from mixing.places import Place, is_url, parse_place
 
 app = typer.Typer(
     name="cavendish",
@@ -24,10 +25,36 @@ app = typer.Typer(
 console = Console()
 errors = Console(stderr=True)
 
+
+def _folder(text: Place) -> Path:
+    place = parse_place(text)
+    if is_url(place):
+        raise typer.BadParameter(f"{text}: this works on folders of this machine alone")
+    return Path(place)
+
+
 ConfigPath = Annotated[Path, typer.Argument(help="A commented YAML; examples/ has one for each verb.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
-Out = Annotated[Path, typer.Option(help="The folder to write; an unfinished one is continued.")]
-Data = Annotated[Path, typer.Option(help="Where relative paths in the configuration start.")]
+Out = Annotated[
+    Path, typer.Option(parser=_folder, metavar="PATH", help="The folder to write; an unfinished one is continued.")
+]
+OutPlace = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_place,
+        metavar="PATH|URL",
+        help="The folder to write, or a URL such as s3://bucket/folder; an unfinished one is continued.",
+    ),
+]
+Data = Annotated[
+    Path, typer.Option(parser=_folder, metavar="PATH", help="Where relative paths in the configuration start.")
+]
+DataPlace = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_place, metavar="PATH|URL", help="Where relative paths in the configuration start; may be a URL."
+    ),
+]
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")]
 Runner = Annotated[str, typer.Option(help="A Beam runner; FnApiRunner is the embedded one.")]
 Split = Annotated[
@@ -76,7 +103,7 @@ def engine_of(  # type: ignore[no-untyped-def]
 
 
 def run_job(  # type: ignore[no-untyped-def]
-    title: str, config: Config, out: Path, job, engine, data: Path | None = None
+    title: str, config: Config, out: Place, job, engine, data: Place | None = None
 ) -> None:
     """Run a shard job with progress and say what it made."""
     with progress_bar(title) as report:

@@ -12,7 +12,9 @@ from commands.app import (
     BeamOptions,
     ConfigPath,
     Data,
+    DataPlace,
     Out,
+    OutPlace,
     Overrides,
     Runner,
     Scheduler,
@@ -30,7 +32,7 @@ from mixing.config import read_config
 @app.command()
 def render(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
     workers: Workers = os.cpu_count() or 1,
     runner: Runner = "FnApiRunner",
@@ -52,7 +54,7 @@ def render(
 @app.command()
 def annotate(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
     data: Data = Path(),
     workers: Workers = 1,
@@ -86,9 +88,9 @@ def download(config: ConfigPath, out: Out, override: Overrides = None, data: Dat
 @app.command()
 def encode(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
-    data: Data = Path(),
+    data: DataPlace = Path(),
     workers: Workers = 1,
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
@@ -106,7 +108,7 @@ def encode(
 @app.command()
 def convert(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
     data: Data = Path(),
     workers: Workers = 1,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from commands.app import Data, Overrides, app, console
+from commands.app import DataPlace, Overrides, app, console
 from encoders.sample import InputError
+from mixing.places import is_url, parse_place
 
 if TYPE_CHECKING:
     from mixing.lock import Lock
@@ -19,13 +21,25 @@ if TYPE_CHECKING:
 def mix(
     mixture: Annotated[Path | None, typer.Argument(help="A mixture file; examples/mixture.yaml explains it.")] = None,
     override: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write the lock file.")] = None,
-    data: Data = Path(),
+    out: Annotated[
+        Any, typer.Option(parser=parse_place, metavar="PATH|URL", help="Where to write the lock file.")
+    ] = None,
+    data: DataPlace = Path(),
     preview: Annotated[
-        Path | None, typer.Option(help="Also write a page of what it deals, as the trainer gets it.")
+        Any,
+        typer.Option(
+            parser=parse_place,
+            metavar="PATH|URL",
+            help="Also write a page of what it deals, as the trainer gets it.",
+        ),
     ] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in the preview, in pixels.")] = 64,
-    stats: Annotated[Path | None, typer.Option(help="Look into a lock that is there, instead of making one.")] = None,
+    stats: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_place, metavar="PATH|URL", help="Look into a lock that is there, instead of making one."
+        ),
+    ] = None,
     simulate: Annotated[
         str | None, typer.Option(help="Account for so many examples, 1e9 for example, without drawing one.")
     ] = None,
@@ -46,7 +60,8 @@ def mix(
         raise InputError("mix: give a mixture file and --out LOCK, or --stats LOCK, or --diff A B")
     else:
         lock = lock_mixture(load(mixture, override or ()), data)
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if not is_url(out):
+            out.parent.mkdir(parents=True, exist_ok=True)
         write_lock(out, lock)
     console.print(
         f"{stats or out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}"
@@ -56,9 +71,12 @@ def mix(
     if simulate is not None or stats is not None:
         _print_account(lock, simulate or "1e6")
     if preview is not None:
+        from mixing.open_shards import Reading
         from mixing.preview import write_preview
 
-        write_preview(lock, data, size, preview)
+        with tempfile.TemporaryDirectory(prefix="cavendish-") as blocks:
+            reading = Reading(cache=Path(blocks)) if is_url(data) else Reading()
+            write_preview(lock, data, size, preview, reading=reading)
         console.print(f"{preview}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -14,6 +14,7 @@ from rich.tree import Tree
 
 from commands.app import Data, app, console, errors
 from encoders.sample import InputError
+from mixing.places import Place, name_of, parse_place
 
 if TYPE_CHECKING:
     from mixing.trace import Link
@@ -24,10 +25,18 @@ _STYLES = {"ok": "green", "changed": "bold red", "missing": "yellow", "": "dim"}
 @app.command()
 def show(
     path: Annotated[
-        Path, typer.Argument(help="A shard (.tar) or a directory of shards; for --lineage a checkpoint or generator.")
+        Any,
+        typer.Argument(
+            parser=parse_place,
+            metavar="PATH|URL",
+            help="A shard (.tar) or a directory of shards; for --lineage a checkpoint or generator.",
+        ),
     ],
     key: Annotated[str | None, typer.Argument(help="Only this record.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Also write a contact sheet here, .png or .html.")] = None,
+    out: Annotated[
+        Any,
+        typer.Option(parser=parse_place, metavar="PATH|URL", help="Also write a contact sheet here, .png or .html."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
     cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
     verify: Annotated[
@@ -61,16 +70,19 @@ def show(
             raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")
         _print_trace(trace_record(path, key, data), as_json)
     elif lineage:
+        from mixing.published import fetched
         from trainer.lineage import trace_lineage
 
-        _print_trace(trace_lineage(path, data, lock, quick), as_json)
+        with fetched(path) as folder:
+            trace = trace_lineage(folder, data, lock, quick)
+        _print_trace(trace, as_json)
     elif verify:
         _verify(path)
     else:
         _look(path, key, out, count, cell)
 
 
-def _verify(path: Path) -> None:
+def _verify(path: Place) -> None:
     from mixing import shards
     from mixing.show import summary
 
@@ -81,11 +93,12 @@ def _verify(path: Path) -> None:
     raise typer.Exit(1 if problems else 0)
 
 
-def _look(path: Path, key: str | None, out: Path | None, count: int, cell: int) -> None:
+def _look(path: Place, key: str | None, out: Place | None, count: int, cell: int) -> None:
     from mixing import show as looking
 
     records = looking.read_records(path, count) if key is None else [looking.read_one(path, key)]
-    table = Table("key", "size", "what is there", "words", title=looking.summary(path) if path.is_dir() else path.name)
+    title = looking.summary(path) if looking.is_directory(path) else name_of(path)
+    table = Table("key", "size", "what is there", "words", title=title)
     for record in records:
         table.add_row(*looking.describe(record))
     console.print(table)

@@ -17,6 +17,7 @@ from mixing.config import Config
 from mixing.draw import draw_example
 from mixing.engine import Engine, JobResult, Progress
 from mixing.mixture import Positive, Task, read_exclusions
+from mixing.places import Place, join
 from mixing.shards import Plan, committed_rows, read_shard
 from mixing.storage import digest, read_json
 
@@ -37,7 +38,7 @@ class EncodeConfig(Config):
 
 
 def encode(
-    config: EncodeConfig, out: Path, engine: Engine = Engine(), progress: Progress | None = None, data: Path = Path()
+    config: EncodeConfig, out: Place, engine: Engine = Engine(), progress: Progress | None = None, data: Place = Path()
 ) -> JobResult:
     """Freeze raw shards into instruction shards.
 
@@ -52,27 +53,27 @@ def encode(
     inputs = []
     seen: dict[str, Path] = {}
     for source in config.sources:
-        dataset = read_json(data / source / "dataset.json", "the plan of a directory of raw shards")
-        rows = committed_rows(data / source)
+        dataset = read_json(join(join(data, source), "dataset.json"), "the plan of a directory of raw shards")
+        rows = committed_rows(join(data, source))
         if len(rows) < dataset["shards"]:
             raise InputError(
-                f"{data / source}: {len(rows)} of {dataset['shards']} shards are committed; finish it first"
+                f"{join(data, source)}: {len(rows)} of {dataset['shards']} shards are committed; finish it first"
             )
         for row in rows:
-            shards.append(data / source / row.shard)
+            shards.append(join(join(data, source), row.shard))
             for key in row.samples:
                 if key in seen:
                     raise InputError(f"key {key} is in {seen[key]} and in {source}: keys must differ between sources")
                 seen[key] = source
         inputs.append({"path": source.as_posix(), "sha256": digest([row.sha256 for row in rows])})
-    excluded = frozenset(key for path in config.exclude for key in read_exclusions(data / path))
+    excluded = frozenset(key for path in config.exclude for key in read_exclusions(join(data, path)))
     made_from = {**config.model_dump(mode="json"), "inputs": inputs, "excluded": digest(sorted(excluded))}
     plan = Plan("encode", len(shards), made_from)
     return run(plan, partial(encode_shard, config, tuple(shards), excluded), out, engine, progress)
 
 
 def encode_shard(
-    config: EncodeConfig, shards: tuple[Path, ...], excluded: frozenset[str], index: int
+    config: EncodeConfig, shards: tuple[Place, ...], excluded: frozenset[str], index: int
 ) -> Iterator[Example | Rejection]:
     """Make the examples of raw shard `index`."""
     for sample in read_shard(shards[index]):

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -173,12 +172,12 @@ def _values(lock: Lock) -> dict[str, Any]:
     return {"schema": LOCK_SCHEMA, **asdict(lock)}
 
 
-def write_lock(path: Path, lock: Lock) -> None:
+def write_lock(path: Place, lock: Lock) -> None:
     """Write a lock as canonical json with its digest."""
     write_atomic(path, canonical_json({**_values(lock), "digest": lock.digest}))
 
 
-def read_lock(path: Path) -> Lock:
+def read_lock(path: Place) -> Lock:
     """Read a lock.
 
     Raises:

@@ -12,8 +12,8 @@ from encoders.sample import TASKS, InputError
 from mixing.lock import KIND_OF, Kind, Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
 from mixing.mixture_file import Floor as FloorSetting
 from mixing.mixture_file import Mixture, Positive, Source, Task, load, ratio_bends
+from mixing.places import Place, is_url, join
 from mixing.pool import Limits, scan_source
-from mixing.remote import is_url
 from mixing.shares import Bends, Floor, draws_in, multiply, raise_to_floors
 from mixing.storage import digest, file_sha256, read_json
 
@@ -52,11 +52,11 @@ class _Share:
     ratio_name: str | None
 
 
-def lock_mixture(mixture: Mixture, data: Path) -> Lock:
+def lock_mixture(mixture: Mixture, data: Place) -> Lock:
     """Look at every shard and fix what may be drawn from it.
 
     Args:
-        data: folder that the paths in the mixture are relative to.
+        data: folder, or URL of one, that the paths in the mixture are relative to.
 
     Raises:
         InputError: a source or list is not there, the report of the audit has no verdict, two sources draw the same
@@ -66,8 +66,8 @@ def lock_mixture(mixture: Mixture, data: Path) -> Lock:
     excluded: set[str] = set()
     exclusions = {}
     for path in dict.fromkeys(_exclude_lists(mixture)):
-        excluded |= read_exclusions(data / path)
-        exclusions[path.as_posix()] = file_sha256(data / path)
+        excluded |= read_exclusions(join(data, path))
+        exclusions[path.as_posix()] = file_sha256(join(data, path))
     exclusions["keys"] = digest(sorted(excluded))
     leaves = list(_leaves(mixture, "", frozenset(excluded), None))
     sources = {
@@ -92,7 +92,7 @@ def lock_mixture(mixture: Mixture, data: Path) -> Lock:
         sources=tuple(sources.values()),
         streams=tuple(streams),
         exclusions=exclusions,
-        audit=None if mixture.audit is None else _read_verdict(data / mixture.audit),
+        audit=None if mixture.audit is None else _read_verdict(join(data, mixture.audit)),
     )
 
 
@@ -140,7 +140,7 @@ def _limits(source: Source, excluded: frozenset[str], licences: frozenset[str] |
     )
 
 
-def read_exclusions(path: Path) -> set[str]:
+def read_exclusions(path: Place) -> set[str]:
     """Read a list of sample keys not to train on.
 
     Raises:
@@ -153,18 +153,19 @@ def read_exclusions(path: Path) -> set[str]:
     return set(keys)
 
 
-def _read_verdict(path: Path) -> dict[str, str]:
+def _read_verdict(path: Place) -> dict[str, str]:
     values = read_json(path, "the report of an audit")
     if not isinstance(values, dict) or "verdict" not in values:
         raise InputError(f"{path}: no verdict in it; it should be the report.json of `cavendish audit`")
     return {"sha256": file_sha256(path), "verdict": str(values["verdict"])}
 
 
-def _same_place(data: Path, path: str) -> str:
-    return path.rstrip("/") if is_url(path) else str((data / path).resolve())
+def _same_place(data: Place, path: str) -> str:
+    place = join(data, path)
+    return str(place).rstrip("/") if is_url(place) else str(Path(place).resolve())
 
 
-def _refuse_double_draws(data: Path, sources: Sequence[LockedSource]) -> None:
+def _refuse_double_draws(data: Place, sources: Sequence[LockedSource]) -> None:
     """Refuse two sources that draw the same records for one task: they would be repeated beyond what is asked."""
     for one, other in combinations(sources, 2):
         if _same_place(data, one.path) != _same_place(data, other.path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -16,8 +16,10 @@ __all__ = ["Place", "is_url"]
 Value = TypeVar("Value")
 
 
-def parse_place(text: str) -> Place:
+def parse_place(text: Place) -> Place:
     """Read a place out of text: a path, or a URL that fsspec knows; `file://` is a path of this machine."""
+    if isinstance(text, Path):
+        return text
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     return text.rstrip("/") if is_url(text) else Path(text)
@@ -61,6 +63,20 @@ def read_bytes(place: Place) -> bytes:
         InputError: it is not there or cannot be read.
     """
     return objects.read(str(place)) if is_url(place) else _local(place, lambda: Path(place).read_bytes())
+
+
+def read_all(places: Sequence[Place]) -> Iterator[bytes]:
+    """Yield the bytes of small json files, in order; of those at URLs of one server many are asked for at a time.
+
+    Raises:
+        InputError: one is not there or cannot be read.
+    """
+    if not places or not is_url(places[0]):
+        yield from (read_bytes(place) for place in places)
+        return
+    for url, data in objects.read_many([str(place) for place in places]):
+        # What did not come, or was cut short (a json map ends in a brace), is asked for again, alone.
+        yield data if data is not None and data.endswith(b"}") else objects.read(url)
 
 
 def size_of(place: Place) -> int:

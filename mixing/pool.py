@@ -16,7 +16,7 @@ import numpy as np
 
 from encoders.sample import InputError
 from mixing.lock import LockedShard, LockedSource, pack_bits
-from mixing.places import Place, join, list_names, read_bytes
+from mixing.places import Place, join, list_names, read_all, read_bytes
 from mixing.records import record_facts, record_key
 from mixing.remote import is_url
 from mixing.shards import is_row_name, parse_row, read_shard
@@ -76,13 +76,8 @@ def scan_source(
     """
     directory = join(data, path)
     dataset = _dataset(name, directory)
-    rows = [
-        (hashlib.sha256(text).hexdigest(), parse_row(text, at))
-        for row_name in list_names(directory)
-        if is_row_name(row_name)
-        for at in [join(directory, row_name)]
-        for text in [read_bytes(at)]
-    ]
+    places = [join(directory, row_name) for row_name in list_names(directory) if is_row_name(row_name)]
+    rows = [(hashlib.sha256(text).hexdigest(), parse_row(text, at)) for at, text in zip(places, read_all(places))]
     if len(rows) < dataset["shards"] or not rows:
         raise InputError(f"{directory}: {len(rows)} of {dataset['shards']} shards are committed; finish the job first")
     licences: Counter[str] = Counter()
@@ -142,9 +137,7 @@ def _dataset(name: str, directory: Place) -> dict[str, Any]:
 
 def _facts_of(tar: Place) -> dict[str, dict[str, Any]]:
     """Return what is known of the records of a shard whose row does not say it: by reading them."""
-    if is_url(tar):
-        raise InputError(f"{tar}: its row has no facts of its records, and it is too far to read them; write it anew")
-    return {record_key(record): record_facts(record) for record in read_shard(Path(tar))}
+    return {record_key(record): record_facts(record) for record in read_shard(tar)}
 
 
 def _wanted(record: Mapping[str, Any], limits: Limits) -> set[str]:

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,12 @@ from encoders.instructions import COLORMAP_PROBABILITY
 from encoders.sample import Sample
 from mixing.accounting import Account, index_of, simulate
 from mixing.lock import Lock, LockedSource, Stream, unpack_bits
+from mixing.open_shards import Reading
 from mixing.pictures import data_uri, fit
+from mixing.places import Place, join, with_suffix
 from mixing.reader import MixtureItem, MixtureReader
 from mixing.records import parse_sample
-from mixing.shards import read_parts, read_row
+from mixing.shards import open_tar, read_parts, read_row
 from mixing.storage import write_atomic
 
 _COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}
@@ -49,7 +50,14 @@ class Part:
 
 
 def write_preview(
-    lock: Lock, data: Path, size: int, out: Path, count: int = 100_000, examples: int = 6, looked_at: int = 64
+    lock: Lock,
+    data: Place,
+    size: int,
+    out: Place,
+    count: int = 100_000,
+    examples: int = 6,
+    looked_at: int = 64,
+    reading: Reading = Reading(),
 ) -> Account:
     """Write the page, self-contained.
 
@@ -58,6 +66,7 @@ def write_preview(
         count: examples to account for.
         examples: examples shown of each stream, its first draws.
         looked_at: raw records of each source whose depth and instances go into the histograms, evenly spread.
+        reading: needs a cache when `data` is a URL.
 
     Returns:
         The account that the page shows.
@@ -66,7 +75,7 @@ def write_preview(
         InputError: a shard is not the one that was locked.
     """
     account = simulate(lock, count)
-    reader = MixtureReader(lock, data, size)
+    reader = MixtureReader(lock, data, size, reading)
     first = [reader.item(index) for index in range(min(count, 256))]
     draws = {
         number: _first_draws(reader, number, min(_PROMPTS, row.drawn), count)
@@ -203,7 +212,7 @@ def _figures(reader: MixtureReader, stream: int, examples: int, count: int) -> l
     return figures
 
 
-def _contents(data: Path, source: LockedSource, looked_at: int) -> dict[str, Any]:
+def _contents(data: Place, source: LockedSource, looked_at: int) -> dict[str, Any]:
     """Look at some raw records of a source: sizes, depths, instances."""
     samples = _some_samples(data, source, looked_at)
     depth = np.zeros(len(_DEPTH_EDGES) - 1)
@@ -236,7 +245,7 @@ def _contents(data: Path, source: LockedSource, looked_at: int) -> dict[str, Any
     }
 
 
-def _some_samples(data: Path, source: LockedSource, looked_at: int) -> list[Sample]:
+def _some_samples(data: Place, source: LockedSource, looked_at: int) -> list[Sample]:
     usable = []
     for number, shard in enumerate(source.shards):
         flags = np.zeros(shard.count, bool)
@@ -248,10 +257,10 @@ def _some_samples(data: Path, source: LockedSource, looked_at: int) -> list[Samp
         chosen = usable
     samples = []
     for number, place in chosen:
-        tar = data / source.path / source.shards[number].name
-        row = read_row(tar.with_suffix(".json"))
+        tar = join(join(data, source.path), source.shards[number].name)
+        row = read_row(with_suffix(tar, ".json"))
         key = sorted(row.samples)[place]
-        with tar.open("rb") as file:
+        with open_tar(tar) as file:
             samples.append(parse_sample(key, read_parts(file, row, key)))
     return samples
 

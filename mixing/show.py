@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader
 from encoders.sample import Example, InputError, Sample
 from mixing.images import encode_png
 from mixing.pictures import data_uri, fit, grid, record_panels
-from mixing.places import Place, join
+from mixing.places import Place, exists, is_url, join
 from mixing.records import parse_record
 from mixing.shards import committed_rows, open_tar, read_dataset, read_parts, read_shard
 from mixing.storage import write_atomic
@@ -20,15 +20,20 @@ TableRow = tuple[str, str, str, str]
 """Key, size, what is there, words."""
 
 
-def read_records(path: Path, count: int) -> list[Sample | Example]:
+def is_directory(path: Place) -> bool:
+    """Tell a directory of shards from a shard."""
+    return not str(path).endswith(".tar") if is_url(path) else Path(path).is_dir()
+
+
+def read_records(path: Place, count: int) -> list[Sample | Example]:
     """Read the first `count` records of a shard (.tar) or of a directory of shards.
 
     Raises:
         InputError: nothing committed at `path`, or a damaged record.
     """
-    if path.is_dir():
+    if is_directory(path):
         return list(islice(read_dataset(path), count))
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such shard or directory")
     return list(islice(read_shard(path), count))
 
@@ -63,7 +68,7 @@ def describe(record: Sample | Example) -> TableRow:
     return record.key, f"{record.image.shape[1]}x{record.image.shape[0]}", ", ".join(there) or "image only", words
 
 
-def summary(path: Path) -> str:
+def summary(path: Place) -> str:
     """Say in one line what a directory of shards holds."""
     rows = committed_rows(path)
     megabytes = sum(row.bytes for row in rows) / 1e6
@@ -71,7 +76,7 @@ def summary(path: Path) -> str:
     return f"{len(rows)} shards, {sum(row.count for row in rows)} records, {megabytes:.1f} MB, {rejected} rejected"
 
 
-def write_sheet(records: list[Sample | Example], out: Path, cell: int = 160) -> None:
+def write_sheet(records: list[Sample | Example], out: Place, cell: int = 160) -> None:
     """Write a contact sheet: `.png` one picture, `.html` one self-contained page.
 
     Raises:
@@ -79,10 +84,10 @@ def write_sheet(records: list[Sample | Example], out: Path, cell: int = 160) -> 
     """
     if not records:
         raise InputError(f"{out}: nothing to show")
-    if out.suffix == ".png":
+    if str(out).endswith(".png"):
         rows = [(" · ".join(part for part in _words(record) if part), record_panels(record)) for record in records]
         write_atomic(out, encode_png(grid(rows, cell)))
-    elif out.suffix == ".html":
+    elif str(out).endswith(".html"):
         write_atomic(out, _page(records, cell).encode())
     else:
         raise InputError(f"{out}: a sheet is written as .png or .html")

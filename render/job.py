@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +17,7 @@ from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
 from mixing.config import Config
 from mixing.engine import Engine, JobResult, Progress
+from mixing.places import Place
 from mixing.shards import Plan, committed_rows
 from render.assets import MAPS, catalogue, map_path
 from render.child import decode_answer
@@ -96,7 +96,7 @@ class RenderConfig(Config):
         return {**values, "kinds": dict(preset.kinds), "lenses": dict(preset.lenses), "hours": dict(preset.hours)}
 
 
-def render(config: RenderConfig, out: Path, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
+def render(config: RenderConfig, out: Place, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
     """Render `config.scenes` scenes into shards under `out`; what is committed there is not done again.
 
     Raises:
@@ -142,7 +142,7 @@ def _with_absolute_folders(config: RenderConfig) -> RenderConfig:
     return config.model_copy(update={"assets": config.assets.model_copy(update={"folders": folders})})
 
 
-def count_rejections(out: Path) -> dict[str, int]:
+def count_rejections(out: Place) -> dict[str, int]:
     """Count the views under `out` that were rejected, by reason, the commonest first."""
     reasons = Counter(
         re.sub(r"^attempt \d+: ", "", rejection.reason).partition(":")[0]

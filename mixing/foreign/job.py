@@ -23,6 +23,7 @@ from mixing.engine import Engine, JobResult, Progress
 from mixing.foreign.arrays import decode_depth_file, decode_normals_file
 from mixing.foreign.listing import Found, Piece, list_records
 from mixing.images import decode_rgb, encode_png
+from mixing.places import Place
 from mixing.records import StoredSample
 from mixing.shards import Plan
 from mixing.storage import file_sha256
@@ -71,7 +72,7 @@ class ConvertConfig(Config):
 
 def convert(
     config: ConvertConfig,
-    out: Path,
+    out: Place,
     engine: Engine = Engine(),
     progress: Progress | None = None,
     data: Path = Path(),
