@@ -263,6 +263,7 @@ def _worker(config: RenderConfig) -> Worker:
     # hashable; a child does not depend on what it is asked for
     identity = config.model_copy(update={"kinds": (), "lenses": (), "hours": (), "edit_kinds": ()})
     if identity not in _workers:
+        close_workers()  # a process of a cluster lives longer than a job: it keeps the renderer of the last one only
         folders = config.assets.folders if config.assets else ()
         words = (config.engine, config.width, config.height, config.samples, int(config.cross_check), *folders)
         _workers[identity] = Worker(
