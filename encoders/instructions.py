@@ -35,7 +35,7 @@ from encoders.prompts import draw_wording
 from encoders.referring import NO, Program, Thing, category_match, scene_table
 from encoders.sample import TASKS, Example, InputError, Instance, Sample, UInt8Image
 from encoders.semantic import NO_CLASS, encode_semantic
-from encoders.specs import Prediction, Segmentation, decode_example
+from encoders.specs import Prediction, Segmentation, decode_example, legend_spec
 
 __all__ = ["Prediction", "Segmentation", "decode_example", "make_example", "tasks_of"]
 
@@ -160,7 +160,7 @@ def _semantic(sample: Sample, rng: np.random.Generator, negative_probability: fl
     for label, members in enumerate(asked.values()):
         table[[i for i in members if i < len(table)]] = label
     target = encode_semantic(table[ids], legend, background)
-    return _legend_prompt(legend, background, rng, expressions=False), target, _legend_spec(legend, background)
+    return _legend_prompt(legend, background, rng, expressions=False), target, legend_spec(legend, background)
 
 
 def _with_synonyms(names: list[str], classes: Mapping[str, Any]) -> list[str]:
@@ -221,7 +221,7 @@ def _referring(sample: Sample, rng: np.random.Generator, negative_probability: f
     target[...] = background
     for members, color in colors:
         target[np.isin(ids, members)] = color
-    spec = {**_legend_spec(legend, background), "kinds": [expression.kind for expression in expressions]}
+    spec = {**legend_spec(legend, background), "kinds": [expression.kind for expression in expressions]}
     if len(expressions) > 1:
         return _legend_prompt(legend, background, rng, expressions=True), target, spec
     ((text, color),) = legend.items()
@@ -348,11 +348,6 @@ def _colors(count: int, background: Color, rng: np.random.Generator) -> tuple[Co
     if scheme == "random" and count <= 12:
         return random_colors(count, rng, background)
     return lattice_colors(count, rng, background)
-
-
-def _legend_spec(legend: Mapping[str, Color], background: Color) -> dict[str, Any]:
-    rows = [[name, list(color)] for name, color in legend.items()]
-    return {"codec": "legend/1", "legend": rows, "background": list(background)}
 
 
 def _present(sample: Sample) -> list[Instance]:

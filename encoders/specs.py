@@ -42,6 +42,12 @@ Prediction = DecodedDepth | NDArray[np.float32] | Segmentation | DecodedInstance
 DecodedInstances; generate, edit: the picture itself."""
 
 
+def legend_spec(legend: Mapping[str, Color], background: Color) -> dict[str, Any]:
+    """Return what decodes a picture drawn in the colours of a legend: fields of the spec, in the legend's order."""
+    rows = [[name, list(color)] for name, color in legend.items()]
+    return {"codec": "legend/1", "legend": rows, "background": list(background)}
+
+
 def decode_example(spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Prediction:
     """Read a picture that was drawn for an Example.
 

@@ -20,6 +20,7 @@ from encoders.normals import CODEC_ID as NORMALS_CODEC
 from encoders.palettes import BLACK, Color, lattice_colors, named_colors
 from encoders.prompts import draw_wording
 from encoders.sample import InputError
+from encoders.specs import legend_spec
 
 TASK_HELP = (
     "depth; normals; segment EXPRESSION[; EXPRESSION...]; label CLASS, CLASS, ...; instances of CLASS; edit WHAT TO "
@@ -72,7 +73,7 @@ def read_question(text: str, pass_number: int = 0) -> Question:
             background = legend.pop(BACKGROUND, BLACK)
             if not legend:
                 raise InputError(f"prompt {what!r}: no name with a colour in it; write such as 'paint the mug red'")
-            return Question(what, _legend_spec("semantic", legend, background))
+            return Question(what, {"task": "semantic", **legend_spec(legend, background)})
     raise InputError(f"task {text!r} is not known; write one of: {TASK_HELP}")
 
 
@@ -115,7 +116,7 @@ def _listed(text: str, separator: str) -> list[str]:
 def _segment(expressions: list[str], rng: np.random.Generator, pass_number: int) -> Question:
     colors = named_colors(len(expressions), rng)
     legend = dict(zip(expressions, colors))
-    spec = _legend_spec("referring", legend, BLACK)
+    spec = {"task": "referring", **legend_spec(legend, BLACK)}
     if len(expressions) > 1:
         return Question(_worded(wordings.REFERRING_SEVERAL, {"legend": _legend_text(legend)}, rng, pass_number), spec)
     ((expression, color),) = legend.items()
@@ -131,7 +132,7 @@ def _segment(expressions: list[str], rng: np.random.Generator, pass_number: int)
 def _label(names: list[str], rng: np.random.Generator, pass_number: int) -> Question:
     legend = dict(zip(names, lattice_colors(len(names), rng)))
     prompt = _worded(wordings.SEMANTIC, {"legend": _legend_text(legend)}, rng, pass_number)
-    return Question(prompt, _legend_spec("semantic", legend, BLACK))
+    return Question(prompt, {"task": "semantic", **legend_spec(legend, BLACK)})
 
 
 def _instances(name: str, rng: np.random.Generator, pass_number: int) -> Question:
@@ -150,8 +151,3 @@ def _quoted(name: str) -> str:
 
 def _hex(color: Color) -> str:
     return "#{:02x}{:02x}{:02x}".format(*color)
-
-
-def _legend_spec(task: str, legend: Mapping[str, Color], background: Color) -> dict[str, Any]:
-    rows = [[name, list(color)] for name, color in legend.items()]
-    return {"task": task, "codec": "legend/1", "legend": rows, "background": list(background)}
