@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -40,13 +40,18 @@ def picture_key(picture: UInt8Image) -> str:
 
 
 def write_side_shards(
-    directory: Path, model: str, entries: Iterable[tuple[str, Arrays]], count: int, per_shard: int = 1000
+    directory: Path,
+    model: str,
+    entries: Iterable[tuple[str, Arrays | Callable[[], Arrays]]],
+    count: int,
+    per_shard: int = 1000,
 ) -> None:
     """Write `count` entries to a directory; shards that are there are not written again.
 
     Args:
         model: digest of everything that decides what is computed: weights, settings, size.
-        entries: (key, named arrays); keys must be in the same order in every attempt, later ones of a key are ignored.
+        entries: (key, named arrays, or what computes them when they are to be written); keys must be in the same order
+            in every attempt, later ones of a key are ignored.
         per_shard: entries a shard.
 
     Raises:
@@ -66,7 +71,8 @@ def write_side_shards(
         if not is_committed(directory, shard, plan.digest):
             with ShardWriter(directory, shard, plan.digest) as writer:
                 for key, arrays in fresh.items():
-                    writer.add_parts(key, {f"{name}.npy": _to_npy(array) for name, array in arrays.items()})
+                    computed = arrays() if callable(arrays) else arrays
+                    writer.add_parts(key, {f"{name}.npy": _to_npy(array) for name, array in computed.items()})
     finish_dataset(directory, plan)
 
 
@@ -89,8 +95,8 @@ def _from_npy(data: bytes, name: str) -> NDArray[Any]:
             raise ValueError(f"{len(data)} bytes for {shape} of {dtype}")
         file.seek(0)
         return np.asarray(np.load(file, allow_pickle=False))
-    except (ValueError, EOFError, SyntaxError, RecursionError) as error:
-        raise InputError(f"{name}: not an npy of numbers: {error}") from None
+    except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
+        raise InputError(f"{name}: not an npy of numbers: {' '.join(str(error).split())[:200]}") from None
 
 
 class SideShards:

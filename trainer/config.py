@@ -52,6 +52,15 @@ class RetentionSettings(Config):
     steps: int = Field(default=4, ge=0, description="Euler steps of the edits and pictures drawn; 0: losses only")
 
 
+class PrecomputedSettings(Config):
+    """Text embeddings and latents that `cavendish precompute` wrote; of another model they are refused."""
+
+    folder: Path
+    missing: Literal["error", "compute"] = Field(
+        default="error", description="when a prompt or picture is not there; with error no text encoder is loaded"
+    )
+
+
 class TrainConfig(Config):
     """One training run: what it starts from, what it reads, and how it steps. Paths are relative to the data."""
 
@@ -89,6 +98,7 @@ class TrainConfig(Config):
         default=None, description="train a share of the parameters, those nearest the output, or those a regex finds"
     )
     accumulate: int = Field(default=1, ge=1, description="parts that a batch is computed in, to save memory")
+    precomputed: PrecomputedSettings | None = Field(default=None, description="what frozen parts computed before")
     pixel_weights: bool = Field(default=False, description="count pixels in the loss by the weight of their sample")
     gradient_checkpointing: bool = Field(default=False, description="compute activations twice, to save memory")
     precision: Precision = Field(default="float32", description="of computation and of frozen weights")
@@ -101,6 +111,11 @@ class TrainConfig(Config):
     evaluate: EvaluationSets | None = Field(default=None, description="held-out sets to decode and score")
     retention: RetentionSettings | None = Field(default=None, description="what may be lost of the base")
     evaluate_batch: int = Field(default=16, ge=1, description="pictures that a process draws at a time")
+
+    @property
+    def needs_text_encoder(self) -> bool:
+        """Whether prompts may have to be encoded."""
+        return self.precomputed is None or self.precomputed.missing == "compute"
 
     @property
     def sizes(self) -> Sizes:
@@ -140,6 +155,10 @@ class TrainConfig(Config):
         return self
 
     def _check_evaluation(self) -> None:
+        if self.evaluate_every is not None and not self.needs_text_encoder:
+            raise ValueError(
+                "evaluation puts prompts that were not computed before: set precomputed.missing to compute"
+            )
         if (self.evaluate_every is None) != (self.evaluate is None and self.retention is None):
             raise ValueError("evaluate_every says when, and evaluate or retention what: give both or neither")
         if self.evaluate_every is not None and self.evaluate_every % self.log_every:
@@ -151,7 +170,7 @@ class TrainConfig(Config):
 HOW_NOT_WHAT = frozenset(
     (
         *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),
-        *("gradient_checkpointing", "device", "compile", "parallel", "track"),
+        *("gradient_checkpointing", "device", "compile", "parallel", "track", "precomputed"),
         *("evaluate_every", "evaluate", "retention", "evaluate_batch"),
     )
 )

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from encoders.sample import UInt8Image
 from trainer.config import TrainConfig
 from trainer.items import Item, Items
-from trainer.loss import draw_noise, draw_sigma, make_batch
+from trainer.loss import draw_noise, draw_sigma
 from trainer.parallel import joined, moved
+from trainer.precompute import with_kept
 from trainer.run import Run
-from trainer.step import cut_into_passes, learn_from
+from trainer.step import batch_of, cut_into_passes, learn_from
 from trainer.train import open_mixture
 
 _SHOWN = 8
@@ -75,6 +76,7 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
         alone = config.model_copy(update={"parallel": "none"})
         with joined(alone) as place:
             run = Run(alone, data, place)
+            items = with_kept(items, run.generator.spec, config, data)
             batch = [items[index] for index in range(config.batch)]
             activations = _activations(run, batch, alone)
             start = time.perf_counter()
@@ -158,7 +160,7 @@ def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
 
 def _seen(run: Run, items: Sequence[Item], rows: Sequence[int], sigma_B: Tensor) -> list[tuple[UInt8Image, ...]]:
     """Return source, noisy and clean picture of each row, all of one size."""
-    batch = make_batch(run.generator, [items[row].example for row in rows])
+    batch = batch_of(run.generator, [items[row] for row in rows])
     sigma = sigma_B[list(rows), None, None, None]
     clean = moved(batch.clean_BCHW, torch.device("cpu"))
     noisy = (1 - sigma) * clean + sigma * draw_noise(run.config.seed, rows, clean.shape[1:])

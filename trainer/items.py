@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
 
 from encoders.sample import Example, Rejection
 from trainer.config import Kind
@@ -26,3 +29,23 @@ class Items(Protocol):
     """A mixture as the trainer reads it: item i is a pure function of i, without end."""
 
     def __getitem__(self, index: int) -> Item: ...
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What was computed before of one example, with the batch axis; None where it was not."""
+
+    condition: Any = None
+    source: Tensor | None = None
+    target: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class KeptItem:
+    """An item of a mixture with what was computed before of its example."""
+
+    example: Example
+    source: str
+    kind: Kind
+    replaced: Sequence[Rejection]
+    kept: Kept

@@ -6,15 +6,17 @@ Shape suffixes: B batch, C channels, H and W latent size.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.sample import Example, InputError
+from encoders.sample import Example, InputError, UInt8Image
+from trainer.generators.frozen import join_rows
 from trainer.generators.protocol import Generator
+from trainer.items import Kept
 
 _NOISE = 0x4E01  # keeps these random streams apart from those that draw the data
 
@@ -33,11 +35,14 @@ class Batch:
     weight_B1HW: Tensor | None = None
 
 
-def make_batch(generator: Generator, examples: Sequence[Example], pixel_weights: bool = False) -> Batch:
+def make_batch(
+    generator: Generator, examples: Sequence[Example], pixel_weights: bool = False, kept: Sequence[Kept] = ()
+) -> Batch:
     """Encode examples of one size.
 
     Args:
         pixel_weights: let the loss count pixels by the `weight` of the examples.
+        kept: what was computed before of each example; the rest is computed.
 
     Raises:
         InputError: the examples differ in size.
@@ -45,15 +50,44 @@ def make_batch(generator: Generator, examples: Sequence[Example], pixel_weights:
     shapes = {picture.shape for e in examples for picture in (e.target, e.source) if picture is not None}
     if len(shapes) != 1:
         raise InputError(f"one batch holds pictures of sizes {sorted(shapes)}; resize them to one size first")
+    kept = kept or [Kept()] * len(examples)
     blank = np.zeros_like(examples[0].target)
-    reference = generator.encode_image(np.stack([blank if e.source is None else e.source for e in examples]))
+    clean = _encode_images(generator, [e.target for e in examples], [k.target for k in kept])
+    if any(k.source is not None for k in kept):
+        kept = [
+            replace(k, source=torch.zeros_like(clean[:1])) if e.source is None else k for e, k in zip(examples, kept)
+        ]
+    sources = [blank if e.source is None else e.source for e in examples]
+    reference = _encode_images(generator, sources, [k.source for k in kept])
     has_reference_B = torch.tensor([e.source is not None for e in examples], device=reference.device)
     return Batch(
-        clean_BCHW=generator.encode_image(np.stack([e.target for e in examples])),
+        clean_BCHW=clean,
         reference_BCHW=reference * has_reference_B[:, None, None, None],
         has_reference_B=has_reference_B,
-        condition=generator.encode_text([e.prompt for e in examples], [e.source for e in examples]),
+        condition=_encode_text(generator, examples, kept),
         weight_B1HW=pool_weights(examples, generator.spec.downsampling) if pixel_weights else None,
+    )
+
+
+def _encode_images(generator: Generator, pictures: Sequence[UInt8Image], kept: Sequence[Tensor | None]) -> Tensor:
+    """Return the latents of pictures, computing those that are not kept."""
+    missing = [picture for picture, latent in zip(pictures, kept) if latent is None]
+    if len(missing) == len(pictures):
+        return generator.encode_image(np.stack(pictures))
+    fresh = iter(generator.encode_image(np.stack(missing)) if missing else ())
+    rows = [next(fresh)[None] if latent is None else latent for latent in kept]
+    return torch.cat([row.to(rows[0].device) for row in rows])
+
+
+def _encode_text(generator: Generator, examples: Sequence[Example], kept: Sequence[Kept]) -> Any:
+    """Return the condition of the prompts, computing those that are not kept."""
+    if all(k.condition is None for k in kept):
+        return generator.encode_text([e.prompt for e in examples], [e.source for e in examples])
+    return join_rows(
+        [
+            generator.encode_text([e.prompt], [e.source]) if k.condition is None else k.condition
+            for e, k in zip(examples, kept)
+        ]
     )
 
 

@@ -36,7 +36,7 @@ class RunStopped(Exception):
 def start_generator(config: TrainConfig, data: Path) -> tuple[Generator, str]:
     """Make the generator that training starts from; also say how much of it is trained."""
     if config.base is not None:
-        generator = load_generator(data / config.base, config.precision)
+        generator = load_generator(data / config.base, config.precision, config.needs_text_encoder)
     else:
         assert config.generator is not None
         generator = TinyGenerator(config.generator, config.seed)

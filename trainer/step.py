@@ -12,8 +12,9 @@ from collections.abc import Sequence
 import torch
 
 from trainer.config import TrainConfig
-from trainer.items import Item
-from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
+from trainer.generators.protocol import Generator
+from trainer.items import Item, KeptItem
+from trainer.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
 from trainer.parallel import Place, computing, largest, moved, sharing_gradients
 from trainer.run import Run
 
@@ -67,10 +68,16 @@ def learn_from(run: Run, items: Sequence[Item], config: TrainConfig) -> list[flo
     return losses
 
 
+def batch_of(generator: Generator, items: Sequence[Item], pixel_weights: bool = False) -> Batch:
+    """Encode the examples of items of one size, with what was computed before of them."""
+    kept = [item.kept for item in items if isinstance(item, KeptItem)]
+    return make_batch(generator, [item.example for item in items], pixel_weights, kept)
+
+
 def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
     """Return the loss (B,) of each item, with the noise of its draw."""
     device = run.place.device
-    batch = moved(make_batch(run.generator, [item.example for item in items], config.pixel_weights), device)
+    batch = moved(batch_of(run.generator, items, config.pixel_weights), device)
     means = [config.sigma.mean_of(item.kind) for item in items]
     sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
     noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)

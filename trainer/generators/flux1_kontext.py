@@ -19,11 +19,13 @@ from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from encoders.sample import UInt8Image
 from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.frozen import Frozen, join_rows
 from trainer.generators.latents import (
     by_reference,
     from_tokens,
     linear_shift,
     patchify,
+    require_text_encoder,
     to_pixels,
     to_tokens,
     to_unit,
@@ -53,20 +55,22 @@ class Flux1KontextGenerator:
         self,
         transformer: FluxTransformer2DModel,
         vae: AutoencoderKL,
-        clip: CLIPTextModel,
+        clip: CLIPTextModel | None,
         clip_tokenizer: Any,
-        t5: T5EncoderModel,
+        t5: T5EncoderModel | None,
         t5_tokenizer: Any,
         origin: Origin,
     ) -> None:
         self._transformer = transformer
         self._vae = vae.eval().requires_grad_(False)
-        self._clip, self._clip_tokenizer = clip.eval().requires_grad_(False), clip_tokenizer
-        self._t5, self._t5_tokenizer = t5.eval().requires_grad_(False), t5_tokenizer
+        self._clip, self._t5 = (None if part is None else part.eval().requires_grad_(False) for part in (clip, t5))
+        self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
         self._text_tokens = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
         self.origin = origin
         downsampling = 2 ** len(vae.config.block_out_channels)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS)
+        text = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+        frozen = Frozen(origin.model, text, ("vae",), KontextText)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
 
     @property
     def spec(self) -> Spec:
@@ -80,19 +84,26 @@ class Flux1KontextGenerator:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> KontextText:
         """Encode prompts by both text encoders, padded to fixed lengths."""
+        each = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
+        joined: KontextText = join_rows([each[prompt] for prompt in prompts])
+        return joined
+
+    def _encode_one(self, prompt: str) -> KontextText:
+        """Encode a prompt alone: in a batch its last bits would depend on the others."""
+        clip, t5 = require_text_encoder(self._clip), require_text_encoder(self._t5)
         clip_ids = self._clip_tokenizer(
-            list(prompts),
+            [prompt],
             padding="max_length",
             max_length=self._clip_tokenizer.model_max_length,
             truncation=True,
             return_tensors="pt",
         ).input_ids
         t5_ids = self._t5_tokenizer(
-            list(prompts), padding="max_length", max_length=self._text_tokens, truncation=True, return_tensors="pt"
+            [prompt], padding="max_length", max_length=self._text_tokens, truncation=True, return_tensors="pt"
         ).input_ids
         return KontextText(
-            tokens_BLD=self._t5(t5_ids.to(self._t5.device))[0],
-            pooled_BD=self._clip(clip_ids.to(self._clip.device)).pooler_output,
+            tokens_BLD=t5(t5_ids.to(t5.device))[0],
+            pooled_BD=clip(clip_ids.to(clip.device)).pooler_output,
         )
 
     @torch.no_grad()
@@ -162,7 +173,9 @@ def _grid_ids(image: int, height: int, width: int) -> Tensor:
     return torch.cartesian_prod(torch.tensor([image]), torch.arange(height), torch.arange(width)).float()
 
 
-def load_flux1_kontext(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> Flux1KontextGenerator:
+def load_flux1_kontext(
+    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
+) -> Flux1KontextGenerator:
     """Load a FLUX.1 Kontext folder in diffusers' layout, with its transformer replaced by a tuned one if there is one.
 
     Raises:
@@ -172,9 +185,9 @@ def load_flux1_kontext(origin: Origin, tuned: Path | None, dtype: torch.dtype) -
     return Flux1KontextGenerator(
         transformer=read_transformer(FluxTransformer2DModel, model, tuned, dtype),
         vae=read_part(AutoencoderKL, model, "vae", dtype),
-        clip=read_part(CLIPTextModel, model, "text_encoder", dtype),
+        clip=read_part(CLIPTextModel, model, "text_encoder", dtype) if text_encoder else None,
         clip_tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
-        t5=read_part(T5EncoderModel, model, "text_encoder_2", dtype),
+        t5=read_part(T5EncoderModel, model, "text_encoder_2", dtype) if text_encoder else None,
         t5_tokenizer=read_part(AutoTokenizer, model, "tokenizer_2"),
         origin=origin,
     )

@@ -20,10 +20,12 @@ from transformers import AutoTokenizer, Qwen3ForCausalLM
 
 from encoders.sample import UInt8Image
 from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.frozen import Frozen
 from trainer.generators.latents import (
     by_reference,
     from_tokens,
     patchify,
+    require_text_encoder,
     to_pixels,
     to_tokens,
     to_unit,
@@ -48,18 +50,19 @@ class Flux2KleinGenerator:
         self,
         transformer: Flux2Transformer2DModel,
         vae: AutoencoderKLFlux2,
-        text_encoder: Qwen3ForCausalLM,
+        text_encoder: Qwen3ForCausalLM | None,
         tokenizer: Any,
         origin: Origin,
     ) -> None:
         self._transformer = transformer
         self._vae = vae.eval().requires_grad_(False)
-        self._text_encoder = text_encoder.eval().requires_grad_(False)
+        self._text_encoder = None if text_encoder is None else text_encoder.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._text_tokens = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
         self.origin = origin
         downsampling = 2 ** len(vae.config.block_out_channels)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS)
+        frozen = Frozen(origin.model, ("text_encoder", "tokenizer"), ("vae",))
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
 
     @property
     def spec(self) -> Spec:
@@ -79,16 +82,19 @@ class Flux2KleinGenerator:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Tensor:
         """Return (B, L, 3 D): hidden states 9, 18 and 27 of the text encoder, padded to a fixed length."""
-        texts = [
-            self._tokenizer.apply_chat_template(
-                [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-            )
-            for prompt in prompts
-        ]
+        each = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
+        return torch.cat([each[prompt] for prompt in prompts])
+
+    def _encode_one(self, prompt: str) -> Tensor:
+        """Encode a prompt alone: in a batch its last bits would depend on the others."""
+        text_encoder = require_text_encoder(self._text_encoder)
+        text = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
         tokens = self._tokenizer(
-            texts, return_tensors="pt", padding="max_length", truncation=True, max_length=self._text_tokens
-        ).to(self._text_encoder.device)
-        hidden = self._text_encoder(
+            [text], return_tensors="pt", padding="max_length", truncation=True, max_length=self._text_tokens
+        ).to(text_encoder.device)
+        hidden = text_encoder(
             input_ids=tokens["input_ids"],
             attention_mask=tokens["attention_mask"],
             output_hidden_states=True,
@@ -166,7 +172,9 @@ def _grid_ids(time: int, height: int, width: int) -> Tensor:
     return torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
 
 
-def load_flux2_klein(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> Flux2KleinGenerator:
+def load_flux2_klein(
+    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
+) -> Flux2KleinGenerator:
     """Load a FLUX.2 Klein folder in diffusers' layout, with its transformer replaced by a tuned one when there is one.
 
     Raises:
@@ -176,7 +184,7 @@ def load_flux2_klein(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> 
     return Flux2KleinGenerator(
         transformer=read_transformer(Flux2Transformer2DModel, model, tuned, dtype),
         vae=read_part(AutoencoderKLFlux2, model, "vae", dtype),
-        text_encoder=read_part(Qwen3ForCausalLM, model, "text_encoder", dtype),
+        text_encoder=read_part(Qwen3ForCausalLM, model, "text_encoder", dtype) if text_encoder else None,
         tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
         origin=origin,
     )

@@ -22,11 +22,12 @@ PIPELINES = {
 """Adapters by the class that a downloaded model's model_index.json names."""
 
 
-def load_generator(folder: Path, precision: Precision = "float32") -> Generator:
+def load_generator(folder: Path, precision: Precision = "float32", text_encoder: bool = True) -> Generator:
     """Load a generator that `Generator.save` or a training run wrote, or a model downloaded in diffusers' layout.
 
     Args:
         precision: of the weights of a downloaded model; the embedded generator is always float32.
+        text_encoder: False leaves that of a downloaded model out, for runs whose prompts were computed before.
 
     Raises:
         InputError: no generator there, of a kind this version does not know, damaged, or of a model that has changed.
@@ -36,7 +37,7 @@ def load_generator(folder: Path, precision: Precision = "float32") -> Generator:
         if pipeline not in PIPELINES:
             known = ", ".join(PIPELINES)
             raise InputError(f"{folder}/model_index.json: a {pipeline}; this version has adapters for {known}")
-        return _load_adapter(PIPELINES[pipeline], folder, None, None, precision)
+        return _load_adapter(PIPELINES[pipeline], folder, None, None, precision, text_encoder)
     values = read_json(folder / "generator.json", "a saved generator")
     name = str(values.get("name")) if isinstance(values, dict) else "nothing"
     if name == "tiny/1":
@@ -44,10 +45,13 @@ def load_generator(folder: Path, precision: Precision = "float32") -> Generator:
     if name not in PIPELINES.values():
         known = ", ".join(("tiny/1", *PIPELINES.values()))
         raise InputError(f"{folder}/generator.json: holds a generator {name!r}; this version reads {known}")
-    return _load_adapter(name, Path(str(values.get("model"))), folder, values.get("model_digest"), precision)
+    model, model_digest = Path(str(values.get("model"))), values.get("model_digest")
+    return _load_adapter(name, model, folder, model_digest, precision, text_encoder)
 
 
-def _load_adapter(name: str, model: Path, tuned: Path | None, expected: Any, precision: Precision) -> Generator:
+def _load_adapter(
+    name: str, model: Path, tuned: Path | None, expected: Any, precision: Precision, text_encoder: bool
+) -> Generator:
     """Load an adapter; its libraries are only imported here, they take seconds."""
     try:
         from trainer.generators.diffusers_folder import read_origin
@@ -62,7 +66,7 @@ def _load_adapter(name: str, model: Path, tuned: Path | None, expected: Any, pre
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     match name:
         case "flux2-klein/1":
-            return load_flux2_klein(origin, tuned, dtype)
+            return load_flux2_klein(origin, tuned, dtype, text_encoder)
         case "flux1-kontext/1":
-            return load_flux1_kontext(origin, tuned, dtype)
-    return load_qwen_image_edit(origin, tuned, dtype)
+            return load_flux1_kontext(origin, tuned, dtype, text_encoder)
+    return load_qwen_image_edit(origin, tuned, dtype, text_encoder)

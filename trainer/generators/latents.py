@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.sample import InputError, UInt8Image
+
+Part = TypeVar("Part")
 
 
 def to_unit(images_u8: NDArray[Any], multiple: int) -> Tensor:
@@ -74,6 +76,19 @@ def by_reference(has_reference_B: Tensor, forward: Callable[[Tensor, bool], Tens
     if len(groups) == 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
         merged = merged + 0 * forward(torch.zeros_like(groups[0][0][:1]), not groups[0][1])
     return merged[torch.cat([with_it, without]).argsort()]
+
+
+def require_text_encoder(part: Part | None) -> Part:
+    """Return a text encoder.
+
+    Raises:
+        InputError: the generator was loaded without it.
+    """
+    if part is None:
+        raise InputError(
+            "a prompt was not computed before, and the text encoder is not loaded: set precomputed.missing=compute"
+        )
+    return part
 
 
 def linear_shift(tokens: int, low: tuple[int, float], high: tuple[int, float]) -> float:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.sample import UInt8Image
+from trainer.generators.frozen import Frozen
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Spec:
         latent_channels: C of the latents.
         downsampling: pixels per latent position along one side (1 for a pixel-space model).
         lora_targets: regular expression for the names of the layers that a LoRA changes unless told otherwise.
+        frozen: parts whose results may be kept on disk; None: there are none.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Spec:
     latent_channels: int
     downsampling: int
     lora_targets: str = ""
+    frozen: Frozen | None = None
 
 
 class Generator(Protocol):
@@ -59,8 +62,11 @@ class Generator(Protocol):
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Any:
         """Turn prompts into the condition that `predict` takes, batched in the same order.
 
-        Some text encoders look at the picture that the prompt is about. Holds no trainable step, so it may be cached by
-        the text and the picture.
+        Some text encoders look at the picture that the prompt is about. Holds no trainable step, and a row is a
+        function of its text and picture alone, to the last bit: it may be kept under these (see `Spec.frozen`).
+
+        Raises:
+            InputError: loaded without the text encoder.
         """
         ...
 

@@ -24,11 +24,13 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 
 from encoders.sample import UInt8Image
 from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from trainer.generators.frozen import Frozen, join_rows
 from trainer.generators.latents import (
     by_reference,
     from_tokens,
     linear_shift,
     patchify,
+    require_text_encoder,
     to_pixels,
     to_tokens,
     to_unit,
@@ -64,7 +66,7 @@ class QwenImageEditGenerator:
         self,
         transformer: QwenImageTransformer2DModel,
         vae: AutoencoderKLQwenImage,
-        text_encoder: Qwen2_5_VLForConditionalGeneration,
+        text_encoder: Qwen2_5_VLForConditionalGeneration | None,
         tokenizer: Any,
         image_processor: Any,
         origin: Origin,
@@ -72,13 +74,15 @@ class QwenImageEditGenerator:
     ) -> None:
         self._transformer = transformer
         self._vae = vae.eval().requires_grad_(False)
-        self._text_encoder = text_encoder.eval().requires_grad_(False)
+        self._text_encoder = None if text_encoder is None else text_encoder.eval().requires_grad_(False)
         self._tokenizer = tokenizer
         self._image_processor = image_processor
         self._template_tokens = template_tokens
         self.origin = origin
         downsampling = 2 ** (len(vae.temperal_downsample) + 1)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS)
+        text = ("text_encoder", "tokenizer", "processor")
+        frozen = Frozen(origin.model, text, ("vae",), QwenText, sees_picture=True)
+        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
 
     @property
     def spec(self) -> Spec:
@@ -93,30 +97,28 @@ class QwenImageEditGenerator:
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> QwenText:
         """Encode each prompt with its source picture (None: with none), without the template's system part."""
         pictures = list(sources) or [None] * len(prompts)
-        states = [self._encode_one(prompt, source) for prompt, source in zip(prompts, pictures, strict=True)]
-        longest = max(len(state) for state in states)
-        mask = torch.zeros(len(states), longest, dtype=torch.bool, device=states[0].device)
-        tokens = states[0].new_zeros(len(states), longest, states[0].shape[1])
-        for row, state in enumerate(states):
-            tokens[row, : len(state)], mask[row, : len(state)] = state, True
-        return QwenText(tokens, mask)
+        joined: QwenText = join_rows(
+            [self._encode_one(prompt, source) for prompt, source in zip(prompts, pictures, strict=True)]
+        )
+        return joined
 
-    def _encode_one(self, prompt: str, source: UInt8Image | None) -> Tensor:
+    def _encode_one(self, prompt: str, source: UInt8Image | None) -> QwenText:
+        text_encoder = require_text_encoder(self._text_encoder)
         text, seen = _TEMPLATE.format(prompt if source is None else _PICTURE + prompt), {}
         if source is not None:
             seen = dict(self._image_processor(images=[_as_seen(source)], return_tensors="pt"))
             places = int(seen["image_grid_thw"].prod()) // self._image_processor.merge_size**2
             text = text.replace("<|image_pad|>", "<|image_pad|>" * places, 1)
         tokens = self._tokenizer([text], return_tensors="pt")
-        device = self._text_encoder.device
-        hidden = self._text_encoder(
+        device = text_encoder.device
+        hidden = text_encoder(
             input_ids=tokens["input_ids"].to(device),
             attention_mask=tokens["attention_mask"].to(device),
             output_hidden_states=True,
             **{name: value.to(device) for name, value in seen.items()},
         ).hidden_states[-1]
-        state: Tensor = hidden[0, self._template_tokens :]
-        return state
+        states: Tensor = hidden[:, self._template_tokens :]
+        return QwenText(states, torch.ones_like(states[..., 0], dtype=torch.bool))
 
     @torch.no_grad()
     def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
@@ -191,17 +193,20 @@ def _as_seen(source: UInt8Image) -> Image.Image:
     return Image.fromarray(source).resize(size, Image.Resampling.LANCZOS)
 
 
-def load_qwen_image_edit(origin: Origin, tuned: Path | None, dtype: torch.dtype) -> QwenImageEditGenerator:
+def load_qwen_image_edit(
+    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
+) -> QwenImageEditGenerator:
     """Load a Qwen-Image-Edit-Plus folder in diffusers' layout, with its transformer replaced by a tuned one if any.
 
     Raises:
         InputError: a part is missing or damaged.
     """
     model = origin.model
+    seeing = Qwen2_5_VLForConditionalGeneration
     return QwenImageEditGenerator(
         transformer=read_transformer(QwenImageTransformer2DModel, model, tuned, dtype),
         vae=read_part(AutoencoderKLQwenImage, model, "vae", dtype),
-        text_encoder=read_part(Qwen2_5_VLForConditionalGeneration, model, "text_encoder", dtype),
+        text_encoder=read_part(seeing, model, "text_encoder", dtype) if text_encoder else None,
         tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
         image_processor=read_part(Qwen2VLImageProcessorPil, model, "processor"),
         origin=origin,
