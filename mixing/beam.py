@@ -35,7 +35,7 @@ from mixing.shards import (
 from mixing.storage import collect_leftovers
 from mixing.without import without
 
-with without("pandas"):  # Beam's BigQuery part would import it: half a CPU second a process, and a warning on stderr
+with without("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
