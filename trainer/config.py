@@ -169,6 +169,7 @@ class TrainConfig(Config):
 
 HOW_NOT_WHAT = frozenset(
     (
+        *("shards", "reading"),
         *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),
         *("gradient_checkpointing", "device", "compile", "parallel", "track", "precomputed"),
         *("evaluate_every", "evaluate", "retention", "evaluate_batch"),
