@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -114,5 +115,34 @@ def killed_once(out: Path) -> None:
     train_on(Deadly(), "lock", config_of(parallel="fsdp"), out / "killed", out)
 
 
+def evaluated_runs(out: Path) -> None:
+    """Tune in each way with everything evaluated, and not; the first process scores for longer than the others wait."""
+    import trainer.in_loop
+    from tests.trainer.test_in_loop import SHORT_WATCHED
+    from trainer.run import RunStopped
+
+    write, slow = trainer.in_loop.write_result, iter([True])
+
+    def write_slowly(*values: Any) -> None:
+        time.sleep(25 if next(slow, False) else 0)
+        write(*values)
+
+    torch.set_num_threads(1)
+    trainer.in_loop.write_result = write_slowly
+    trainer.parallel.TIMEOUT = timedelta(seconds=20)
+    with joined(config_of(parallel="ddp")):
+        for parallel in ("ddp", "fsdp"):
+            watched = config_of(**SHORT_WATCHED, parallel=parallel)
+            train_on(ITEMS, "lock", watched, out / f"watched-{parallel}", out)
+            unwatched = {"evaluate_every": None, "evaluate": None, "retention": None, "parallel": parallel}
+            train_on(ITEMS, "lock", config_of(**{**SHORT_WATCHED, **unwatched}), out / f"unwatched-{parallel}", out)
+        stop = {**SHORT_WATCHED["retention"], "limit": 0.01, "action": "stop"}
+        with contextlib.suppress(RunStopped):
+            train_on(
+                ITEMS, "lock", config_of(**{**SHORT_WATCHED, "retention": stop}, parallel="fsdp"), out / "stop", out
+            )
+            raise AssertionError("it was not stopped")
+
+
 if __name__ == "__main__":
-    {"every": every_run, "killed": killed_once}[sys.argv[1]](Path(sys.argv[2]))
+    {"every": every_run, "killed": killed_once, "evaluated": evaluated_runs}[sys.argv[1]](Path(sys.argv[2]))
