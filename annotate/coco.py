@@ -29,23 +29,23 @@ def list_coco(root: Path, annotations: Path) -> Iterator[Item]:
     """
     values = _read(annotations)
     licences = {
-        entry.get("id"): str(entry.get("name") or entry.get("url") or "") for entry in _rows(values, "licenses")
+        str(entry.get("id")): str(entry.get("name") or entry.get("url") or "") for entry in _rows(values, "licenses")
     }
-    captions: dict[Any, list[tuple[Any, str]]] = defaultdict(list)
+    captions: dict[str, list[tuple[Any, str]]] = defaultdict(list)
     for entry in _rows(values, "annotations"):
         if isinstance(entry.get("caption"), str):
-            captions[entry.get("image_id")].append((entry.get("id", 0), entry["caption"]))
+            captions[str(entry.get("image_id"))].append((entry.get("id", 0), entry["caption"]))
     images = _rows(values, "images")
     if not all(isinstance(image.get("id"), int) for image in images):
         raise InputError(f"{annotations}: an image without a number as its id")
     for image in sorted(images, key=lambda image: int(image["id"])):
         name = image.get("file_name")
         facts = {"coco_image_id": str(image["id"])}
-        licence = licences.get(image.get("license"), "")
+        licence = licences.get(str(image.get("license")), "")
         url = image.get("coco_url") or image.get("flickr_url")
         facts |= {"licence": clean_text(licence)} if licence else {}
         facts |= {"url": clean_text(url)} if isinstance(url, str) else {}
-        told = min(captions.get(image["id"], [(0, "")]), key=lambda pair: str(pair[0]))[1]
+        told = min(captions.get(str(image["id"]), [(0, "")]), key=lambda pair: str(pair[0]))[1]
         yield _item(root, name, clean_text(told), facts)
 
 
@@ -53,9 +53,9 @@ def _item(root: Path, name: Any, caption: str, facts: Mapping[str, str]) -> Item
     if not isinstance(name, str) or not name:
         return Item("", f"image {facts['coco_image_id']}", problem="no file_name")
     path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not (root / path).resolve().is_relative_to(root.resolve()):
-        return Item("", name, problem="its file_name leaves the folder")
     try:
+        if path.is_absolute() or ".." in path.parts or not (root / path).resolve().is_relative_to(root.resolve()):
+            return Item("", name, problem="its file_name leaves the folder")
         size = (root / path).stat().st_size
     except (OSError, ValueError):
         return Item("", name, problem="no such file")

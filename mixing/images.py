@@ -21,6 +21,7 @@ from encoders.sample import InputError, UInt8Image
 MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _PNG = b"\x89PNG\r\n\x1a\n"
+_DEFLATE_RATIO = 1040  # deflate never does better than 1032 to 1
 _RGB8 = b"\x08\x02"  # bit depth and colour type of a PNG header
 
 
@@ -50,6 +51,8 @@ def _check_header(data: bytes, name: str) -> bool:
             raise InputError(f"{name}: not a readable PNG, JPEG or WebP image: {error}") from None
     if width * height > MAX_PIXELS:
         raise InputError(f"{name}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
+    if is_png and width * height * data[24] // 8 > _DEFLATE_RATIO * len(data):
+        raise InputError(f"{name}: {width}x{height} pixels cannot be in {len(data)} bytes: damaged image")
     return is_png
 
 

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from encoders.sample import InputError
 from mixing.places import Place, join, sha256_of, size_of
@@ -24,6 +25,7 @@ from mixing.storage import canonical_json, digest, read_json, write_atomic
 
 LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
+_MAX_SHARD_RECORDS = 10_000_000
 _SHOWN_SHARDS = 50  # lines of a diff
 
 Kind = Literal["generation", "editing", "vision"]
@@ -200,9 +202,48 @@ def read_lock(path: Place) -> Lock:
         lock = Lock(sources=sources, streams=streams, **values)
     except (TypeError, KeyError, ValueError) as error:
         raise InputError(f"{path}: damaged lock: {error}") from None
-    if lock.digest != written:
-        raise InputError(f"{path}: edited since it was written (its digest differs): lock the mixture again")
+    try:
+        if lock.digest != written:
+            raise InputError(f"{path}: edited since it was written (its digest differs): lock the mixture again")
+    except ValueError as error:  # a value that canonical json has no word for: nobody has written that digest
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged lock: {error}") from None
+    try:
+        _check_lock(lock)
+    except (TypeError, KeyError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"{path}: damaged lock: {error}") from None
     return lock
+
+
+_LOCK = TypeAdapter(Lock)
+
+
+def _check_lock(lock: Lock) -> None:
+    """Check kinds and bounds of what a lock says: its digest can be anybody's.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    try:
+        _LOCK.validate_json(canonical_json(_values(lock)), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{where}: {first['msg']}, and {error.error_count() - 1} more problems") from None
+    sources = {source.name: source for source in lock.sources}
+    for stream in lock.streams:
+        if stream.source not in sources or stream.pool < 1 or not stream.points or KIND_OF[stream.task] != stream.kind:
+            raise ValueError(f"stream {stream.name} of no source, of nothing, or of another kind")
+        if any(index < 0 or not 0 <= share <= 1 for index, share in stream.points):
+            raise ValueError(f"stream {stream.name} has shares outside 0 to 1")
+    if lock.seed < 0 or not 0 <= Fraction(lock.max_bad) <= 1:
+        raise ValueError("a seed below 0, or max_bad outside 0 to 1")
+    for source in lock.sources:
+        if not 0 <= source.negatives <= 1 or any(
+            shard.bytes < 0 or not 0 <= shard.count <= _MAX_SHARD_RECORDS for shard in source.shards
+        ):
+            raise ValueError(f"source {source.name}: negatives outside 0 to 1, or a count that is not credible")
 
 
 def verify_lock(lock: Lock, data: Place, full: bool = False) -> list[str]:

@@ -28,6 +28,7 @@ from encoders.sample import (
     InputError,
     Instance,
     Sample,
+    UInt8Image,
 )
 from mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
 from mixing.storage import canonical_json
@@ -159,8 +160,15 @@ def sample_parts(sample: Sample) -> Parts:
             "instruction": sample.edit.instruction,
             "instance_id": sample.edit.instance_id,
         }
-    parts["json"] = canonical_json(meta)
+    parts["json"] = _json(sample.key, meta)
     return parts
+
+
+def _json(key: str, meta: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(meta)
+    except ValueError as error:  # NaN, infinity, or half of a surrogate pair
+        raise InputError(f"{key}: json has no word for a value of it: {error}") from None
 
 
 def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
@@ -188,7 +196,7 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
         return decode(parts[name], f"{key}.{name}") if name in parts else None
 
     try:
-        return Sample(
+        sample = Sample(
             key=key,
             image=decode_rgb(parts[image], f"{key}.{image}"),
             depth_m=read("depth.png", lambda data, name: unpack_depth(decode_png16(data, name, 1))),
@@ -197,15 +205,27 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
             albedo=read("albedo.png", decode_rgb),
             instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
             weight=_decode_weight(key, parts),
-            edit=None if edited is None else Edit(image=decode_rgb(parts[edited], f"{key}.{edited}"), **meta["edit"]),
+            edit=None if edited is None else _parse_edit(decode_rgb(parts[edited], f"{key}.{edited}"), meta["edit"]),
             **_parse_facts(meta),
         )
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
+    pictures = {name: getattr(sample, name) for name in _ARRAY_FIELDS} | {"edit": sample.edit and sample.edit.image}
+    for name, array in pictures.items():
+        if array is not None and array.shape[:2] != sample.image.shape[:2]:
+            raise InputError(f"{key}: {name} is {array.shape[:2]}, the image is {sample.image.shape[:2]}")
+    return sample
 
 
 def _parse_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a Sample that are json."""
+    """Return the fields of a Sample that are json, their kinds checked."""
+    _need(meta, str, "source", "licence")
+    _need(meta, bool, "exhaustive")
+    _need(meta, dict, "facts", "provenance", "quality")
+    if not all(isinstance(caption, str) for caption in meta["captions"]):
+        raise TypeError("captions that are not texts")
+    if not all(map(_is_number, meta["quality"].values())):
+        raise TypeError("quality scores that are no numbers")
     return {
         "camera": None if meta["camera"] is None else _parse_camera(meta["camera"]),
         "instances": tuple(_parse_instance(values) for values in meta["instances"]),
@@ -214,12 +234,46 @@ def _parse_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _need(values: Mapping[str, Any], kind: type, *names: str) -> None:
+    for name in names:
+        if type(values[name]) is not kind:
+            raise TypeError(f"{name} is {values[name]!r:.60}, not a {kind.__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e300 < value < 1e300  # neither NaN nor infinite
+
+
+def _numbers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(map(_is_number, value))
+
+
+def _parse_edit(image: UInt8Image, values: dict[str, Any]) -> Edit:
+    _need(values, str, "kind", "instruction")
+    _need(values, int, "instance_id")
+    return Edit(image=image, **values)
+
+
 def _parse_camera(values: dict[str, Any]) -> Camera:
     pose = values.pop("camera_to_world")
+    _need(values, int, "width", "height")
+    if not all(map(_is_number, values.values())) or not (pose is None or _numbers(pose, 16)):
+        raise TypeError("a camera of other than numbers")
     return Camera(camera_to_world=None if pose is None else tuple(pose), **values)
 
 
 def _parse_instance(values: dict[str, Any]) -> Instance:
+    _need(values, int, "id", "visible_pixels")
+    _need(values, str, "category")
+    _need(values, bool, "is_thing")
+    fraction, box = values["visible_fraction"], values["box"]
+    if not _numbers(box, 4) or not (fraction is None or _is_number(fraction)):
+        raise TypeError(f"instance {values['id']}: a box of other than four numbers, or a fraction that is none")
+    if not all(values[name] is None or _numbers(values[name], 3) for name in ("center_camera_m", "size_m")):
+        raise TypeError(f"instance {values['id']}: a centre or size of other than three numbers")
+    words = values["attributes"]
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise TypeError(f"instance {values['id']}: attributes that are not texts")
     for name in ("box", "center_camera_m", "size_m"):
         values[name] = None if values[name] is None else tuple(values[name])
     return Instance(**values)
@@ -245,15 +299,14 @@ def example_parts(example: Example) -> Parts:
         parts["source.png"] = encode_png(example.source)
     if example.weight is not None:
         parts["weight.png"] = encode_png(pack_weight(example.weight))
-    parts["instruction.json"] = canonical_json(
-        {
-            "schema": EXAMPLE_SCHEMA,
-            "key": check_key(example.key),
-            "task": example.task,
-            "prompt": example.prompt,
-            "spec": dict(example.spec),
-        }
-    )
+    meta = {
+        "schema": EXAMPLE_SCHEMA,
+        "key": check_key(example.key),
+        "task": example.task,
+        "prompt": example.prompt,
+        "spec": dict(example.spec),
+    }
+    parts["instruction.json"] = _json(example.key, meta)
     return parts
 
 
@@ -269,8 +322,10 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
     if meta.get("task") not in TASKS:
         raise InputError(f"{key}.instruction.json: unknown task {meta.get('task')!r}; known: {', '.join(TASKS)}")
     try:
+        _need(meta, str, "key", "prompt")
+        _need(meta, dict, "spec")
         return Example(
-            key=meta["key"],
+            key=check_key(meta["key"]),
             task=meta["task"],
             prompt=meta["prompt"],
             source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
@@ -278,8 +333,8 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
             spec=meta["spec"],
             weight=_decode_weight(key, parts),
         )
-    except KeyError as error:
-        raise InputError(f"{key}.instruction.json: missing field {error}") from None
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None
 
 
 def record_facts(record: Sample | Example) -> dict[str, Any]:

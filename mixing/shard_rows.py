@@ -16,6 +16,7 @@ from mixing.storage import Place
 
 SHARD_SCHEMA = "cavendish-shard/1"
 _ROW_NAME = re.compile(r"shard-\d{6}\.json")
+_TAR_NAME = re.compile(r"shard-\d{6}\.tar")
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,45 @@ def row_of(values: Any, path: Place) -> Row:
             key: {name: (int(at[0]), int(at[1]), int(at[2])) for name, at in parts.items()}
             for key, parts in values["samples"].items()
         }
-        return Row(**values)
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
+        row = Row(**values)
+        _check_row(row)
+        return row
+    except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError) as error:
         raise InputError(f"{path}: damaged shard row: {error}") from None
+
+
+def _check_row(row: Row) -> None:
+    """Check the kinds of what a row says, so that nothing after this has to: a row may be anybody's.
+
+    Raises:
+        ValueError: naming what is wrong.
+    """
+    texts, numbers = (row.plan, row.sha256), (row.count, row.bytes, *row.licences.values(), *row.tasks.values())
+    if not isinstance(row.shard, str) or _TAR_NAME.fullmatch(row.shard) is None:
+        raise ValueError(f"shard {row.shard!r:.60} is no name of a shard")
+    if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise ValueError("a hash or a count of another kind")
+    if row.count != len(row.samples):
+        raise ValueError(f"it counts {row.count} records and lists {len(row.samples)}")
+    if any(number < 0 for parts in row.samples.values() for at in parts.values() for number in at):
+        raise ValueError("an offset, size or hash below 0")
+    if not all(isinstance(text, str) for item in row.rejected for text in (item.key, item.reason)):
+        raise ValueError("a rejection of another kind")
+    for key, fact in row.facts.items():
+        tasks, size, quality = fact["tasks"], fact["size"], fact["quality"]
+        sound = (
+            isinstance(fact["sample"], str)
+            and isinstance(fact["licence"], str)
+            and isinstance(tasks, list)
+            and all(isinstance(task, str) for task in tasks)
+            and isinstance(size, list)
+            and len(size) == 2
+            and all(type(side) is int and side > 0 for side in size)
+            and isinstance(quality, dict)
+            and all(type(score) in (int, float) for score in quality.values())
+        )
+        if not sound:
+            raise ValueError(f"facts of {key} of another kind")
 
 
 @dataclass(frozen=True)
@@ -113,6 +150,8 @@ def read_index(data: bytes, name: str) -> ShardIndex:
         none = (-1, 0, 0)
         table = [[samples[key].get(part, none) for part in names] for key in keys]
         parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
+        if (parts < -1).any():
+            raise ValueError("an offset, size or hash below 0")
     except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{name}: damaged shard row: {error}") from None
     return ShardIndex(keys, names, parts)

@@ -71,6 +71,8 @@ def start_dataset(directory: Place, plan: Plan) -> None:
     path = join(directory, "dataset.json")
     if exists(path):
         found = read_json(path, "the plan of a shard directory")
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: not the plan of a shard directory; delete it and run again")
         if found.get("digest") != plan.digest:
             raise InputError(
                 f"{directory}: holds shards of another plan ({found.get('kind')}, {str(found.get('digest'))[:12]}); "
@@ -260,7 +262,7 @@ def finished_plan(directory: Place) -> Plan:
     try:
         plan = Plan(values["kind"], int(values["shards"]), dict(values["config"]))
         finished = values["totals"] is not None
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
     if not finished:
         raise InputError(f"{directory}: not every shard is committed; finish the job first")
@@ -343,6 +345,10 @@ def verify(directory: Place) -> list[str]:
     An empty list means: every planned shard is there, every byte is as committed, every record can be read.
     """
     dataset = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
+    try:
+        planned, plan_digest = int(dataset["shards"]), str(dataset["digest"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
     problems = []
     rows = []
     for name in row_names(directory):
@@ -350,12 +356,12 @@ def verify(directory: Place) -> list[str]:
             rows.append(read_row(join(directory, name)))
         except InputError as error:
             problems.append(str(error))
-    missing = dataset["shards"] - len(rows)
+    missing = planned - len(rows)
     if missing:
-        problems.append(f"{directory}: {missing} of {dataset['shards']} planned shards are not committed")
+        problems.append(f"{directory}: {missing} of {planned} planned shards are not committed")
     seen: set[str] = set()
     for row in rows:
-        problems += _verify_shard(directory, row, dataset["digest"], seen)
+        problems += _verify_shard(directory, row, plan_digest, seen)
     return problems
 
 
@@ -363,9 +369,9 @@ def _verify_shard(directory: Place, row: Row, plan_digest: str, seen: set[str]) 
     place = join(directory, row.shard)
     if row.plan != plan_digest:
         return [f"{place}: made by plan {row.plan[:12]}, the directory's is {plan_digest[:12]}"]
+    if not exists(place):
+        return [f"{place}: its row is here, the tar is not"]
     with local_copy(place) as path:
-        if path is None:
-            return [f"{place}: its row is here, the tar is not"]
         if file_sha256(path) != row.sha256:
             return [f"{place}: sha256 differs from the row's"]
         problems = [f"{place}: key {key} is in another shard too" for key in row.samples if key in seen]
@@ -384,19 +390,18 @@ def _verify_shard(directory: Place, row: Row, plan_digest: str, seen: set[str]) 
 
 
 @contextmanager
-def local_copy(place: Place) -> Iterator[Path | None]:
-    """Give a file of this machine: itself, or for as long as the context lasts a copy; None when there is none."""
+def local_copy(place: Place) -> Iterator[Path]:
+    """Give a file of this machine: itself, or for as long as the context lasts a copy.
+
+    Raises:
+        MissingFile, Unreachable: it cannot be fetched.
+    """
     if not is_url(place):
-        path = Path(place)
-        yield path if path.exists() else None
+        yield Path(place)
         return
     temporary = temporary_name(place)
     try:
         objects.download(str(place), temporary)
-    except objects.MissingFile:
-        yield None
-        return
-    try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)

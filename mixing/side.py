@@ -99,6 +99,12 @@ def _from_npy(data: bytes, name: str) -> NDArray[Any]:
         raise InputError(f"{name}: not an npy of numbers: {' '.join(str(error).split())[:200]}") from None
 
 
+def _key_bytes(key: str) -> bytes:
+    if len(key) != 64:
+        raise ValueError(f"key {key!r:.80} is no sha256")
+    return bytes.fromhex(key)
+
+
 class SideShards:
     """Reads side shards by content.
 
@@ -123,7 +129,10 @@ class SideShards:
         self.directory = directory
         self._shard = Recent(OPEN_SHARDS, self._open)
         indexes = [self._open(number).index for number in range(plan.shards)]
-        keys = [np.frombuffer(bytes.fromhex("".join(index.keys)), "V32") for index in indexes]
+        try:
+            keys = [np.frombuffer(b"".join(map(_key_bytes, index.keys)), "V32") for index in indexes]
+        except ValueError as error:
+            raise InputError(f"{directory}: damaged row: {error}") from None
         places = [np.stack([np.full(len(k), n), np.arange(len(k))], axis=1) for n, k in enumerate(keys)]
         every = np.concatenate([np.zeros(0, "V32"), *keys])
         order = np.argsort(every.view("S32"), kind="stable")

@@ -79,12 +79,13 @@ def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{name}: not a .npy array: {error}") from None
+        size = math.prod(shape)
+    except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
+        raise InputError(f"{name}: not a .npy array: {' '.join(str(error).split())[:200]}") from None
     left = len(data) - file.tell()
-    if dtype.hasobject or dtype.kind not in "fiu" or math.prod(shape) * dtype.itemsize != left:
+    if dtype.hasobject or dtype.kind not in "fiu" or min(shape, default=1) < 0 or size * dtype.itemsize != left:
         raise InputError(f"{name}: {dtype} of shape {shape} in {left} bytes; expected plain numbers that fill the file")
-    if math.prod(shape) > 3 * MAX_PIXELS:
+    if size > 3 * MAX_PIXELS:
         raise InputError(f"{name}: {shape} is over the limit of {MAX_PIXELS} pixels")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
@@ -106,7 +107,7 @@ def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> N
             if found is None:
                 raise InputError(f"{name}: channels {', '.join(channels)}; expected one of {choices}")
             return np.stack([channels[channel].pixels for channel in found], axis=-1).astype(np.float32)
-        except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{name}: not a readable OpenEXR file: {error}") from None
+            raise InputError(f"{name}: not a readable OpenEXR file: {' '.join(str(error).split())[:200]}") from None

@@ -24,6 +24,7 @@ from mixing.shards import (
     ShardWriter,
     committed_rows,
     finish_dataset,
+    is_committed,
     read_dataset,
     read_shard,
     start_dataset,

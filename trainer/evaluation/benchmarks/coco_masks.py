@@ -10,6 +10,7 @@ from pycocotools import mask as coco_mask
 
 from encoders.sample import InputError
 from mixing.images import MAX_PIXELS
+from trainer.evaluation.benchmarks.files import ODD
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int, where: str) -> NDArray[np.bool_]:
@@ -31,24 +32,37 @@ def decode_segmentation(segmentation: Any, height: int, width: int, where: str) 
             masks = [decode_segmentation(part, height, width, where) for part in segmentation]
             return np.logical_or.reduce(masks)
         else:
-            polygons = [[float(v) for v in polygon] for polygon in segmentation if len(polygon) >= 6]
+            polygons = [_checked_polygon(polygon, height, width) for polygon in segmentation if len(polygon) >= 6]
             if not polygons:
                 return np.zeros((height, width), bool)
             runs = coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
         return coco_mask.decode(runs).astype(bool)
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except ODD as error:
         raise InputError(f"{where}: not a COCO segmentation: {error}") from None
+
+
+def _checked_polygon(polygon: Any, height: int, width: int) -> list[float]:
+    """Return the numbers of a polygon near the picture: pycocotools' C code allocates by its outline's length."""
+    numbers = np.array([float(v) for v in polygon], np.float64)
+    if len(numbers) % 2 or not np.isfinite(numbers).all() or np.abs(numbers).max() > 3 * max(height, width) + 100:
+        raise ValueError("a polygon that is not x, y pairs in or near the picture")
+    corners = numbers.reshape(-1, 2)
+    if np.abs(corners - np.roll(corners, 1, axis=0)).sum() > MAX_PIXELS:
+        raise ValueError(f"a polygon with an outline of over {MAX_PIXELS} pixels")
+    return numbers.tolist()
 
 
 def _checked_runs(segmentation: dict[str, Any], height: int, width: int, where: str) -> dict[str, Any]:
     """Return compressed run lengths whose lengths add up to the picture: pycocotools' C code trusts them blindly."""
     counts = segmentation["counts"]
+    if not isinstance(counts, list | str | bytes):
+        raise ValueError(f"counts of kind {type(counts).__name__}")
     lengths = (
         [int(v) for v in counts]
         if isinstance(counts, list)
-        else _unpack(counts.encode("ascii") if isinstance(counts, str) else bytes(counts))
+        else _unpack(counts.encode("ascii") if isinstance(counts, str) else counts)
     )
     if any(length < 0 for length in lengths) or sum(lengths) != height * width:
         raise InputError(f"{where}: run lengths add up to {sum(lengths)}, the picture has {height * width} pixels")

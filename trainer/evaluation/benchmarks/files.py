@@ -19,6 +19,9 @@ from mixing.images import MAX_PIXELS, decode_png16, decode_rgb
 
 MAX_FILE_BYTES = 1 << 30
 
+ODD = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
+"""What values of another shape or kind than a data set's lead to."""
+
 
 def read_bytes(path: Path) -> bytes:
     """Read a file of at most 1 GiB.
@@ -30,8 +33,10 @@ def read_bytes(path: Path) -> bytes:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise InputError(f"{path}: {path.stat().st_size} bytes is over the limit of {MAX_FILE_BYTES}")
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}".replace("\0", "\\0")) from None
 
 
 def read_rgb(path: Path) -> UInt8Image:
@@ -58,11 +63,13 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
 
 
 def _small_png(data: bytes, path: Path) -> bool:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 25:
         return False
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if width * height > MAX_PIXELS:
         raise InputError(f"{path}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
+    if width * height * data[24] // 8 > 1040 * len(data):  # deflate never does better than 1032 to 1
+        raise InputError(f"{path}: {width}x{height} pixels cannot be in {len(data)} bytes: damaged image")
     return True
 
 
@@ -72,8 +79,8 @@ def read_npy(path: Path) -> NDArray[Any]:
         raise InputError(f"{path}: no such file")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path}: not a plain .npy array: {error}") from None
+    except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
+        raise InputError(f"{path}: not a plain .npy array: {_line(error)}") from None
     if array.size > 3 * MAX_PIXELS:
         raise InputError(f"{path}: {array.shape} is over the limit of {3 * MAX_PIXELS} values")
     return np.asarray(array)
@@ -97,8 +104,10 @@ def read_exr(path: Path) -> NDArray[np.float32]:
             raise InputError(f"{path}: over the limit of {MAX_PIXELS} pixels")
         channels = OpenEXR.File(str(path), separate_channels=True).channels()
         return np.stack([channels[name].pixels for name in "RGB"], axis=-1).astype(np.float32)
-    except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an OpenEXR file with channels R, G and B: {error}") from None
+    except (RuntimeError, AttributeError, MemoryError, *ODD) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: not an OpenEXR file with channels R, G and B: {_line(error)}") from None
 
 
 def read_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
@@ -107,8 +116,8 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
         raise InputError(f"{path}: no such file")
     try:
         values = scipy.io.loadmat(path, variable_names=list(names), squeeze_me=True, struct_as_record=False)
-    except (ValueError, TypeError, OSError, NotImplementedError) as error:
-        raise InputError(f"{path}: not a MATLAB file this reader knows (v4 to v7): {error}") from None
+    except Exception as error:  # scipy raises whatever the first wrong byte leads to
+        raise InputError(f"{path}: not a MATLAB file this reader knows (v4 to v7): {_line(error)}") from None
     missing = [name for name in names if name not in values]
     if missing:
         raise InputError(f"{path}: no variable {missing[0]!r}")
@@ -128,6 +137,10 @@ def open_mat73(path: Path, names: Sequence[str]) -> Any:
         file.close()
         raise InputError(f"{path}: no data set {missing[0]!r}")
     return file
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:300]
 
 
 def need_folder(folder: Path, *choices: str, what: str) -> Path:

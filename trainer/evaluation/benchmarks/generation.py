@@ -8,7 +8,7 @@ from typing import Any
 
 from encoders.sample import InputError
 from mixing.storage import read_json
-from trainer.evaluation.benchmarks.files import need_folder, read_rgb, safe_name
+from trainer.evaluation.benchmarks.files import ODD, need_folder, read_rgb, safe_name
 from trainer.evaluation.benchmarks.items import Benchmark, Item
 
 EDIT_TYPES = ("extract", "style", "add", "adjust", "background", "replace", "remove", "action", "compose")
@@ -27,7 +27,7 @@ def read_genai_bench(folder: Path) -> Benchmark:
             Item(name=safe_name(f"{int(key):05d}"), prompt=str(entry["prompt"]), read_image=None, read_truth=None)
             for key, entry in sorted(entries.items(), key=lambda pair: int(pair[0]))
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except ODD as error:
         raise InputError(f"{path}: not GenAI-Bench: an entry without a number or prompt: {error!r}") from None
     expected = 527 if len(items) == 527 else 1600
     return Benchmark(name="genai-bench", task="generate", items=items, expected=expected)
@@ -46,7 +46,7 @@ def read_imgedit(folder: Path) -> Benchmark:
     for key, entry in _entries(path, "ImgEdit Basic prompts").items():
         try:
             picture, prompt, kind = Path(entry["id"]), str(entry["prompt"]), str(entry["edit_type"])
-        except (KeyError, TypeError) as error:
+        except ODD as error:
             raise InputError(f"{path}: entry {key!r} lacks id, prompt or edit_type: {error!r}") from None
         if kind not in EDIT_TYPES:
             raise InputError(f"{path}: entry {key!r} has edit_type {kind!r}; known are {', '.join(EDIT_TYPES)}")

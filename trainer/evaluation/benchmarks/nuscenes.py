@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError
+from mixing.images import MAX_PIXELS
 from mixing.storage import read_json
-from trainer.evaluation.benchmarks.files import read_bytes, read_rgb, safe_name
+from trainer.evaluation.benchmarks.files import ODD, read_bytes, read_rgb, safe_name
 from trainer.evaluation.benchmarks.indoor_depth import depth_item
 from trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
 from trainer.evaluation.depth import DepthProtocol
@@ -36,7 +37,9 @@ def read_nuscenes(folder: Path) -> Benchmark:
     tables = {name: _table(folder / version / f"{name}.json") for name in _TABLES}
     try:
         items = _items(folder, tables, scenes)
-    except (KeyError, TypeError) as error:
+    except (np.linalg.LinAlgError, *ODD) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{folder / version}: tables do not fit together: {error!r}") from None
     if not items:
         raise InputError(f"{folder / version}: none of the val scenes is in scene.json")
@@ -67,7 +70,7 @@ def _table(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a list of rows")
     try:
         return {row["token"]: row for row in rows if row.get("is_key_frame", True)}
-    except (KeyError, TypeError, AttributeError) as error:
+    except ODD as error:
         raise InputError(f"{path}: a row without token: {error!r}") from None
 
 
@@ -89,12 +92,15 @@ def _items(folder: Path, tables: dict[str, dict[str, Any]], scenes: set[str]) ->
                     f"{folder}: sample {token} has no {camera if lidar is not None else 'LIDAR_TOP'} key frame"
                 )
             image = _inside(folder, row["filename"])
+            size = int(row["height"]), int(row["width"])
+            if not 0 < size[0] * size[1] <= MAX_PIXELS or min(size) < 1:
+                raise ValueError(f"a picture of {size[1]}x{size[0]} pixels")
             truth = partial(
                 _project,
                 _inside(folder, lidar["filename"]),
                 _lidar_to_camera(tables, lidar, row),
                 np.array(tables["calibrated_sensor"][row["calibrated_sensor_token"]]["camera_intrinsic"], np.float64),
-                (int(row["height"]), int(row["width"])),
+                size,
             )
             items.append(depth_item(safe_name(camera, Path(row["filename"]).stem), partial(read_rgb, image), truth))
     return items
@@ -117,6 +123,8 @@ def _pose(row: dict[str, Any]) -> NDArray[np.float64]:
         [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
     ]
     matrix[:3, 3] = row["translation"]
+    if not np.isfinite(matrix).all():
+        raise ValueError("a pose that is not finite")
     return matrix
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError
-from trainer.evaluation.benchmarks.files import read_bytes
+from trainer.evaluation.benchmarks.files import ODD, read_bytes
 
 _CALLING = {
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX",
@@ -46,7 +46,7 @@ def read_plain_pickle(path: Path) -> Any:
             if opcode.name in _MEMO and int(argument or 0) > len(data):  # the unpickler allocates a table of this size
                 raise InputError(f"{path}: damaged pickle (memo {argument} in {len(data)} bytes); {advice}")
         return _PlainUnpickler(io.BytesIO(data), encoding="utf-8", errors="replace").load()
-    except (pickle.UnpicklingError, ValueError, EOFError, IndexError, KeyError, TypeError, MemoryError) as error:
+    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, *ODD) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged pickle ({error}); {advice}") from None
+        raise InputError(f"{path}: damaged pickle ({' '.join(str(error).split())}); {advice}") from None

@@ -9,11 +9,12 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from encoders.sample import InputError
 from mixing.storage import read_json
 from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.files import need_files, need_folder, read_bytes, read_rgb, safe_name
+from trainer.evaluation.benchmarks.files import ODD, need_files, need_folder, read_bytes, read_rgb, safe_name
 from trainer.evaluation.benchmarks.items import Benchmark, Item, MaskTruth
 from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 from trainer.evaluation.benchmarks.prompts import referring_prompt
@@ -42,7 +43,9 @@ def read_refcocog(folder: Path, split: str = "val") -> Benchmark:
             if ref["split"] == split
             for sentence in ref["sentences"]
         ]
-    except (KeyError, TypeError) as error:
+    except ODD as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{annotations}: refs and instances.json do not fit together: {error!r}") from None
     if not items:
         raise InputError(f"{annotations}: no ref has split {split!r}")
@@ -78,15 +81,14 @@ def _read_refs(annotations: Path) -> list[Any]:
 
 def _refcocog_item(ref: Any, sentence: Any, annotation: Any, image: Any, pictures: Path) -> Item:
     prompt, spec = referring_prompt(str(sentence["sent"]).strip())
+    segmentation, where = annotation["segmentation"], f"refcocog annotation {annotation['id']}"
     name = safe_name(f"{ref['ref_id']}_{sentence['sent_id']}")
     size = int(image["height"]), int(image["width"])
     return Item(
         name=name,
         prompt=prompt,
         read_image=partial(read_rgb, pictures / Path(image["file_name"]).name),
-        read_truth=lambda: MaskTruth(
-            decode_segmentation(annotation["segmentation"], *size, f"refcocog annotation {annotation['id']}")
-        ),
+        read_truth=lambda: MaskTruth(decode_segmentation(segmentation, *size, where)),
         spec=spec,
     )
 
@@ -139,18 +141,26 @@ def _reasonseg_json(path: Path) -> Any:
         if not isinstance(values["text"], list) or not values["text"] or not isinstance(values["shapes"], list):
             raise InputError(f"{path}: `text` must be a list with a sentence and `shapes` a list")
         return values
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (RecursionError, *ODD) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a ReasonSeg annotation: {error!r}") from None
+
+
+def _points(values: Any, size: tuple[int, ...]) -> NDArray[np.int32]:
+    """Return corners (N, 2) that are in or near the picture: OpenCV walks along all of an outline."""
+    points = np.array(values, dtype=np.float64).reshape(-1, 2)
+    if not len(points) or not np.isfinite(points).all() or np.abs(points).max() > 3 * max(size) + 100:
+        raise ValueError("corners that are not x, y pairs in or near the picture")
+    return points.astype(np.int32)
 
 
 def _reasonseg_truth(path: Path, shapes: list[Any], size: tuple[int, ...]) -> MaskTruth:
     painted = []
     for shape in shapes:
         try:
-            label, points = str(shape["label"]).lower(), np.array(shape["points"], dtype=np.float64).astype(np.int32)
-        except (KeyError, TypeError, ValueError) as error:
+            label, points = str(shape["label"]).lower(), _points(shape["points"], size)
+        except ODD as error:
             raise InputError(f"{path}: a shape without label or points: {error!r}") from None
         if label != "flag":
             mask = np.zeros(size, np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from encoders.sample import InputError
 from mixing.storage import read_json
 from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.files import read_rgb, safe_name
+from trainer.evaluation.benchmarks.files import ODD, read_rgb, safe_name
 from trainer.evaluation.benchmarks.items import Benchmark, InstancesTruth, Item
 from trainer.evaluation.benchmarks.prompts import instance_prompt
 
@@ -88,11 +88,12 @@ def _read_annotator(path: Path) -> tuple[dict[int, Any], dict[int, list[Any]]]:
     try:
         images = {int(image["id"]): image for image in values["images"]}
         for image in images.values():
-            image["is_instance_exhaustive"], image["text_input"], image["file_name"], image["height"], image["width"]
+            image["is_instance_exhaustive"], image["text_input"], image["file_name"]
+            image["height"], image["width"] = int(image["height"]), int(image["width"])
         for annotation in values["annotations"]:
             if not annotation.get("iscrowd", annotation.get("is_crowd", 0)):
                 by_image.setdefault(int(annotation["image_id"]), []).append(annotation["segmentation"])
-    except (KeyError, TypeError, ValueError) as error:
+    except ODD as error:
         raise InputError(f"{path}: not an SA-Co annotation file: {error!r}") from None
     return images, by_image
 
