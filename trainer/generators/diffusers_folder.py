@@ -6,6 +6,7 @@ metadata, either of which a diffusers pipeline loads as it is; generator.json sa
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -115,6 +116,20 @@ def load_lora(transformer: Any, folder: Path) -> None:
         parameter.requires_grad_("lora_" in name)
 
 
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file: its order changes from run to run, and equal LoRAs are to be equal bytes.
+
+    Source: https://huggingface.co/docs/safetensors: 8 bytes little endian, the length of the json that follows.
+    """
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+
+
 def save_tuned(folder: Path, name: str, origin: Origin, transformer: Any, pipeline: Any) -> None:
     """Write generator.json and the transformer, or only its LoRA when it has one; the folder is whole or not there.
 
@@ -129,6 +144,7 @@ def save_tuned(folder: Path, name: str, origin: Origin, transformer: Any, pipeli
             transformer_lora_layers=get_peft_model_state_dict(transformer),
             transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
         )
+        _sort_metadata(staging / LORA_FILE)
     else:
         transformer.save_pretrained(staging / "transformer")
     for path in staging.rglob("*"):
