@@ -1,0 +1,120 @@
+"""What the proof trains on and asks: rendered rooms, and semantic answers in four coarse classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.legends import Notation, write_legend
+from encoders.palettes import BLACK, Color, random_colors
+from encoders.sample import Example, InputError, Sample
+from encoders.semantic import NO_CLASS, encode_semantic
+from mixing.shards import Plan, ShardWriter, committed_rows, finish_dataset, is_committed, read_dataset, start_dataset
+from mixing.storage import digest
+from trainer.evaluation.answers import VOID
+from trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
+from trainer.evaluation.depth import DepthProtocol
+from trainer.evaluation.samples import Questions, sample_questions
+
+OBJECT = "object"
+_NOTATION = Notation("colon", "hex")
+
+
+def coarse_labels(sample: Sample, names: Sequence[str]) -> NDArray[np.int16]:
+    """Return (H, W) positions in `names`: surfaces by their name, everything countable as "object", -1 elsewhere."""
+    assert sample.instance_ids is not None
+    table = np.full(65536, NO_CLASS, np.int16)
+    for instance in sample.instances:
+        name = OBJECT if instance.is_thing else instance.category
+        if name in names:
+            table[instance.id] = names.index(name)
+    return table[sample.instance_ids]
+
+
+def semantic_example(
+    sample: Sample, names: Sequence[str], number: int, rng: np.random.Generator, fixed: Mapping[str, Color] | None
+) -> Example:
+    """Ask for the coarse classes in the colours of `fixed`, or in random ones; the entries' order is random."""
+    colors = random_colors(len(names), rng, BLACK)
+    legend = dict(zip(names, colors)) if fixed is None else dict(fixed)
+    order = [names[int(i)] for i in rng.permutation(len(names))]
+    legend = {name: legend[name] for name in order}
+    prompt = f"Label every pixel. {write_legend(legend, _NOTATION, rng)}"
+    target = encode_semantic(coarse_labels(sample, order), legend, BLACK)
+    rows = [[name, list(color)] for name, color in legend.items()]
+    spec = {"task": "semantic", "codec": "legend/1", "legend": rows, "background": list(BLACK)}
+    origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
+    return Example(
+        f"{sample.key}.semantic.{number}", "semantic", prompt, sample.image, target, {**spec, "origin": origin}
+    )
+
+
+def freeze_legends(
+    scenes: Path, out: Path, names: Sequence[str], per_scene: int, fixed: Mapping[str, Color] | None
+) -> None:
+    """Write `per_scene` semantic examples of each sample under `scenes` as instruction shards."""
+    inputs = digest([row.sha256 for row in committed_rows(scenes)])
+    legend = None if fixed is None else {name: list(color) for name, color in fixed.items()}
+    plan = Plan("proof-legends", 1, {"inputs": inputs, "names": list(names), "per_scene": per_scene, "legend": legend})
+    start_dataset(out, plan)
+    if not is_committed(out, 0, plan.digest):
+        with ShardWriter(out, 0, plan.digest) as writer:
+            for index, sample in enumerate(samples_of(scenes)):
+                for number in range(per_scene):
+                    writer.add(semantic_example(sample, names, number, np.random.default_rng([index, number]), fixed))
+    finish_dataset(out, plan)
+
+
+def samples_of(folder: Path) -> Iterator[Sample]:
+    """Yield the samples of raw shards."""
+    for record in read_dataset(folder):
+        if not isinstance(record, Sample):
+            raise InputError(f"{folder}: holds instruction shards; the proof reads raw shards")
+        yield record
+
+
+def semantic_questions(samples: Sequence[Sample], names: Sequence[str], fixed: Mapping[str, Color] | None) -> Questions:
+    """Ask for the coarse classes of every sample; what is of no class (seen through a window) has no truth."""
+    ids = {name: number for number, name in enumerate(names)}
+    items, examples = [], []
+    for index, sample in enumerate(samples):
+        example = semantic_example(sample, names, 0, np.random.default_rng([index, 4711]), fixed)
+        labels = coarse_labels(sample, names).astype(np.int64)
+        items.append(
+            Item(
+                name=example.key,
+                prompt=example.prompt,
+                read_image=partial(_same, sample.image),
+                read_truth=partial(_same, SemanticTruth(np.where(labels == NO_CLASS, VOID, labels))),
+                spec=example.spec,
+                classes=ids,
+            )
+        )
+        examples.append(example)
+    benchmark = Benchmark("proof-semantic", "semantic", tuple(items), classes={i: name for name, i in ids.items()})
+    return Questions(benchmark, tuple(examples))
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
+def all_questions(
+    samples: Sequence[Sample], legend: Mapping[str, Color], max_depth_m: float, seed: int = 0
+) -> dict[str, Questions]:
+    """Return the questions by name: depth, normals, and semantic in the fixed legend's colours and in others."""
+    names = list(legend)
+    depth = sample_questions(samples, "depth", seed)
+    indoor = dataclasses.replace(depth.benchmark, depth=DepthProtocol(max_m=max_depth_m))
+    return {
+        "depth": dataclasses.replace(depth, benchmark=indoor),
+        "normals": sample_questions(samples, "normals", seed),
+        "semantic, fixed legend": semantic_questions(samples, names, legend),
+        "semantic, other colours": semantic_questions(samples, names, None),
+    }
