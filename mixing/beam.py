@@ -32,7 +32,7 @@ from mixing.shards import (
     shard_path,
     start_dataset,
 )
-from mixing.storage import collect_leftovers
+from mixing.storage import collect_dead, collect_leftovers
 from mixing.without import without
 
 with without("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
@@ -306,3 +306,4 @@ def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:
     for path in Path(directory).glob("shard-*.tmp-*"):
         if path.name.partition(".")[0] in names:
             path.unlink(missing_ok=True)
+    collect_dead(Path(directory))

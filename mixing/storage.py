@@ -92,6 +92,14 @@ def collect_leftovers(folder: str) -> None:
     objects.end_uploads(folder, older_than_s=24 * 3600.0)
 
 
+def collect_dead(folder: Path) -> None:
+    """Delete temporary files in a folder that killed processes of this machine left on the way to its files."""
+    for path in folder.glob(f"*.tmp-{platform.node()}-*"):
+        process = path.name.rpartition("-")[2]
+        if process.isdigit() and not is_alive(int(process)):
+            path.unlink(missing_ok=True)
+
+
 def is_alive(process: int) -> bool:
     """Tell whether a process of this machine runs, by its number."""
     try:

@@ -24,7 +24,7 @@ from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
 from mixing.remote import is_url
-from mixing.storage import canonical_json, read_json, write_atomic
+from mixing.storage import canonical_json, collect_dead, read_json, write_atomic
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, TrainConfig
 from trainer.curves import write_curves
@@ -128,6 +128,7 @@ def train_on(
 ) -> TrainResult:
     """Train on any endless sequence of items; `lock_digest` names it, and with its `lock` the ratios are logged."""
     out.mkdir(parents=True, exist_ok=True)
+    collect_dead(out)
     identity = _identity(config, lock_digest, data)
     if (out / "train.json").exists():
         done = read_json(out / "train.json", "the result of a training run")

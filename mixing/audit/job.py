@@ -20,7 +20,7 @@ from mixing.audit.words_report import WordsVerdict, write_words_report
 from mixing.beam import run_elements
 from mixing.engine import Engine, Progress
 from mixing.shards import committed_rows
-from mixing.storage import read_json
+from mixing.storage import collect_dead, read_json
 
 __all__ = ["AuditConfig", "audit", "audit_words", "index_benchmarks", "report", "scan", "verify_report"]
 
@@ -113,6 +113,7 @@ def verify_report(config: AuditConfig, out: Path, data: Path = Path(), reader: R
 
 def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
+    collect_dead(plan.work / "scan")
     indices = range(engine.split[0], len(plan.elements), engine.split[1])
     pending = [index for index in indices if not is_done(plan, index)]
     already = len(indices) - len(pending)
