@@ -1,0 +1,46 @@
+"""A few examples of an encode job, for `cavendish plan`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+from encoders.sample import InputError
+from mixing.job import EncodeConfig, encode_shard
+from mixing.mixture import read_exclusions
+from mixing.places import join
+from mixing.planning import Stage
+from mixing.probe import Trial
+from mixing.shards import committed_rows
+
+_EXAMPLES = 5  # of a raw sample; a trial makes so many times `units` of a shard
+
+
+def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
+    """Return what an encode job is, with a trial on three of its raw shards.
+
+    Raises:
+        InputError: a source has no shards.
+    """
+    shards = []
+    examples = 0.0
+    for source in config.sources:
+        rows = committed_rows(join(data, source))
+        if not rows:
+            raise InputError(f"{join(data, source)}: no committed shards here")
+        shards += [join(join(data, source), row.shard) for row in rows]
+        able = Counter(task for row in rows for facts in row.facts.values() for task in facts["tasks"])
+        examples += config.epochs * float(sum(count * able[task] for task, count in config.tasks.items()))
+    excluded = frozenset(key for path in config.exclude for key in read_exclusions(data / path))
+    wanted = max(2, min(3, len(shards)))
+    chosen = tuple(shards[i * len(shards) // wanted] for i in range(wanted))
+    return Stage(
+        verb="encode",
+        unit="example",
+        units=max(1, round(examples)),
+        units_per_shard=max(1, round(examples / len(shards))),
+        shard_key="",
+        trial=Trial(partial(encode_shard, config, chosen, excluded), shards=wanted, units=_EXAMPLES * units),
+        more="several configurations, each with a part of the sources and a directory of its own",
+    )
