@@ -47,4 +47,3 @@ def predict_examples(
     for part in gathered_by_first(answers, place):
         whole |= part
     return [whole[i] for i in sorted(whole)]
-
