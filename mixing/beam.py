@@ -47,6 +47,7 @@ Build = Callable[[int], Iterable[Sample | Example | Rejection]]
 MAX_PARTITIONS = 20_000
 """On dask: one element each up to here; beyond, the scheduler's work for each would begin to count."""
 
+_IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
 _WORKER = """
 import logging, os, sys, threading, time
@@ -155,7 +156,7 @@ def _run_pipeline(
             root = beam.Pipeline(runner, options=PipelineOptions(options))
             created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
             shuffled = created | "Spread" >> beam.Reshuffle()
-            shuffled | "Build" >> beam.Map(work)
+            shuffled | "Build" >> beam.Map(partial(_one_at_a_time, work))
             results.append(root.run())
             results[0].wait_until_finish()
         except BaseException as error:
@@ -175,6 +176,15 @@ def _run_pipeline(
         raise JobFailed(
             f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause.rstrip('.')}. {_SAFE}"
         )
+
+
+def _one_at_a_time(work: Callable[[int], Any], element: int) -> None:
+    """Do one element; another thread of this process waits, since renderer and models are one per process.
+
+    Nothing is returned: results are on disk, and an engine would keep and move what is returned.
+    """
+    with _IN_TURN:
+        work(element)
 
 
 def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None) -> tuple[Any, list[str]]:

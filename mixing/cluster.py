@@ -111,8 +111,8 @@ def _check(client: Any, scheduler: str) -> None:
     for name, worker in client.scheduler_info()["workers"].items():
         if worker["nthreads"] != 1:
             raise InputError(
-                f"worker {name} has {worker['nthreads']} threads, and renderers and models are one per process: "
-                "start it with --nworkers N --nthreads 1"
+                f"worker {name} has {worker['nthreads']} threads, which would wait for its one renderer or model in "
+                "turn: start it with --nworkers N --nthreads 1"
             )
 
 
@@ -160,8 +160,7 @@ def code_digest() -> str:
 def run_on_worker(folder: Path, code: str, work: Callable[[int], Any], element: int) -> None:
     """Do one element in a worker process as the driver would, in the driver's folder.
 
-    A worker may have joined after the check at the start, so its code is compared once more. Nothing is returned:
-    results are on disk, and the scheduler would keep what is returned.
+    A worker may have joined after the check at the start, so its code is compared once more.
 
     Raises:
         JobFailed: this worker runs other code, or does not see the folder.

@@ -48,7 +48,7 @@ Progress = Callable[[int, int], None]
 
 RUNNERS = ("FnApiRunner", "DaskRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
 
-_THREADS = "it runs elements in threads of one process, and renderers and models are one per process"
+_THREADS = "it runs elements in threads of one process, which wait for its one renderer or model in turn"
 REFUSED_RUNNERS = {
     "DirectRunner": "it is a different engine online and offline; use FnApiRunner",
     "SwitchingDirectRunner": "it is a different engine online and offline; use FnApiRunner",
@@ -90,6 +90,8 @@ def check_engine(engine: Engine) -> None:
                 f"runner {runner} with --environment_type={environment}: {_THREADS}; "
                 f"use one of {', '.join(_SAFE_ENVIRONMENTS)}"
             )
+    if runner == "DataflowRunner" and options.get("--number_of_worker_harness_threads") != "1":
+        raise InputError(f"runner {runner}: {_THREADS}; add --beam-option --number_of_worker_harness_threads=1")
     if runner == "DaskRunner" and not engine.scheduler:
         raise InputError(
             "runner DaskRunner without a scheduler would run in this process: give --scheduler tcp://host:8786, "

@@ -17,6 +17,7 @@ from mixing.engine import Engine, check_engine
         (Engine(runner="ray_beam.RayRunner"), "use DaskRunner"),
         (Engine(runner="beam_pyspark_runner.pyspark_runner.PySparkRunner"), "Beam 2.48"),
         (Engine(runner="FlnkRunner"), "unknown; the runners are FnApiRunner, DaskRunner, FlinkRunner"),
+        (Engine(runner="DataflowRunner", options=("--project=p",)), "--number_of_worker_harness_threads=1"),
         (Engine(runner="DaskRunner"), "without a scheduler would run in this process"),
         (Engine(scheduler="tcp://host:8786"), "--scheduler is of DaskRunner"),
         (Engine(options=("--direct_running_mode=multi_threading",)), "threads of one process.*use --workers N"),
@@ -41,7 +42,7 @@ def test_a_runner_known_to_be_wrong_is_refused_before_anything_runs(engine: Engi
         Engine(workers=8),
         Engine(runner="DaskRunner", scheduler="tcp://host:8786", options=("--dask_npartitions=100",)),
         Engine(runner="FlinkRunner", options=("--flink_master=host:8081", "--environment_type=EXTERNAL")),
-        Engine(runner="DataflowRunner", options=("--project=p", "--region=r")),
+        Engine(runner="DataflowRunner", options=("--project=p", "--number_of_worker_harness_threads=1")),
     ],
 )
 def test_other_engines_pass(engine: Engine) -> None:
