@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.core
@@ -24,6 +24,8 @@ from commands.app import (
     progress_bar,
 )
 from mixing.config import read_config
+from mixing.places import Place, is_url, parse_place
+from mixing.published import Published, now_and_then, published
 
 
 class _ScanByDefault(typer.core.TyperGroup):
@@ -42,7 +44,14 @@ audits = typer.Typer(
     "is `audit scan CONFIG --out DIR`.",
 )
 app.add_typer(audits, name="audit")
-AuditOut = Annotated[Path, typer.Option(help="The folder of the report; packs and results too, unless `work` is set.")]
+AuditOut = Annotated[
+    Any,
+    typer.Option(
+        parser=parse_place,
+        metavar="PATH|URL",
+        help="The folder of the report, or a URL; packs and results too, unless `work` is set.",
+    ),
+]
 
 
 def _read_questions(reader: str, folder: Path):  # type: ignore[no-untyped-def]
@@ -56,16 +65,18 @@ def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, d
     """Fingerprint the benchmarks: packs that others can audit against without holding the images."""
     from mixing.audit.job import AuditConfig, index_benchmarks
 
-    sides, missing = index_benchmarks(read_config(AuditConfig, config, override or ()), out, data, _read_questions)
-    for side in sides:
-        if side.pack is not None:
-            pack = side.open_pack()
-            kept = "pixels beside it" if pack.has_pixels else "no pixels"
-            console.print(f"{side.name}: {len(pack.images)} images, {kept}, digest {pack.digest[:16]}: {pack.folder}")
-        if side.labels is not None:
-            labels = side.open_labels()
-            counts = f"{len(labels.arrays['masks'])} masks, {len(labels.arrays['reliefs'])} depth maps that tell"
-            console.print(f"{side.name}: {counts}, digest {labels.digest[:16]}: {labels.folder}")
+    settings = read_config(AuditConfig, config, override or ())
+    with published(out) as work:
+        sides, missing = index_benchmarks(settings, work.folder, data, _read_questions)
+        for side in sides:
+            if side.pack is not None:
+                pack = side.open_pack()
+                kept, at = "pixels beside it" if pack.has_pixels else "no pixels", work.place_of(pack.folder)
+                console.print(f"{side.name}: {len(pack.images)} images, {kept}, digest {pack.digest[:16]}: {at}")
+            if side.labels is not None:
+                labels = side.open_labels()
+                counts = f"{len(labels.arrays['masks'])} masks, {len(labels.arrays['reliefs'])} depth maps that tell"
+                console.print(f"{side.name}: {counts}, digest {labels.digest[:16]}: {work.place_of(labels.folder)}")
     for name, reason in missing:
         errors.print(f"{name}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
     raise typer.Exit(3 if missing else 0)
@@ -81,7 +92,12 @@ def audit_scan(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     exclude: Annotated[
-        Path | None, typer.Option(help="Also write the list of keys to leave out here, for `exclude` of a mixture.")
+        Any,
+        typer.Option(
+            parser=parse_place,
+            metavar="PATH|URL",
+            help="Also write the list of keys to leave out here, for `exclude` of a mixture.",
+        ),
     ] = None,
     beam_option: BeamOptions = None,
     scheduler: Scheduler = "",
@@ -94,13 +110,15 @@ def audit_scan(
         read_config(AuditConfig, config, override or ()),
         engine_of(workers, runner, split, beam_option, scheduler),
     )
-    with progress_bar("audit") as report:
-        if engine.split != (0, 1):
-            scan_part(settings, out, engine, report, data, _read_questions)
-            console.print(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
-            return
-        verdict = audit(settings, out, engine, report, data, _read_questions)
-    _say_verdict(verdict, exclude)
+    with published(out) as work:
+        with progress_bar("audit") as report:
+            told = now_and_then(work, report)
+            if engine.split != (0, 1):
+                scan_part(settings, work.folder, engine, told, data, _read_questions)
+                console.print(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
+                return
+            verdict = audit(settings, work.folder, engine, told, data, _read_questions)
+        _say_verdict(verdict, exclude, work)
 
 
 @audits.command("text")
@@ -125,12 +143,17 @@ def audit_report(
     out: AuditOut,
     override: Overrides = None,
     data: Data = Path(),
-    exclude: Annotated[Path | None, typer.Option(help="Also write the list of keys to leave out here.")] = None,
+    exclude: Annotated[
+        Any,
+        typer.Option(parser=parse_place, metavar="PATH|URL", help="Also write the list of keys to leave out here."),
+    ] = None,
 ) -> None:
     """Write the report of a finished scan anew, for example with a reviewer's decisions."""
     from mixing.audit.job import AuditConfig, report
 
-    _say_verdict(report(read_config(AuditConfig, config, override or ()), out, data, _read_questions), exclude)
+    settings = read_config(AuditConfig, config, override or ())
+    with published(out) as work:
+        _say_verdict(report(settings, work.folder, data, _read_questions), exclude, work)
 
 
 @audits.command("verify")
@@ -138,7 +161,9 @@ def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, 
     """Check a report again: hashes of both sides, the report's bytes, every pair found anew."""
     from mixing.audit.job import AuditConfig, verify_report
 
-    problems = verify_report(read_config(AuditConfig, config, override or ()), out, data, _read_questions)
+    settings = read_config(AuditConfig, config, override or ())
+    with published(out) as work:
+        problems = verify_report(settings, work.folder, data, _read_questions)
     for problem in problems:
         errors.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
     console.print(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
@@ -146,25 +171,27 @@ def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, 
 
 
 def _audit_words(  # type: ignore[no-untyped-def]
-    config: Path, out: Path, override, data: Path, workers: int, kinds: tuple[str, ...]
+    config: Path, out: Place, override, data: Path, workers: int, kinds: tuple[str, ...]
 ) -> None:
     from mixing.audit.job import AuditConfig, audit_words
 
     settings, engine = read_config(AuditConfig, config, override or ()), engine_of(workers, "FnApiRunner", "0/1", None)
-    with progress_bar("audit") as report:
-        verdict = audit_words(settings, out, kinds, engine, report, data, _read_questions)
+    with published(out) as work, progress_bar("audit") as report:
+        verdict = audit_words(settings, work.folder, kinds, engine, report, data, _read_questions)
     for line in verdict.lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{verdict.file}")
+    console.print(f"{work.place_of(verdict.file)}")
     raise typer.Exit(verdict.exit_code)
 
 
-def _say_verdict(verdict, exclude: Path | None) -> None:  # type: ignore[no-untyped-def]
+def _say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # type: ignore[no-untyped-def]
     from mixing.storage import write_atomic
 
     if exclude is not None:
-        exclude.parent.mkdir(parents=True, exist_ok=True)
+        if not is_url(exclude):
+            Path(exclude).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(exclude, verdict.exclude.read_bytes())
     console.print(verdict.words, markup=False, soft_wrap=True)
-    console.print(f"report: {verdict.page}; keys to leave out: {exclude or verdict.exclude}")
+    keys = exclude or work.place_of(verdict.exclude)
+    console.print(f"report: {work.place_of(verdict.page)}; keys to leave out: {keys}")
     raise typer.Exit(verdict.exit_code)

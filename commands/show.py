@@ -73,7 +73,7 @@ def show(
         from mixing.published import fetched
         from trainer.lineage import trace_lineage
 
-        with fetched(path) as folder:
+        with fetched(path, [Path()]) as folder:
             trace = trace_lineage(folder, data, lock, quick)
         _print_trace(trace, as_json)
     elif verify:

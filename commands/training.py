@@ -9,35 +9,38 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from commands.app import ConfigPath, Data, Out, Overrides, app, console, errors, progress_bar
+from commands.app import ConfigPath, Data, DataPlace, Out, OutPlace, Overrides, app, console, errors, progress_bar
 from encoders.sample import InputError
 from mixing.config import read_config
+from mixing.places import Place, join
 
 
 @app.command()
 def train(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
-    data: Data = Path(),
+    data: DataPlace = Path(),
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure two steps, draw a batch, train nothing.")] = False,
 ) -> None:
     """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
+    from trainer.at_url import brought_here, train_at
     from trainer.config import TrainConfig
     from trainer.run import RunStopped
-    from trainer.train import train as job
 
     settings = read_config(TrainConfig, config, override or ())
     if dry_run:
         from trainer.dry_run import try_mixture
 
-        for line in try_mixture(settings, out, data).lines(settings):
+        with brought_here(settings, out, data) as (local, work, folder):
+            lines = list(try_mixture(local, work.folder, folder).lines(settings))
+        for line in lines:
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         return
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, the first tells
     try:
         with progress_bar("train") as report:
-            result = job(settings, out, data, report)
+            result = train_at(settings, out, data, report)
     except RunStopped as stopped:
         if first:
             errors.print(f"cavendish: {stopped}", style="red", markup=False, highlight=False, soft_wrap=True)
@@ -45,7 +48,7 @@ def train(
     if not first:
         return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
-    console.print(f"{result.generator}: {state}; losses in {result.loss_csv}")
+    console.print(f"{join(out, 'generator')}: {state}; losses in {join(out, 'loss.csv')}")
 
 
 @app.command()
@@ -73,9 +76,9 @@ def precompute(
 @app.command()
 def evaluate(
     config: ConfigPath,
-    out: Out,
+    out: OutPlace,
     override: Overrides = None,
-    data: Data = Path(),
+    data: DataPlace = Path(),
     predictions: Annotated[
         Path | None,
         typer.Option(help="A folder of pictures any model drew: score these on the configuration's benchmark."),
@@ -86,33 +89,36 @@ def evaluate(
     if predictions is not None or requests:
         _score_folder(config, override, data, predictions, out)
         return
-    from trainer.evaluate import EvaluateConfig, evaluate_generator
+    from trainer.at_url import evaluate_at
+    from trainer.evaluate import EvaluateConfig
     from trainer.evaluation.tables import metrics_tables, retention_table
 
     settings = read_config(EvaluateConfig, config, override or ())
     with progress_bar("evaluate") as report:
-        summary = evaluate_generator(settings, out, data, report)
+        summary = evaluate_at(settings, out, data, report)
     for values in (*metrics_tables(summary), retention_table(summary)):
         table = Table(*values["head"], title=values["title"])
         for row in values["rows"]:
             table.add_row(*row["cells"])
         console.print(table)
-    console.print(f"{out / 'summary.json'}")
+    console.print(f"{join(out, 'summary.json')}")
 
 
-def _score_folder(config: Path, override: list[str] | None, data: Path, predictions: Path | None, out: Path) -> None:
+def _score_folder(config: Path, override: list[str] | None, data: Place, predictions: Path | None, out: Place) -> None:
+    from mixing.published import fetched, paths_in, published
     from trainer.evaluation import evaluate as scoring
 
     settings = read_config(scoring.ScoreConfig, config, override or ())
-    if predictions is None:
-        count = scoring.write_requests(scoring.load_benchmark(settings, data), out)
-        console.print(f"{out}: {count} pictures to draw, named in requests.jsonl")
-        return
-    with progress_bar("evaluate") as report:
-        values = scoring.evaluate(settings, predictions, out, data, report)
+    with fetched(data, paths_in(settings)) as folder, published(out) as work:
+        if predictions is None:
+            count = scoring.write_requests(scoring.load_benchmark(settings, folder), work.folder)
+            console.print(f"{out}: {count} pictures to draw, named in requests.jsonl")
+            return
+        with progress_bar("evaluate") as report:
+            values = scoring.evaluate(settings, predictions, work.folder, folder, report)
     for line in scoring.summary_lines(values):
         console.print(line, markup=False)
-    console.print(f"{out / 'report.html'}")
+    console.print(f"{join(out, 'report.html')}")
 
 
 @app.command()

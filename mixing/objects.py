@@ -174,6 +174,11 @@ def exists(url: str) -> bool:
     return True
 
 
+def is_file(url: str) -> bool:
+    """Tell whether an object, rather than a folder or nothing, is there."""
+    return ask(url, lambda system, path: bool(system.isfile(path)))
+
+
 def sha256(url: str) -> str:
     """Return the sha256 of an object of any size, in hex."""
     return ask(url, _sha256)

@@ -29,7 +29,10 @@ def join(base: Place, path: Place) -> Place:
     """Return `path` below `base`; a URL stands for itself."""
     if is_url(path):
         return str(path)
-    return f"{str(base).rstrip('/')}/{Path(path).as_posix()}" if is_url(base) else Path(base) / path
+    if not is_url(base):
+        return Path(base) / path
+    below = Path(path).as_posix()
+    return str(base).rstrip("/") if below == "." else f"{str(base).rstrip('/')}/{below}"
 
 
 def name_of(place: Place) -> str:

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from mixing import objects
-from mixing.places import Place, is_url
+from mixing.engine import Progress
+from mixing.places import Place, is_url, join
 from mixing.storage import collect_leftovers, digest, is_alive
 
 Chosen = Callable[[list[str]], list[str]]
@@ -29,12 +33,20 @@ class Published:
         folder: of this machine.
         url: where its files go; None when it is where it is to be.
         last: names of files that say that others are complete.
+        superseded: of all names at the URL, those that newer files have made useless.
     """
 
-    def __init__(self, folder: Path, url: str | None, last: tuple[str, ...] = ()) -> None:
-        self.folder, self._url, self._last = folder, url, last
-        self._sent: dict[str, tuple[int, int]] = {}
+    def __init__(
+        self, folder: Path, url: str | None, last: tuple[str, ...] = (), superseded: Chosen = lambda names: []
+    ) -> None:
+        self.folder, self._url, self._last, self._superseded = folder, url, last, superseded
+        self._known: dict[str, tuple[int, int]] = {}
         self._there: set[str] = set()
+
+    def place_of(self, file: Path) -> Place:
+        """Say where a file of the folder is published."""
+        inside = self._url is not None and file.is_relative_to(self.folder)
+        return f"{self._url}/{file.relative_to(self.folder).as_posix()}" if inside else file
 
     def fetch(self, chosen: Chosen) -> None:
         """Bring what the URL has into the folder."""
@@ -43,25 +55,46 @@ class Published:
         names = objects.tree(self._url)
         self._there = set(names)
         for name in chosen(names):
-            file = self.folder / name
-            if not file.resolve().is_relative_to(self.folder.resolve()):
-                raise objects.Refused(f"{self._url}/{name}: leads out of its folder")
-            file.parent.mkdir(parents=True, exist_ok=True)
-            objects.download(f"{self._url}/{name}", file)
-            self._sent[name] = _state(file)
+            self._known[name] = _fetch(f"{self._url}/{name}", self.folder, name)
 
     def publish(self) -> None:
         """Send what is new or changed, in the order in which it was written; then delete what is gone from here."""
         if self._url is None:
             return
         found = {name: _state(self.folder / name) for name in _files(self.folder)}
-        changed = [name for name, state in found.items() if self._sent.get(name) != state]
+        changed = [name for name, state in found.items() if self._known.get(name) != state]
         for name in sorted(changed, key=lambda name: (Path(name).name in self._last, found[name][0], name)):
             objects.upload(self.folder / name, f"{self._url}/{name}")
-            self._sent[name] = found[name]
-        for name in sorted(self._there - found.keys()):
+            self._known[name] = found[name]
+            self._there.add(name)
+        gone = {name for name in self._known if name not in found} | set(self._superseded(sorted(self._there)))
+        for name in sorted(gone & self._there):
             objects.delete(f"{self._url}/{name}")
-        self._there = set(found)
+            self._there.discard(name)
+            self._known.pop(name, None)
+
+
+def now_and_then(work: Published, progress: Progress, every_s: float = 60.0) -> Progress:
+    """Return a progress function that also publishes, at most so often."""
+    last = time.monotonic()
+
+    def told(done: int, planned: int) -> None:
+        nonlocal last
+        if time.monotonic() - last >= every_s:
+            work.publish()
+            last = time.monotonic()
+        progress(done, planned)
+
+    return told
+
+
+def _fetch(url: str, folder: Path, name: str) -> tuple[int, int]:
+    file = folder / name
+    if not file.resolve().is_relative_to(folder.resolve()):
+        raise objects.Refused(f"{url}: leads out of its folder")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    objects.download(url, file)
+    return _state(file)
 
 
 def _files(folder: Path) -> list[str]:
@@ -87,7 +120,7 @@ def everything(names: list[str]) -> list[str]:
 
 @contextmanager
 def published(
-    place: Place, last: tuple[str, ...] = (), chosen: Chosen = everything, owner: int | None = None
+    place: Place, last: tuple[str, ...] = (), chosen: Chosen = everything, superseded: Chosen = lambda names: []
 ) -> Iterator[Published]:
     """Give a working folder for `place`; at the end of the context, whatever ended it, it is published.
 
@@ -97,8 +130,7 @@ def published(
     Args:
         last: names of files that say that others are complete: published after those.
         chosen: which of the files at the URL are needed to go on.
-        owner: the process it is named after, this one unless told; processes that share it name the same, and the
-            first of them alone publishes.
+        superseded: which of them newer ones have made useless: deleted after each publishing.
 
     Raises:
         Refused, Unreachable: the URL cannot be read or written.
@@ -108,9 +140,9 @@ def published(
         return
     url = str(place)
     _collect_folders(url)
-    folder = Path(tempfile.gettempdir()) / f"cavendish-{digest(url)[:16]}.folder-{owner or os.getpid()}"
+    folder = _folder_of(url, os.getpid())
     folder.mkdir(exist_ok=True)
-    work = Published(folder, url, last)
+    work = Published(folder, url, last, superseded)
     try:
         work.fetch(chosen)
         try:
@@ -121,27 +153,51 @@ def published(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _folder_of(url: str, process: int) -> Path:
+    return Path(tempfile.gettempdir()) / f"cavendish-{digest(url)[:16]}.folder-{process}"
+
+
 def _collect_folders(url: str) -> None:
-    for path in Path(tempfile.gettempdir()).glob(f"cavendish-{digest(url)[:16]}.folder-*"):
+    """Delete what killed processes left on the way to a URL."""
+    for path in Path(tempfile.gettempdir()).glob(f"{_folder_of(url, 0).name[:-1]}*"):
         if not is_alive(int(path.name.rpartition("-")[2])):
             shutil.rmtree(path, ignore_errors=True)
     collect_leftovers(url)
 
 
 @contextmanager
-def fetched(place: Place) -> Iterator[Path]:
-    """Give a folder of this machine with the files of `place`: itself, or a copy for as long as the context lasts.
+def fetched(data: Place, paths: Iterable[Path]) -> Iterator[Path]:
+    """Give a folder of this machine with these files and folders of `data`: itself, or for a while copies of them.
 
-    Raises:
-        MissingFile: nothing is there.
+    What is not at the URL is not in the copy either: whoever needs it says so.
+
+    Args:
+        paths: relative to `data`; absolute ones are of this machine.
     """
-    if not is_url(place):
-        yield Path(place)
+    if not is_url(data):
+        yield Path(data)
         return
-    names = objects.tree(str(place))
-    if not names:
-        raise objects.MissingFile(f"{place}: not there")
     with tempfile.TemporaryDirectory(prefix="cavendish-") as text:
-        copy = Published(Path(text), str(place))
-        copy.fetch(everything)
-        yield Path(text)
+        folder = Path(text)
+        for path in sorted({path for path in paths if not path.is_absolute()}):
+            url = str(join(data, path))
+            if objects.is_file(url):
+                _fetch(url, folder, path.as_posix())
+                continue
+            for name in objects.tree(url):
+                _fetch(f"{url}/{name}", folder, (path / name).as_posix())
+        yield folder
+
+
+def paths_in(value: object) -> Iterator[Path]:
+    """Yield every path that a configuration names, its caches apart."""
+    if isinstance(value, Path):
+        yield value
+    elif isinstance(value, BaseModel):
+        yield from paths_in({name: part for name, part in value if name != "cache"})
+    elif isinstance(value, Mapping):
+        for part in value.values():
+            yield from paths_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from paths_in(part)

@@ -64,9 +64,15 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def step_of(path: Path) -> int:
     """Return the step of a checkpoint that `checkpoints` lists."""
-    match = _NAME.fullmatch(path.name)
-    assert match is not None
-    return int(match[1])
+    step = step_named(path.name)
+    assert step is not None
+    return step
+
+
+def step_named(name: str) -> int | None:
+    """Return the step of the checkpoint of that name, or None when it is no checkpoint's."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 def delete_old(folder: Path, keep: int) -> None:

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -25,8 +24,9 @@ from mixing.audit.scan import Finding, scan_picture
 from mixing.audit.sides import open_vectors
 from mixing.audit.words import find_texts, place_of, record_texts
 from mixing.images import decode_rgb
+from mixing.places import Place, join, name_of, with_suffix
 from mixing.records import Parts
-from mixing.shards import read_parts, read_row
+from mixing.shards import local_copy, read_parts, read_row
 from mixing.storage import canonical_json, file_sha256, write_atomic
 
 _NOT_PICTURES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
@@ -54,7 +54,9 @@ def scan_element(plan: ScanPlan, index: int) -> None:
 def _do(plan: ScanPlan, element: Element) -> dict[str, Any]:
     controls, thresholds = plan.config.controls, plan.config.thresholds
     if element.kind in ("shard", "words"):
-        return scan_shard(plan, plan.data / element.facts["directory"] / element.name, element.kind == "shard")
+        return scan_shard(
+            plan, join(join(plan.data, element.facts["directory"]), element.name), element.kind == "shard"
+        )
     if element.kind == "clean":
         return {"clean": run_clean(plan.packs, controls, thresholds, plan.data)}
     if element.kind == "texts":
@@ -65,7 +67,7 @@ def _do(plan: ScanPlan, element: Element) -> dict[str, Any]:
     return {"planted": run_copies(side.open_pack(), side.images, controls, thresholds)}
 
 
-def scan_shard(plan: ScanPlan, path: Path, pictures: bool = True) -> dict[str, Any]:
+def scan_shard(plan: ScanPlan, path: Place, pictures: bool = True) -> dict[str, Any]:
     """Scan every picture, label and text of one committed shard; its words alone when not `pictures`.
 
     Returns:
@@ -73,12 +75,12 @@ def scan_shard(plan: ScanPlan, path: Path, pictures: bool = True) -> dict[str, A
         sources {name: facts}, failures [{member, reason}], and findings: each a `Finding` as json with its key, sample
         (the key of the picture it is of), member, pixel_sha256, text (the training text) and similarity.
     """
-    row = read_row(path.with_suffix(".json"))
+    row = read_row(with_suffix(path, ".json"))
     shard = _Shard(plan)
     shard.counts["records"] = len(row.samples)
-    if file_sha256(path) != row.sha256:
-        shard.fail(path.name, "its sha256 is not the one it was committed with")
-    with path.open("rb") as file:
+    with local_copy(path) as tar, tar.open("rb") as file:
+        if file_sha256(tar) != row.sha256:
+            shard.fail(name_of(path), "its sha256 is not the one it was committed with")
         for key in row.samples:
             try:
                 parts = read_parts(file, row, key)

@@ -19,6 +19,7 @@ from mixing.audit.sides import Side, index_sides
 from mixing.audit.words_report import WordsVerdict, write_words_report
 from mixing.beam import run_elements
 from mixing.engine import Engine, Progress
+from mixing.places import Place, join
 from mixing.shards import committed_rows
 from mixing.storage import collect_dead, read_json
 
@@ -136,7 +137,7 @@ def _evidence(plan: ScanPlan) -> Evidence:
     return Evidence(
         plan=plan,
         results=tuple(results),
-        uncommitted={name: _uncommitted(plan.data / name) for name in plan.config.shards},
+        uncommitted={name: _uncommitted(join(plan.data, name)) for name in plan.config.shards},
         excluded=_excluded_keys(plan.config, plan.data),
         decisions=read_decisions(plan.config.decisions, plan.data),
     )
@@ -152,6 +153,6 @@ def _excluded_keys(config: AuditConfig, data: Path) -> frozenset[str]:
     return frozenset(keys)
 
 
-def _uncommitted(directory: Path) -> int:
-    planned: int = read_json(directory / "dataset.json", "the plan of a shard directory")["shards"]
+def _uncommitted(directory: Place) -> int:
+    planned: int = read_json(join(directory, "dataset.json"), "the plan of a shard directory")["shards"]
     return planned - len(committed_rows(directory))

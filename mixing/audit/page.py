@@ -23,8 +23,10 @@ from mixing.audit.lineage import registry
 from mixing.audit.plan import ScanPlan
 from mixing.audit.words import normalised
 from mixing.images import decode_rgb, encode_png
+from mixing.objects import Unreachable
+from mixing.places import join, with_suffix
 from mixing.records import Parts
-from mixing.shards import read_parts, read_row
+from mixing.shards import open_tar, read_parts, read_row
 from mixing.storage import canonical_json, digest
 
 MAX_PAIRS = 300
@@ -145,11 +147,13 @@ def _runs(words: list[str], common: set[int]) -> list[tuple[str, bool]]:
 
 
 def _parts(finding: Mapping[str, Any], data: Path) -> Parts | None:
-    path = data / finding["directory"] / finding["shard"]
+    path = join(join(data, finding["directory"]), finding["shard"])
     try:
-        row = read_row(path.with_suffix(".json"))
-        with path.open("rb") as file:
+        row = read_row(with_suffix(path, ".json"))
+        with open_tar(path) as file:
             return read_parts(file, row, finding["key"])
+    except Unreachable:
+        raise
     except (InputError, OSError, KeyError):
         return None  # the shard changed since: the finding stands, its picture cannot be shown
 

@@ -13,7 +13,8 @@ from mixing.audit.plan import ScanPlan
 from mixing.audit.report import exclusion
 from mixing.audit.scan import scan_picture
 from mixing.images import decode_rgb
-from mixing.shards import read_parts, read_row
+from mixing.places import join, with_suffix
+from mixing.shards import open_tar, read_parts, read_row
 from mixing.storage import canonical_json, digest, file_sha256, read_json
 
 
@@ -64,9 +65,9 @@ def _recheck(finding: Mapping[str, Any], plan: ScanPlan) -> list[str]:
     """Find a pair of pictures again; labels, texts and ids are compared when the scan's results are."""
     if finding["stage"] not in ("file", "pixels", "pdq", "pdq-inverted", "local"):
         return []
-    path = plan.data / finding["directory"] / finding["shard"]
-    row = read_row(path.with_suffix(".json"))
-    with path.open("rb") as file:
+    path = join(join(plan.data, finding["directory"]), finding["shard"])
+    row = read_row(with_suffix(path, ".json"))
+    with open_tar(path) as file:
         member = read_parts(file, row, finding["key"])[finding["member"]]
     packs = tuple(pack for pack in plan.packs if pack.name == finding["benchmark"])
     _, found = scan_picture(decode_rgb(member, finding["key"]), member, packs, plan.config.thresholds)
