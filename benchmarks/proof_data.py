@@ -40,13 +40,10 @@ def coarse_labels(sample: Sample, names: Sequence[str]) -> NDArray[np.int16]:
 def semantic_example(
     sample: Sample, names: Sequence[str], number: int, rng: np.random.Generator, fixed: Mapping[str, Color] | None
 ) -> Example:
-    """Ask for the coarse classes in the colours of `fixed`, or in random ones; the entries' order is random."""
-    colors = random_colors(len(names), rng, BLACK)
-    legend = dict(zip(names, colors)) if fixed is None else dict(fixed)
-    order = [names[int(i)] for i in rng.permutation(len(names))]
-    legend = {name: legend[name] for name in order}
+    """Ask for the coarse classes in the colours of `fixed`, or in random ones."""
+    legend = dict(zip(names, random_colors(len(names), rng, BLACK))) if fixed is None else dict(fixed)
     prompt = f"Label every pixel. {write_legend(legend, _NOTATION, rng)}"
-    target = encode_semantic(coarse_labels(sample, order), legend, BLACK)
+    target = encode_semantic(coarse_labels(sample, names), legend, BLACK)
     rows = [[name, list(color)] for name, color in legend.items()]
     spec = {"task": "semantic", "codec": "legend/1", "legend": rows, "background": list(BLACK)}
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
