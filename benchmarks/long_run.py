@@ -4,7 +4,8 @@ restart by itself, then verifies every byte and rebuilds a part undisturbed to c
     nice -n 12 python benchmarks/long_run.py --out /data/long --engine pyrender --scenes 180 --views 25 --kills 20
     nice -n 12 python benchmarks/long_run.py --out /data/long --engine blender --scenes 25 --views 20 --kills 8 --dask
 
-Prints one line for each kill and, at the end, one json with the figures (also in OUT/ENGINE.json).
+Prints one line for each kill and, at the end, one json with the figures (also in OUT/ENGINE.json). An interrupted run
+is continued by the same command.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -38,14 +40,12 @@ SCHEDULER = "scheduler.json"
 def main() -> None:
     """Run, kill, restart, verify, compare."""
     logging.basicConfig(level=logging.ERROR)  # Beam logs routine matters as warnings
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends too
     options = _options()
     folder = options.out / options.engine
     folder.mkdir(parents=True, exist_ok=True)
     (options.out / f"{options.engine}.yaml").write_text(json.dumps(_config(options)))
-    started, clock = time.monotonic(), CpuClock()
-    kills = _run_with_kills(options, folder, clock)
-    took_s = time.monotonic() - started
-    clock.look()
+    history = _run_with_kills(options, folder)
     rows = committed_rows(folder)
     figures = {
         "engine": options.engine,
@@ -54,13 +54,12 @@ def main() -> None:
         "rejected": sum(len(row.rejected) for row in rows),
         "shards": len(rows),
         "bytes": sum(row.bytes for row in rows),
-        "wall_s": round(took_s),
-        "cpu_s": round(clock.seconds()),
-        "kills": dict(Counter(kind for kind, _ in kills)),
-        "samples_made_again": sum(lost for _, lost in kills),
+        "runs": [{name: run[name] for name in ("shards", "wall_s", "cpu_s")} for run in history],
+        "kills": dict(Counter(kind for run in history for kind, _ in run["kills"])),
+        "samples_made_again": sum(lost for run in history for _, lost in run["kills"]),
         "problems": verify(folder),
         "files_left": sorted(path.name for path in folder.glob("*.tmp-*")),
-        "processes_left": [" ".join(one.cmdline()[:4]) for one in clock.alive()],
+        "processes_left": history[-1]["left"],
     }
     figures |= _compare(options, folder)
     (options.out / f"{options.engine}.json").write_text(json.dumps(figures, indent=1))
@@ -127,14 +126,42 @@ class CpuClock:
         return [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 
-def _run_with_kills(options: argparse.Namespace, folder: Path, clock: CpuClock) -> list[tuple[str, int]]:
+def _run_with_kills(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Run until the job says that all is done; return what this run and interrupted ones before it took."""
+    path = options.out / f"{options.engine}.history.json"
+    history = json.loads(path.read_text()) if path.exists() else []
+    if _committed(folder) == _shards(options) and history:
+        return history
+    began, before, clock = time.monotonic(), _committed(folder), CpuClock()
+    earlier = [kill for run in history for kill in run["kills"]]
+    kills: list[tuple[str, int]] = []
+    try:
+        _kill_and_restart(options, folder, clock, len(earlier), kills)
+    finally:
+        took = {"shards": _committed(folder) - before, "wall_s": round(time.monotonic() - began)}
+        left = [" ".join(one.cmdline()[:4]) for one in clock.alive()]
+        history.append({**took, "cpu_s": round(clock.seconds()), "kills": kills, "left": left})
+        path.write_text(json.dumps(history))
+    return history
+
+
+def _committed(folder: Path) -> int:
+    return len(list(folder.glob("shard-*.json")))
+
+
+def _shards(options: argparse.Namespace) -> int:
+    return -(-options.scenes // options.scenes_per_shard)
+
+
+def _kill_and_restart(
+    options: argparse.Namespace, folder: Path, clock: CpuClock, earlier: int, done: list[tuple[str, int]]
+) -> None:
     rng = np.random.default_rng(options.seed)
     kinds = ["group", "driver", "worker", "renderer", *(["scheduler"] if options.dask else [])]
     order = [kinds[i] for i in np.concatenate([rng.permutation(len(kinds)) for _ in range(options.kills)])]
-    shards = -(-options.scenes // options.scenes_per_shard)
     # at random numbers of committed shards, so that kills are spread over the run however fast the machine is
-    when = sorted(rng.integers(0, shards, options.kills).tolist())
-    done: list[tuple[str, int]] = []
+    when = sorted(rng.integers(0, _shards(options), options.kills).tolist())
+    order, when = order[earlier:], when[earlier:]
     cluster: list[subprocess.Popen[bytes]] = []
     process: subprocess.Popen[bytes] | None = None
     try:
@@ -150,10 +177,10 @@ def _run_with_kills(options: argparse.Namespace, folder: Path, clock: CpuClock) 
             if code is not None:
                 process = None
                 if code == 0:
-                    return done
+                    return
                 continue
-            committed = len(list(folder.glob("shard-*.json")))
-            if len(done) < options.kills and committed >= when[len(done)]:
+            committed = _committed(folder)
+            if len(done) < len(when) and committed >= when[len(done)]:
                 time.sleep(float(rng.uniform(0, 5)))
                 kind = order[len(done)]
                 begun = _records_in_progress(folder)
@@ -163,7 +190,7 @@ def _run_with_kills(options: argparse.Namespace, folder: Path, clock: CpuClock) 
                     lost = {"renderer": 0, "worker": begun.get(victim, 0) if options.dask else sum(begun.values())}
                     done.append((kind, lost.get(kind, sum(begun.values()))))
                     print(
-                        f"kill {len(done)} ({kind}) at {committed} of {shards} shards: {done[-1][1]} samples",
+                        f"kill {earlier + len(done)} ({kind}) at {committed} shards: {done[-1][1]} samples",
                         flush=True,
                     )
     finally:
