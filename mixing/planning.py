@@ -24,7 +24,6 @@ LONGEST_SHARD_S = 3600.0
 LARGEST_SHARD_BYTES = 1_000_000_000
 SHORTEST_SHARD_S = 10.0
 FAN_OUT = (10**6, 10**7, 10**8, 10**9)
-_MAX_WORKERS_PER_SPLIT = 64
 
 
 @dataclass(frozen=True)
@@ -204,8 +203,8 @@ def _wall_hours(stage: Stage, probe: Probe, shards: int, shard_s: float, cores: 
 def _settings(stage: Stage, shards: int, units_per_shard: int, cores: int, machine_cores: int) -> str:
     if stage.divisible:
         return ""
-    machines = max(1, min(math.ceil(cores / machine_cores), shards))
-    workers = max(1, min(machine_cores, _MAX_WORKERS_PER_SPLIT, shards))
+    workers = min(machine_cores, cores, shards)
+    machines = math.ceil(min(cores, shards) / workers)
     words = [f"--workers {workers}"] + ([f"--split I/{machines}"] if machines > 1 else [])
     if stage.shard_key:
         return " ".join([f"{stage.shard_key}={units_per_shard // stage.per_key}", *words])
