@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.legends import Notation, write_legend
-from encoders.palettes import BLACK, Color, random_colors
+from encoders.palettes import BLACK, Color, format_hex, random_colors
 from encoders.sample import Example, InputError, Sample
 from encoders.semantic import NO_CLASS, encode_semantic
 from mixing.shards import Plan, ShardWriter, committed_rows, finish_dataset, is_committed, read_dataset, start_dataset
@@ -23,7 +22,6 @@ from trainer.evaluation.depth import DepthProtocol
 from trainer.evaluation.samples import Questions, sample_questions
 
 OBJECT = "object"
-_NOTATION = Notation("colon", "hex")
 
 
 def coarse_labels(sample: Sample, names: Sequence[str]) -> NDArray[np.int16]:
@@ -42,13 +40,18 @@ def semantic_example(
 ) -> Example:
     """Ask for the coarse classes in the colours of `fixed`, or in random ones."""
     legend = dict(zip(names, random_colors(len(names), rng, BLACK))) if fixed is None else dict(fixed)
-    prompt = f"Label every pixel. {write_legend(legend, _NOTATION, rng)}"
+    entries = ", ".join(f"{name}: {format_hex(color)}" for name, color in legend.items())
     target = encode_semantic(coarse_labels(sample, names), legend, BLACK)
     rows = [[name, list(color)] for name, color in legend.items()]
     spec = {"task": "semantic", "codec": "legend/1", "legend": rows, "background": list(BLACK)}
     origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
     return Example(
-        f"{sample.key}.semantic.{number}", "semantic", prompt, sample.image, target, {**spec, "origin": origin}
+        f"{sample.key}.semantic.{number}",
+        "semantic",
+        f"Label every pixel. {entries}",
+        sample.image,
+        target,
+        {**spec, "origin": origin},
     )
 
 
