@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from embreex.mesh_construction import TriangleMesh
@@ -16,6 +15,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from render.agreement import compare_raster
+from render.geometry import face_normals
 from render.meshes import Mesh, Placed, Surface
 from render.passes import Truth, camera_rays
 from render.raster import Raster
@@ -24,8 +24,10 @@ from render.skies import add_haze, environment, harmonic_light, irradiance, radi
 from render.views import Paint, Picture
 
 Floats = NDArray[np.float32]
-SHADOW_SAMPLES, BOUNCE_SAMPLES, MIRROR_SAMPLES = 8, 8, 2
-"""Rays per pixel: to all lamps together (at least two to each), into the half sphere, and along the reflection."""
+SHADOW_SAMPLES, BOUNCE_SAMPLES, MIRROR_SAMPLES = 4, 4, 2
+"""Rays per pixel: to all lamps together (at least two to each), into the half sphere, and along the reflection.
+
+The four pixels of a 2 x 2 block share out the directions between them; the smoothing brings them together."""
 OFFSET = 1e-3
 """Rays start this far off their surface, relative to its distance from the camera (at least 0.2 mm)."""
 
@@ -49,7 +51,8 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
 
     The tree of the `last` world is used again when the same meshes stand at the same places under the same sky.
     """
-    triangles, albedo, emission = [], [], []
+    points, faces, count = [], [], 0
+    albedo, emission = [], []
     scene = [placed for placed in scene if not any(part.transmission or part.see_through for part in placed.surfaces)]
     meshes = tuple((placed.mesh, placed.matrix.tobytes()) for placed in scene)
     again = last is not None and last.meshes == meshes and last.recipe.sky == recipe.sky
@@ -58,27 +61,17 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
         emission.append(np.array([surface.emission for surface in placed.surfaces])[placed.mesh.slot_of])
         if again:
             continue
-        vertices = placed.mesh.vertices @ placed.matrix[:3, :3].T + placed.matrix[:3, 3]
-        triangles.append(vertices[placed.mesh.faces])
+        points.append(placed.mesh.vertices @ placed.matrix[:3, :3].T + placed.matrix[:3, 3])
+        faces.append(placed.mesh.faces + np.int32(count))
+        count += len(placed.mesh.vertices)
     colors = np.concatenate(albedo).astype(np.float32), np.concatenate(emission).astype(np.float32)
     if again and last is not None:
         return replace(last, albedo=colors[0], emission=colors[1], recipe=recipe)
-    corners = np.concatenate(triangles)
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(cross, axis=1, keepdims=True)
-    normals = np.divide(cross, length, out=np.zeros_like(cross), where=length > 0)
+    vertices, triangles = np.concatenate(points).astype(np.float32), np.concatenate(faces)
     tree = EmbreeScene()
-    TriangleMesh(tree, corners.astype(np.float32))
+    TriangleMesh(tree, vertices, triangles)
     sky = environment(recipe.sky)
-    return World(
-        tree,
-        normals.astype(np.float32),
-        *colors,
-        recipe,
-        sky,
-        harmonic_light(sky),
-        meshes,
-    )
+    return World(tree, face_normals(vertices[triangles]), *colors, recipe, sky, harmonic_light(sky), meshes)
 
 
 def mean_albedo(surface: Surface) -> NDArray[np.float64]:
@@ -102,24 +95,26 @@ def light_picture(
     depth = truth.depth_m[seen]
     normals = truth.normals[seen] @ pose[:3, :3].T
     points = pose[:3, 3] + view * depth[:, None] + normals * np.maximum(OFFSET * depth, 2e-4)[:, None]
-    view = (view / np.linalg.norm(view, axis=1, keepdims=True)).astype(np.float32)
+    view = (view / _length(view)[:, None]).astype(np.float32)
     points, normals = points.astype(np.float32), normals.astype(np.float32)
     rng = np.random.default_rng(17)
     rough, metal, glow, clear = _surface_values(scene, truth, seen)
     color = albedo[seen].astype(np.float32)
     base = 0.04 + (color - 0.04) * metal[:, None]
-    diffuse, shine = _direct(world, points, normals, rng, view, rough, base)
-    bounced = _bounce(world, points, normals, rng)
+    rows, columns = np.nonzero(seen)
+    phase = (2 * (rows % 2) + columns % 2).astype(np.float32)
+    diffuse, shine = _direct(world, points, normals, phase, rng, view, rough, base)
+    bounced = _bounce(world, points, normals, phase, rng)
     mirrored = _mirror(world, points, normals, view, rough, base, rng)
     gathered = np.zeros((*seen.shape, 9), np.float32)
     gathered[seen] = np.concatenate([diffuse, shine + mirrored, bounced], axis=1)
-    sharp = smooth_light(gathered[..., :6], truth, 2)[seen]
-    soft = smooth_light(gathered[..., 6:], truth, 4)[seen]
+    smooth = smooth_light(gathered, truth, 2, 6)[seen]
+    sharp, soft = smooth[:, :6], smooth[:, 6:]
     matte = color * (1 - metal)[:, None]
     picture[seen] = matte * (sharp[:, :3] + soft) + sharp[:, 3:] + color * glow[:, None]
     if clear.any():  # glass: what lies behind, tinted; rays are not bent, and glass casts no shadow
         glass = clear > 0
-        behind = _arriving(world, points[glass], view[glass], rng)
+        behind = _behind(world, points[glass], view[glass], rng)
         share = clear[glass, None]
         lit = picture[seen]
         lit[glass] = (1 - share) * lit[glass] + share * (color[glass] * behind + sharp[glass, 3:])
@@ -140,7 +135,14 @@ def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool
 
 
 def _direct(
-    world: World, points: Floats, normals: Floats, rng: np.random.Generator, view: Floats, rough: Floats, base: Floats
+    world: World,
+    points: Floats,
+    normals: Floats,
+    phase: Floats,
+    rng: np.random.Generator,
+    view: Floats,
+    rough: Floats,
+    base: Floats,
 ) -> tuple[Floats, Floats]:
     """Return the light of all lamps that the pixels send on: diffuse per unit of colour, and specular."""
     diffuse, shine = np.zeros_like(points), np.zeros_like(points)
@@ -148,7 +150,7 @@ def _direct(
     samples = max(2, SHADOW_SAMPLES // max(1, len(lights)))
     for light in lights:
         for sample in range(samples):
-            stratum = (sample + rng.random(len(points), np.float32)) / np.float32(samples)
+            stratum = (4 * sample + phase + rng.random(len(points), np.float32)) / np.float32(4 * samples)
             unit, power = _from_light(world, light, points, normals, stratum, rng)
             power = power[:, None] * np.array(light.color, np.float32) / np.float32(samples)
             diffuse += power / np.float32(math.pi)
@@ -156,14 +158,17 @@ def _direct(
     return diffuse, np.minimum(shine, 8.0)
 
 
-def _one_lamp(world: World, points: Floats, normals: Floats, rng: np.random.Generator) -> Floats:
-    """Return the diffuse light of one lamp drawn for all points, for as many as there are."""
+def _one_lamp(
+    world: World, points: Floats, normals: Floats, chosen: NDArray[np.int64], rng: np.random.Generator
+) -> Floats:
+    """Return the diffuse light of one lamp for each point, for as many as there are; `chosen` counts them round and round."""
     lights = world.recipe.lights
-    if not lights:
-        return np.zeros_like(points)
-    light = lights[rng.integers(len(lights))]
-    _, power = _from_light(world, light, points, normals, rng.random(len(points), np.float32), rng)
-    return power[:, None] * (np.array(light.color, np.float32) * np.float32(len(lights) / math.pi))
+    diffuse = np.zeros_like(points)
+    for number, light in enumerate(lights):
+        here = np.flatnonzero(chosen % len(lights) == number)
+        _, power = _from_light(world, light, points[here], normals[here], rng.random(len(here), np.float32), rng)
+        diffuse[here] = power[:, None] * (np.array(light.color, np.float32) * np.float32(len(lights) / math.pi))
+    return diffuse
 
 
 def _from_light(
@@ -171,8 +176,8 @@ def _from_light(
 ) -> tuple[Floats, Floats]:
     """Return unit directions to points of a lamp and the irradiance from there, 0 in its shadow."""
     toward, strength = _toward_light(light, points, stratum, rng)
-    unit = toward / np.linalg.norm(toward, axis=1, keepdims=True)
-    power = strength * np.maximum((unit * normals).sum(axis=1), 0)
+    unit = toward / _length(toward)[:, None]
+    power = strength * np.maximum(_dot(unit, normals), 0)
     lit = np.flatnonzero(power > 0)
     if len(lit):
         reach = np.float32(0.999) * toward[lit]
@@ -195,7 +200,7 @@ def _toward_light(light: Light, points: Floats, stratum: Floats, rng: np.random.
         toward = (spread - direction.astype(np.float32)) * np.float32(2000.0)
         return toward, np.full(len(points), light.power, np.float32)
     toward = np.array(light.position_m, np.float32) + spread - points
-    squared = (toward**2).sum(axis=1)
+    squared = _dot(toward, toward)
     if light.kind == "point":
         return toward, np.float32(light.power / (4 * math.pi)) / np.maximum(squared, np.float32(0.01))
     facing = np.maximum(-(toward @ direction.astype(np.float32)), 0) / np.sqrt(squared)
@@ -205,33 +210,40 @@ def _toward_light(light: Light, points: Floats, stratum: Floats, rng: np.random.
 def _specular(unit: Floats, normals: Floats, view: Floats, rough: Floats, base: Floats) -> Floats:
     """Return the GGX reflection towards the camera. Source: Walter et al. 2007, with Schlick's Fresnel term."""
     half = unit - view
-    half /= np.maximum(np.linalg.norm(half, axis=1, keepdims=True), 1e-9)
+    half /= np.maximum(_length(half), 1e-9)[:, None]
     a2 = np.maximum(rough, 0.12) ** 4
-    nh = np.clip((normals * half).sum(axis=1), 0, 1)
-    nv = np.clip(-(normals * view).sum(axis=1), 0.05, 1)
-    nl = np.clip((normals * unit).sum(axis=1), 0.05, 1)
+    nh = np.clip(_dot(normals, half), 0, 1)
+    nv = np.clip(-_dot(normals, view), 0.05, 1)
+    nl = np.clip(_dot(normals, unit), 0.05, 1)
     spread = a2 / (math.pi * (nh * nh * (a2 - 1) + 1) ** 2)
     k = np.sqrt(a2) / 2
     masking = 1 / ((nl * (1 - k) + k) * (nv * (1 - k) + k))
-    fresnel = base + (1 - base) * ((1 - np.clip((unit * half).sum(axis=1), 0, 1)) ** 5)[:, None]
+    fresnel = base + (1 - base) * ((1 - np.clip(_dot(unit, half), 0, 1)) ** 5)[:, None]
     reflected: Floats = fresnel * (spread * masking / 4)[:, None]
     return reflected
 
 
-def _bounce(world: World, points: Floats, normals: Floats, rng: np.random.Generator) -> Floats:
+def _bounce(world: World, points: Floats, normals: Floats, phase: Floats, rng: np.random.Generator) -> Floats:
     """Return the mean light from a cosine-weighted half sphere: sky, or what one bounce brings."""
     total = np.zeros_like(points)
+    strata, shift = 4 * BOUNCE_SAMPLES, rng.integers(0, 64, len(points))
     for sample in range(BOUNCE_SAMPLES):
-        turn = np.float32(2 * math.pi / BOUNCE_SAMPLES) * (sample + rng.random(len(points), np.float32))
-        height = 2 * rng.random(len(points), np.float32) - 1
+        stratum = 4 * sample + phase
+        turn = np.float32(2 * math.pi / strata) * (stratum + rng.random(len(points), np.float32))
+        # 7 times the number, modulo 16: a lattice that fills the square of both coordinates evenly
+        height = np.float32(2 / strata) * (7 * stratum % strata + rng.random(len(points), np.float32)) - 1
         flat = np.sqrt(1 - height**2)
         ball = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
         direction = normals + np.float32(0.999) * ball
-        total += np.minimum(_arriving(world, points, direction, rng), 6.0)
+        # every lamp has its turn in a block, at other directions in the next one
+        lamp = (stratum + shift).astype(np.int64)
+        total += np.minimum(_arriving(world, points, direction, lamp, rng), 6.0)
     return total / BOUNCE_SAMPLES
 
 
-def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Generator) -> Floats:
+def _arriving(
+    world: World, points: Floats, direction: Floats, lamp: NDArray[np.int64], rng: np.random.Generator
+) -> Floats:
     """Return the light that arrives along rays: the sky's, or what the surface hit sends on of a lamp and the rest."""
     found = world.tree.run(points, direction, output=1)
     light = np.zeros_like(points)
@@ -240,11 +252,19 @@ def _arriving(world: World, points: Floats, direction: Floats, rng: np.random.Ge
     if hit.any():
         face = found["primID"][hit]
         normal = world.normals[face]
-        normal = np.where((normal * direction[hit]).sum(axis=1, keepdims=True) > 0, -normal, normal)
+        normal = np.where(_dot(normal, direction[hit])[:, None] > 0, -normal, normal)
         at = points[hit] + direction[hit] * found["tfar"][hit, None] + np.float32(1e-3) * normal
-        diffuse = _one_lamp(world, at, normal, rng)
+        diffuse = _one_lamp(world, at, normal, lamp[hit], rng)
         light[hit] = world.albedo[face] * (diffuse + _rest(world, normal, diffuse)) + world.emission[face, None]
     return light
+
+
+def _behind(world: World, points: Floats, view: Floats, rng: np.random.Generator) -> Floats:
+    """Return what is seen through glass, by the light of all lamps: no smoothing hides noise there."""
+    count = max(1, len(world.recipe.lights))
+    seen = [_arriving(world, points, view, np.full(len(points), lamp), rng) for lamp in range(count)]
+    mean: Floats = np.mean(seen, axis=0)
+    return mean
 
 
 def _rest(world: World, normals: Floats, diffuse: Floats) -> Floats:
@@ -265,52 +285,69 @@ def _mirror(
     if not shiny.any():
         return result
     n, v = normals[shiny], view[shiny]
-    cosine = np.clip(-(n * v).sum(axis=1), 0, 1)
+    cosine = np.clip(-_dot(n, v), 0, 1)
     grazing = np.maximum(1 - rough[shiny], base[shiny].max(axis=1))[:, None]
     fresnel = base[shiny] + (grazing - base[shiny]) * ((1 - cosine) ** 5)[:, None]
     total = np.zeros_like(n)
-    for _ in range(MIRROR_SAMPLES):
+    lamp = rng.integers(0, 64, len(n))
+    for sample in range(MIRROR_SAMPLES):
         tilt = rng.standard_normal(n.shape, np.float32) * (0.5 * rough[shiny] ** 2)[:, None]
         facet = n + tilt
-        facet /= np.linalg.norm(facet, axis=1, keepdims=True)
-        direction = v - 2 * (v * facet).sum(axis=1, keepdims=True) * facet
-        below = (direction * n).sum(axis=1, keepdims=True)
+        facet /= _length(facet)[:, None]
+        direction = v - 2 * _dot(v, facet)[:, None] * facet
+        below = _dot(direction, n)[:, None]
         direction = np.where(below < 0.02, direction + (0.04 - below) * n, direction)
-        total += np.minimum(_arriving(world, points[shiny], direction, rng), 6.0)
+        total += np.minimum(_arriving(world, points[shiny], direction, lamp + sample, rng), 6.0)
     fade = np.clip((0.62 - rough[shiny]) / 0.2, 0, 1)[:, None]
     result[shiny] = fresnel * fade * total / MIRROR_SAMPLES
     return result
 
 
-def smooth_light(light: Floats, truth: Truth, rounds: int) -> Floats:
+def smooth_light(light: Floats, truth: Truth, rounds: int, sharp: int) -> Floats:
     """Blur (H, W, C) light over the same surface only: 3x3 taps, wider each round, weighted by normals and depth.
 
+    The first `sharp` channels are blurred `rounds` times, the others twice as often.
     Source: the edge-avoiding a-trous filter of Dammertz et al. 2010.
     """
     height, width = truth.instance_ids.shape
     depth = np.where(np.isfinite(truth.depth_m), truth.depth_m, 0).astype(np.float32)
     normals = truth.normals.astype(np.float32)
-    values = light
-    for level in range(rounds):
+    result = light.copy()
+    for level in range(2 * rounds):
+        if level == rounds:
+            light = light[..., sharp:]
         step = 2**level
-        total, weights = np.zeros_like(values), np.zeros((height, width, 1), np.float32)
-        pad = step
-        padded: list[NDArray[Any]] = [
-            np.pad(array, ((pad, pad), (pad, pad)) + ((0, 0),) * (array.ndim - 2))
-            for array in (values, depth, normals, truth.instance_ids)
-        ]
-        values_, depth_, normals_, ids_ = padded
-        for dy in range(3):
-            for dx in range(3):
-                window = (slice(dy * step, dy * step + height), slice(dx * step, dx * step + width))
-                likeness = np.maximum((normals_[window] * normals).sum(axis=-1), 0) ** 16
-                likeness *= np.abs(depth_[window] - depth) < 0.05 * depth
-                likeness *= ids_[window] == truth.instance_ids
-                weight = likeness[..., None] * np.float32((1, 2, 1)[dy] * (1, 2, 1)[dx])
-                total += weight * values_[window]
-                weights += weight
-        values = total / np.maximum(weights, 1e-6)
-    return values
+        total, weights = np.zeros_like(light), np.zeros((height, width), np.float32)
+        for dy, dx in np.ndindex(3, 3):
+            here, there = _overlap(height, (dy - 1) * step), _overlap(width, (dx - 1) * step)
+            at, other = (here[0], there[0]), (here[1], there[1])
+            likeness = np.maximum(np.einsum("ijk,ijk->ij", normals[other], normals[at]), 0)
+            for _ in range(4):
+                likeness *= likeness
+            likeness *= np.abs(depth[other] - depth[at]) < 0.05 * depth[at]
+            likeness *= truth.instance_ids[other] == truth.instance_ids[at]
+            likeness *= np.float32((1, 2, 1)[dy] * (1, 2, 1)[dx])
+            total[at] += likeness[..., None] * light[other]
+            weights[at] += likeness
+        light = total / np.maximum(weights, 1e-6)[..., None]
+        result[..., result.shape[-1] - light.shape[-1] :] = light
+    return result
+
+
+def _overlap(size: int, shift: int) -> tuple[slice, slice]:
+    """Return the part of an axis that has a neighbour `shift` further on, and those neighbours."""
+    low, high = max(0, -shift), max(0, min(size, size - shift), -shift)
+    return slice(low, high), slice(low + shift, high + shift)
+
+
+def _dot(a: Floats, b: Floats) -> Floats:
+    """Return (N,) inner products of (N, 3) vectors."""
+    product: Floats = np.einsum("ij,ij->i", a, b)
+    return product
+
+
+def _length(a: Floats) -> Floats:
+    return np.sqrt(_dot(a, a))
 
 
 def paint_with(raster: Raster, cross_check: bool = False) -> Paint:

@@ -17,6 +17,7 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from encoders.sample import Camera, UInt8Image
+from render.geometry import cross
 from render.lens import BentLens
 from render.meshes import Mesh, Placed, is_pane
 from render.recipe import pose_matrix
@@ -178,7 +179,7 @@ def project_box(placed: Placed, camera: Camera) -> Box:
 def _tree(mesh: Mesh) -> EmbreeScene:
     if mesh not in _trees:
         tree = EmbreeScene()
-        TriangleMesh(tree, mesh.vertices[mesh.faces].astype(np.float32))
+        TriangleMesh(tree, mesh.vertices.astype(np.float32), mesh.faces)
         _trees[mesh] = tree
     return _trees[mesh]
 
@@ -189,27 +190,26 @@ def _cast_thing(placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float
     origin = (eye - placed.matrix[:3, 3]) @ turn
     local = rays @ turn
     mesh = placed.mesh
-    found = _tree(mesh).run(
-        np.broadcast_to(origin.astype(np.float32), local.shape).copy(), local.astype(np.float32), output=1
-    )
+    starts = np.broadcast_to(origin.astype(np.float32), local.shape).copy()
+    found = _tree(mesh).run(starts, local.astype(np.float32), output=1)
     hit = np.flatnonzero(found["primID"] >= 0)
     face = found["primID"][hit]
     corners = mesh.vertices[mesh.faces[face]]
     ray = local[hit]
     a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    flat = np.cross(ab, ac)
-    facing = (flat * ray).sum(axis=1)
+    flat = cross(ab, ac)
+    facing = _dot(flat, ray)
     with np.errstate(divide="ignore", invalid="ignore"):
-        distance = ((a - origin) * flat).sum(axis=1) / facing
+        distance = _dot(a - origin, flat) / facing
     coarse = found["tfar"][hit].astype(np.float64)
     # edge-on triangles have no usable plane; there Embree's own distance stands
     distance = np.where(np.abs(distance - coarse) <= 1e-3 * coarse + 1e-5, distance, coarse)
     offset = origin + ray * distance[:, None] - a
-    area = (flat * flat).sum(axis=1)
-    second = (np.cross(offset, ac) * flat).sum(axis=1) / area
-    third = (np.cross(ab, offset) * flat).sum(axis=1) / area
+    area = _dot(flat, flat)
+    second = _dot(cross(offset, ac), flat) / area
+    third = _dot(cross(ab, offset), flat) / area
     weights = np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1)
-    smooth = (mesh.normals[mesh.faces[face]] * weights[..., None]).sum(axis=1)
+    smooth = np.einsum("ijk,ij->ik", mesh.normals[mesh.faces[face]], weights)
     smooth, flat = _face_viewer(smooth, flat, ray)
     return Hits(hit, face, distance, weights, smooth @ turn.T, flat @ turn.T)
 
@@ -218,9 +218,15 @@ def _face_viewer(
     smooth: NDArray[np.float64], flat: NDArray[np.float64], ray: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Turn shading and triangle normals to the side that is seen; shading normals that still look away are replaced."""
-    flat = flat / np.linalg.norm(flat, axis=1, keepdims=True)
-    flat = np.where((flat * ray).sum(axis=1, keepdims=True) > 0, -flat, flat)
-    length = np.linalg.norm(smooth, axis=1, keepdims=True)
+    flat = flat / np.sqrt(_dot(flat, flat))[:, None]
+    flat = np.where(_dot(flat, ray)[:, None] > 0, -flat, flat)
+    length = np.sqrt(_dot(smooth, smooth))[:, None]
     smooth = np.divide(smooth, length, out=flat.copy(), where=length > 1e-6)
-    smooth = np.where((smooth * flat).sum(axis=1, keepdims=True) < 0, -smooth, smooth)
-    return np.where((smooth * ray).sum(axis=1, keepdims=True) >= 0, flat, smooth), flat
+    smooth = np.where(_dot(smooth, flat)[:, None] < 0, -smooth, smooth)
+    return np.where(_dot(smooth, ray)[:, None] >= 0, flat, smooth), flat
+
+
+def _dot(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (N,) inner products of (N, 3) vectors."""
+    product: NDArray[np.float64] = np.einsum("ij,ij->i", a, b)
+    return product

@@ -13,7 +13,7 @@ from render.clutter import draw_clutter
 from render.corridors import draw_corridor
 from render.outdoors import draw_long_range, draw_outdoor
 from render.presets import Palette, Style
-from render.recipe import Recipe
+from render.recipe import Material, Recipe
 from render.rooms import draw_room
 from render.tabletops import draw_tabletop
 
@@ -102,4 +102,17 @@ def draw_recipe(
         raise InputError(f"scene kind {unknown[0]!r}: known are {', '.join(KINDS)}")
     weights = np.array([kinds[kind] for kind in kinds], np.float64)
     kind = list(kinds)[rng.choice(len(weights), p=weights / weights.sum())]
-    return KINDS[kind](rng, palette, width, height, style)
+    return _with_texture_side(KINDS[kind](rng, palette, width, height, style), max(width, height))
+
+
+def _with_texture_side(recipe: Recipe, longest: int) -> Recipe:
+    """Paint textures no finer than the picture: to the next power of two of its longer side, at least 64."""
+    limit = max(64, 1 << (longest - 1).bit_length())
+
+    def fit(material: Material) -> Material:
+        if material.texture is None or material.texture.side <= limit:
+            return material
+        return replace(material, texture=replace(material.texture, side=limit))
+
+    things = tuple(replace(thing, materials=tuple(fit(one) for one in thing.materials)) for thing in recipe.things)
+    return replace(recipe, things=things)

@@ -5,7 +5,7 @@ A direction (x, y, z) of the world is at column (atan2(y, -x) / 2 pi + 1/2) W an
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 import cv2
@@ -46,7 +46,7 @@ def linear_to_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
 def _painted(sky: Sky) -> NDArray[np.float32]:
     """Paint a gradient from horizon to zenith, a glow round the sun, lit clouds on a plane overhead, a dim ground."""
     zenith, horizon, cloud_color = (srgb_to_linear(np.array(color)).astype(np.float32) for color in sky.colors)
-    directions = pixel_directions(HEIGHT, WIDTH)[: HEIGHT // 2].astype(np.float32)
+    directions = _upper_directions()
     up = directions[..., 2]
     image = horizon + (zenith - horizon) * (1 - np.exp(-3.2 * up))[..., None]
     flat = np.array([np.sin(sky.turn_rad), np.cos(sky.turn_rad)]) * np.cos(sky.lift_rad)
@@ -58,6 +58,11 @@ def _painted(sky: Sky) -> NDArray[np.float32]:
     image = image + (white - image) * cover[..., None]
     ground = np.broadcast_to(0.3 * horizon + 0.02 * float(horizon.max()), image.shape)
     return np.concatenate([image, ground])
+
+
+@cache
+def _upper_directions() -> NDArray[np.float32]:
+    return pixel_directions(HEIGHT, WIDTH)[: HEIGHT // 2].astype(np.float32)
 
 
 def _clouds(
@@ -133,12 +138,20 @@ def harmonic_light(image: NDArray[np.float32]) -> NDArray[np.float64]:
     small = image.reshape(image.shape[0] // step, step, image.shape[1] // step, step, 3).mean(
         axis=(1, 3), dtype=np.float64
     )
-    directions = pixel_directions(*small.shape[:2])
-    weight = np.sqrt(1 - directions[..., 2] ** 2)
-    weight *= 4 * np.pi / weight.sum()
-    coefficients = np.einsum("hwk,hwc,hw->kc", _harmonics(directions), small, weight, optimize=True)
+    weighted = _weighted_harmonics(*small.shape[:2])
+    coefficients = weighted.reshape(-1, 9).T @ small.reshape(-1, 3)
     convolved: NDArray[np.float64] = coefficients * np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
     return convolved
+
+
+@lru_cache(maxsize=4)
+def _weighted_harmonics(height: int, width: int) -> NDArray[np.float64]:
+    """Return (H, W, 9): the harmonics at the pixels of an equirectangular image, times the solid angle of each."""
+    directions = pixel_directions(height, width)
+    weight = np.sqrt(1 - directions[..., 2] ** 2)
+    weight *= 4 * np.pi / weight.sum()
+    weighted: NDArray[np.float64] = _harmonics(directions) * weight[..., None]
+    return weighted
 
 
 def _harmonics(d: NDArray[Any]) -> NDArray[Any]:
