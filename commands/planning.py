@@ -56,13 +56,10 @@ def plan(
     configured = estimate(stage, measured, stage.units, stage.units_per_shard, prices, counts, machine_cores)
     rows = fan_out(stage, measured, prices, counts, machine_cores)
     if as_json:
-        told = {"stage": stage.verb, "unit": stage.unit, "probe": {**asdict(measured), "mean_s": measured.mean_s}}
-        told["probe"]["error_s"] = measured.error_s
-        told |= {
-            "prices": asdict(prices),
-            "configuration": asdict(configured),
-            "fan_out": [asdict(row) for row in rows],
-        }
+        told: dict[str, Any] = {"stage": stage.verb, "unit": stage.unit, "prices": asdict(prices)}
+        told["probe"] = {**asdict(measured), "mean_s": measured.mean_s, "error_s": measured.error_s}
+        told["configuration"] = asdict(configured)
+        told["fan_out"] = [asdict(row) for row in rows]
         typer.echo(json.dumps(told, indent=1))
         return
     _print_probe(stage, measured)
