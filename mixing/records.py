@@ -266,6 +266,8 @@ def _parse_instance(values: dict[str, Any]) -> Instance:
     _need(values, int, "id", "visible_pixels")
     _need(values, str, "category")
     _need(values, bool, "is_thing")
+    if not 0 <= values["id"] <= 65535:
+        raise TypeError(f"instance {values['id']}: ids are 16 bits")
     fraction, box = values["visible_fraction"], values["box"]
     if not _numbers(box, 4) or not (fraction is None or _is_number(fraction)):
         raise TypeError(f"instance {values['id']}: a box of other than four numbers, or a fraction that is none")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, Rejection
-from mixing.storage import Place
+from mixing.storage import Place, canonical_json, digest
 
 SHARD_SCHEMA = "cavendish-shard/1"
 _ROW_NAME = re.compile(r"shard-\d{6}\.json")
@@ -44,6 +44,12 @@ def is_row_name(name: str) -> bool:
     return _ROW_NAME.fullmatch(name) is not None
 
 
+def row_bytes(row: Row) -> bytes:
+    """Serialise a row to canonical json with its digest, by which a flipped bit in it is noticed."""
+    values = asdict(row)
+    return canonical_json({"schema": SHARD_SCHEMA, **values, "digest": digest(values)})
+
+
 def parse_row(data: bytes, path: Place) -> Row:
     """Read a row out of its bytes; `path` says where they are from.
 
@@ -66,7 +72,10 @@ def row_of(values: Any, path: Place) -> Row:
     """
     if not isinstance(values, dict) or values.pop("schema", None) != SHARD_SCHEMA:
         raise InputError(f"{path}: not a {SHARD_SCHEMA} row")
+    written = values.pop("digest", None)
     try:
+        if written is not None and written != digest(values):
+            raise ValueError("its digest is not that of its content")
         values["rejected"] = tuple(Rejection(**item) for item in values["rejected"])
         values["samples"] = {
             key: {name: (int(at[0]), int(at[1]), int(at[2])) for name, at in parts.items()}
@@ -92,8 +101,9 @@ def _check_row(row: Row) -> None:
         raise ValueError("a hash or a count of another kind")
     if row.count != len(row.samples):
         raise ValueError(f"it counts {row.count} records and lists {len(row.samples)}")
-    if any(number < 0 for parts in row.samples.values() for at in parts.values() for number in at):
-        raise ValueError("an offset, size or hash below 0")
+    spans = (at for parts in row.samples.values() for at in parts.values())
+    if any(min(at) < 0 or at[0] + at[1] > row.bytes or at[2] >= 1 << 32 for at in spans):
+        raise ValueError("a part that lies outside of the shard")
     if not all(isinstance(text, str) for item in row.rejected for text in (item.key, item.reason)):
         raise ValueError("a rejection of another kind")
     for key, fact in row.facts.items():
@@ -150,8 +160,8 @@ def read_index(data: bytes, name: str) -> ShardIndex:
         none = (-1, 0, 0)
         table = [[samples[key].get(part, none) for part in names] for key in keys]
         parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
-        if (parts < -1).any():
-            raise ValueError("an offset, size or hash below 0")
+        if (parts < -1).any() or (parts[..., 1] > int(values.get("bytes", 1 << 62))).any():
+            raise ValueError("a part that lies outside of the shard")
     except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{name}: damaged shard row: {error}") from None
     return ShardIndex(keys, names, parts)

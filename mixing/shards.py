@@ -21,10 +21,10 @@ from mixing import objects
 from mixing.objects import RemoteBytes
 from mixing.places import Place, exists, is_url, join, make_folder, name_of, with_suffix
 from mixing.records import Parts, parse_record, record_facts, record_key, record_parts
-from mixing.shard_rows import SHARD_SCHEMA, row_of
 from mixing.shard_rows import Row as Row
 from mixing.shard_rows import is_row_name as is_row_name
 from mixing.shard_rows import parse_row as parse_row
+from mixing.shard_rows import row_bytes, row_of
 from mixing.storage import (
     canonical_json,
     commit,
@@ -70,7 +70,10 @@ def start_dataset(directory: Place, plan: Plan) -> None:
     make_folder(directory)
     path = join(directory, "dataset.json")
     if exists(path):
-        found = read_json(path, "the plan of a shard directory")
+        try:
+            found = read_json(path, "the plan of a shard directory")
+        except InputError as error:
+            raise InputError(f"{error}; delete it and run again: what is committed stays") from None
         if not isinstance(found, dict):
             raise InputError(f"{path}: not the plan of a shard directory; delete it and run again")
         if found.get("digest") != plan.digest:
@@ -198,7 +201,7 @@ class ShardWriter:
             facts=self._facts,
         )
         commit(self._temporary, self._path)
-        write_atomic(with_suffix(self._path, ".json"), canonical_json({"schema": SHARD_SCHEMA, **asdict(row)}))
+        write_atomic(with_suffix(self._path, ".json"), row_bytes(row))
 
 
 def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
