@@ -36,7 +36,7 @@ def brought_here(config: TrainConfig, out: Place, data: Place) -> Iterator[tuple
         published(out, ("train.json",), without_old_checkpoints, old) as work,
     ):
         if is_url(data):
-            reading = config.reading.model_copy(update={"cache": config.reading.cache or folder / "blocks"})
+            reading = config.reading.model_copy(update={"cache": config.reading.cache or Path("blocks")})
             config = config.model_copy(update={"shards": config.shards or str(data), "reading": reading})
         yield config, work, folder
 

@@ -51,6 +51,9 @@ class Proxy(ThreadingHTTPServer):
         for counts in (self.asked, self.faults, self.bytes):
             counts.clear()
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that left."""
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"

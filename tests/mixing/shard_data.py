@@ -21,7 +21,7 @@ sources:
 """
 
 
-def write_raw(directory: Path, shards: int = 3, each: int = 8, **changes: object) -> list[Sample]:
+def write_raw(directory: Path | str, shards: int = 3, each: int = 8, **changes: object) -> list[Sample]:
     """Write tiny samples scene-SHARD-NUMBER; `changes` are fields all of them get."""
     plan = Plan("test", shards, {"shards": shards, "each": each})
     start_dataset(directory, plan)

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +21,8 @@ from mixing.loader import MixtureDataset
 from mixing.lock import read_lock, write_lock
 from mixing.mixture import load, lock_mixture
 from mixing.open_shards import Reading
-from mixing.shards import Plan, ShardWriter, finish_dataset, is_committed, read_dataset, start_dataset, verify
+from mixing.shards import Plan, ShardWriter, finish_dataset, is_committed, start_dataset, verify
+from mixing.storage import collect_leftovers
 from tests.conftest import tiny_sample
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
 from tests.mixing.shard_data import MIXTURE, write_raw
@@ -117,7 +122,7 @@ def test_what_a_server_kept_half_of_is_put_again_and_one_that_always_does_is_tol
     with pytest.raises(
         objects.Unreachable, match=r"shard-000000\.tar: could not be written in 5 attempts; the last: OSError"
     ):
-        write_raw("s3://bucket/raw")  # type: ignore[arg-type]
+        write_raw("s3://bucket/raw")
     assert not is_committed("s3://bucket/raw", 0, PLAN.digest)
     assert objects.names("s3://bucket/raw") == ["dataset.json", "shard-000000.tar"]
 
@@ -142,3 +147,88 @@ def test_two_drivers_at_once_give_the_bytes_of_one(s3: Proxy, tmp_path: Path) ->
     assert not failures
     finish_dataset("s3://bucket/out", PLAN)
     assert files_at("s3://bucket/out") == files_in(tmp_path / "out")
+
+
+def test_encode_mix_and_the_loader_work_from_a_failing_server_as_from_a_folder(s3: Proxy, tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    write_raw("s3://bucket/data/raw")
+    (tmp_path / "mixture.yaml").write_text(MIXTURE)
+    config = EncodeConfig(sources=(Path("raw"),), tasks={"depth": 1, "generate": 1}, size=32)
+    s3.choose = every_tenth()
+    frozen = encode(config, "s3://bucket/data/frozen", data="s3://bucket/data")
+    assert frozen.totals is not None
+    assert frozen.totals == encode(config, tmp_path / "frozen", data=tmp_path).totals
+    lock = lock_mixture(load(tmp_path / "mixture.yaml"), "s3://bucket/data")
+    assert lock == lock_mixture(load(tmp_path / "mixture.yaml"), tmp_path)
+    write_lock("s3://bucket/data/lock.json", lock)
+    assert read_lock("s3://bucket/data/lock.json") == lock
+    reading = Reading(cache=tmp_path / "blocks", block_bytes=1 << 16, backoff_s=0.01, ahead=0, on_damage="stop")
+    there = MixtureDataset(lock, "s3://bucket/data", 16, count=30, reading=reading)
+    assert [facts(item) for item in there] == [facts(item) for item in MixtureDataset(lock, tmp_path, 16, count=30)]
+    assert s3.faults.total() >= 6
+
+
+UPLOAD_AND_DIE = """
+import sys
+from mixing import objects
+from mixing.shards import Plan, ShardWriter, start_dataset
+objects.PART_BYTES = 5 << 20
+plan = Plan("large", 1, {})
+start_dataset("s3://bucket/out", plan)
+with ShardWriter("s3://bucket/out", 0, plan.digest) as writer:
+    writer.add_parts("noise", {"bin": bytes(11 << 20)})
+"""
+
+
+def test_a_process_killed_in_an_upload_leaves_nothing_that_counts_and_what_it_leaves_is_collected(
+    s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    there = threading.Event()
+
+    def second_part_never_ends(number: int, method: str, path: str) -> str:
+        if "partNumber=2" in path:
+            there.set()
+            return "503"
+        return ""
+
+    s3.choose = second_part_never_ends
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen([sys.executable, "-c", UPLOAD_AND_DIE], env=environment)
+    assert there.wait(60)
+    process.kill()
+    process.wait()
+    assert objects.names("s3://bucket/out") == ["dataset.json"]
+    assert [path.name.partition("-shard")[2] for path in tmp_path.iterdir()] == [f"-000000.tar.tmp-{process.pid}"]
+    s3.choose = lambda *_: ""
+    assert objects.end_uploads("s3://bucket/out", older_than_s=1e9) == 0  # moto says of every upload: of 2010
+    assert [upload["Key"] for upload in s3fs.S3FileSystem().list_multipart_uploads("bucket")] == [
+        "out/shard-000000.tar"
+    ]
+    collect_leftovers("s3://bucket/out")
+    assert list(tmp_path.iterdir()) == []
+    assert s3fs.S3FileSystem().list_multipart_uploads("bucket") == []
+
+
+def test_what_cannot_be_is_told_in_one_line(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def line(url: str) -> str:
+        with pytest.raises(InputError) as error:
+            run(PLAN, build, url)
+        return str(error.value)
+
+    nowhere = "cannot be written: its bucket does not exist"
+    assert line("s3://elsewhere/out") == f"s3://elsewhere/out/dataset.json: {nowhere}"
+    assert line("s4://bucket/out") == "s4://bucket/out/dataset.json: cannot be read: Protocol not known: s4"
+    s3.choose = lambda number, method, path: "403" if method == "PUT" else ""
+    denied = "may not be written: AccessDenied of the proxy; check the credentials"
+    assert line("s3://bucket/out") == f"s3://bucket/out/dataset.json: {denied}"
+    s3.choose = lambda *_: "503"
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert re.search(r"dataset\.json: could not be read in 5 attempts; the last: OSError", line("s3://bucket/out"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "Unable to locate credentials" in line("s3://bucket/out")
+    s3fs.S3FileSystem.clear_instance_cache()
