@@ -10,11 +10,11 @@ from typing import Any
 from numpy.typing import NDArray
 from pydantic import Field
 
-from encoders.sample import Example, InputError, UInt8Image
+from encoders.sample import Example, UInt8Image
 from mixing.engine import Progress
 from mixing.images import encode_png
 from mixing.shards import committed_rows
-from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
+from mixing.storage import canonical_json, digest, read_json, write_atomic
 from trainer.evaluation.benchmarks.items import Benchmark, Item
 from trainer.evaluation.evaluate import write_result
 from trainer.evaluation.score import ReadAnswer, Result, score
@@ -22,6 +22,7 @@ from trainer.evaluation.sets import ask, fit_priors, read_set
 from trainer.evaluation.settings import EvaluationSets
 from trainer.generators.folder import load_generator
 from trainer.generators.protocol import Generator
+from trainer.lineage import model_digest
 from trainer.predict import predict_examples
 from trainer.retention import measure_retention, retention_examples
 
@@ -98,19 +99,12 @@ def _identity(config: EvaluateConfig, data: Path) -> dict[str, Any]:
     folders |= {config.retention} | ({config.priors} if config.priors is not None else set())
     return {
         "config": digest(config.model_dump(mode="json")),
-        "generators": [file_sha256(_weights(data / folder)) for folder in (config.generator, config.base)],
+        "generators": [model_digest(data / folder) for folder in (config.generator, config.base)],
         "samples": {
             folder.as_posix(): digest([row.sha256 for row in committed_rows(data / folder)])
             for folder in sorted(folders)
         },
     }
-
-
-def _weights(folder: Path) -> Path:
-    path = folder / "weights.pt"
-    if not path.exists():
-        raise InputError(f"{folder}: no trained generator there; run its training first")
-    return path
 
 
 def _ask(

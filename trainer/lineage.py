@@ -32,7 +32,7 @@ def model_digest(folder: Path) -> str:
         files = sorted(path for path in folder.rglob("*") if path.is_file())
         return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
     if not (folder / "model_index.json").exists():
-        raise InputError(f"base {folder}: no trained generator there; run its training first")
+        raise InputError(f"{folder}: no trained generator there; run its training first")
     from trainer.generators.diffusers_folder import read_origin
 
     return read_origin(folder).model_digest

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from encoders.sample import InputError
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
@@ -14,7 +16,7 @@ from tests.trainer.evaluation.layouts import write_json, write_picture
 from tests.trainer.items import FakeItem
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.test_parallel import together
-from tests.trainer.test_train import CONFIG, ITEMS, Interrupted, changed, rows_of, stop_at
+from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, rows_of, stop_at
 from tests.trainer.together import config_of
 from trainer.checkpoint import checkpoints
 from trainer.config import TrainConfig
@@ -251,6 +253,17 @@ def test_sets_that_are_not_there_are_told_before_the_first_step(
     with pytest.raises(InputError, match=message):
         train_on(ITEMS, "lock2", config, tmp_path / "run", data)
     assert not (tmp_path / "run" / "loss.csv").exists()
+
+
+def test_the_keys_of_the_page_and_of_the_example_can_be_read() -> None:
+    page = (ROOT / "docs" / "training.md").read_text().split("## Evaluation while training", 1)[1]
+    shown = textwrap.dedent(page.split("\n\n", 2)[1])
+    example = (ROOT / "examples" / "train_tune.yaml").read_text().split("# To watch it meanwhile", 1)[1]
+    commented = "\n".join(line.removeprefix("# ") for line in example.splitlines()[1:])
+    for text in (shown, commented):
+        keys = yaml.safe_load(text)
+        assert watched(**keys).retention.limit == 1.15
+        assert set(keys) >= {"evaluate_every", "evaluate", "retention"}
 
 
 @pytest.mark.slow
