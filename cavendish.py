@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from commands import audit, data, mixture, planning, show, training  # noqa: F401  (the verbs, in the order of the help)
+from commands import audit, card, data, mixture, planning, show, training  # noqa: F401  (the verbs, in the order of the help)
 from commands.app import Out, Workers, app, console, errors, progress_bar
 from encoders.sample import InputError
 

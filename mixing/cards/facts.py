@@ -1,0 +1,176 @@
+"""Collects what a card says, from the rows and records of shards and from the lock of a mixture."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from encoders.sample import InputError
+from mixing.cards.licences import licence_of, parts_of
+from mixing.lock import Lock
+from mixing.places import Place, exists, join, name_of
+from mixing.shards import Plan, Row, committed_rows, open_tar, read_parts
+from mixing.trace import inputs_of, read_plan, shards_digest
+
+Credit = tuple[str, str, str]
+"""What was used, by whom, under which licence."""
+
+
+@dataclass(frozen=True)
+class ShardSet:
+    """What a directory of shards holds.
+
+    Args:
+        path: as the card names it.
+        tars: (name, bytes, sha256) of each shard.
+        digest: of the shards' sha256 in order, by which plans and locks know them.
+        parts: how many records have a part, by its name.
+        sizes: records by (height, width).
+        credits: records that use an asset or file of somebody, by what it is.
+        unnamed: records by licence that asks for an author's name, of which no author is known.
+        tools: versions of tools that made it.
+        models: (id, task, licence, sha256 of the weights) of models that labelled it.
+        faces: what was done to pictures with faces, where that was looked at.
+    """
+
+    name: str
+    path: str
+    plan: Plan
+    tars: tuple[tuple[str, int, str], ...]
+    digest: str
+    records: int
+    bytes: int
+    rejected: int
+    licences: Mapping[str, int]
+    tasks: Mapping[str, int]
+    sources: Mapping[str, int]
+    parts: Mapping[str, int]
+    sizes: Mapping[tuple[int, int], int]
+    credits: Mapping[Credit, int]
+    unnamed: Mapping[str, int]
+    tools: Mapping[str, str]
+    models: tuple[tuple[str, str, str, str], ...]
+    faces: str = ""
+
+
+@dataclass
+class _Tally:
+    """What the records say of themselves, counted."""
+
+    sources: Counter[str] = field(default_factory=Counter)
+    credits: Counter[Credit] = field(default_factory=Counter)
+    unnamed: Counter[str] = field(default_factory=Counter)
+    tools: dict[str, set[str]] = field(default_factory=dict)
+    models: set[tuple[str, str, str, str]] = field(default_factory=set)
+
+
+def read_shard_set(directory: Place, data: Place, name: str = "", path: str = "") -> ShardSet:
+    """Collect what a finished directory of shards holds.
+
+    The metadata of every record are read; of instruction shards those of the raw shards they were made from, where
+    these are here: it is there that authors are named.
+
+    Raises:
+        InputError: not a directory of shards, not finished, or a damaged record.
+    """
+    plan, _ = read_plan(directory)
+    rows = committed_rows(directory)
+    if len(rows) < plan.shards or not rows:
+        raise InputError(f"{directory}: {len(rows)} of {plan.shards} shards are committed; finish the job first")
+    tally = _Tally()
+    _count(directory, rows, tally)
+    for inner, _ in inputs_of(plan):
+        if exists(join(join(data, inner), "dataset.json")):
+            raw = _Tally()
+            _count(join(data, inner), committed_rows(join(data, inner)), raw)
+            tally.credits.update(raw.credits)
+            tally.unnamed.update(raw.unnamed)
+            tally.models |= raw.models
+            for tool, versions in raw.tools.items():
+                tally.tools.setdefault(tool, set()).update(versions)
+    facts = [one for row in rows for one in row.facts.values()]
+    tasks: Counter[str] = Counter(task for one in facts for task in one["tasks"])
+    config = plan.config.get("config") if plan.kind == "annotate" else None
+    return ShardSet(
+        name=name or name_of(directory),
+        path=path,
+        plan=plan,
+        tars=tuple((row.shard, row.bytes, row.sha256) for row in rows),
+        digest=shards_digest(rows),
+        records=sum(row.count for row in rows),
+        bytes=sum(row.bytes for row in rows),
+        rejected=sum(len(row.rejected) for row in rows),
+        licences=_sum(row.licences for row in rows),
+        tasks=dict(sorted(tasks.items())),
+        sources=dict(sorted(tally.sources.items())),
+        parts=dict(sorted(Counter(part for row in rows for parts in row.samples.values() for part in parts).items())),
+        sizes=dict(sorted(Counter((int(one["size"][0]), int(one["size"][1])) for one in facts).items())),
+        credits=dict(sorted(tally.credits.items())),
+        unnamed=dict(sorted(tally.unnamed.items())),
+        tools={tool: ", ".join(sorted(versions)) for tool, versions in sorted(tally.tools.items())},
+        models=tuple(sorted(tally.models)),
+        faces=str(config.get("faces", "")) if isinstance(config, dict) else "",
+    )
+
+
+def read_mixture(lock: Lock, data: Place) -> tuple[ShardSet, ...]:
+    """Collect what the sources of a mixture hold.
+
+    Raises:
+        InputError: a source is not there, or its shards are not the locked ones.
+    """
+    found = []
+    for source in lock.sources:
+        one = read_shard_set(join(data, source.path), data, source.name, source.path)
+        if tuple(sha256 for _, _, sha256 in one.tars) != tuple(shard.sha256 for shard in source.shards):
+            raise InputError(f"{join(data, source.path)}: its shards are not the locked ones; lock the mixture again")
+        found.append(one)
+    return tuple(found)
+
+
+def _sum(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
+    return dict(sorted(total.items()))
+
+
+def _count(directory: Place, rows: list[Row], tally: _Tally) -> None:
+    for row in rows:
+        with open_tar(join(directory, row.shard)) as file:
+            for key in row.samples:
+                parts = read_parts(file, row, key, ("json", "instruction.json"))
+                _count_record(key, parts, tally)
+
+
+def _count_record(key: str, parts: Mapping[str, bytes], tally: _Tally) -> None:
+    try:
+        if "instruction.json" in parts:
+            origin = json.loads(parts["instruction.json"])["spec"].get("origin", {})
+            tally.sources[str(origin.get("source", "unknown"))] += 1
+            return
+        meta = json.loads(parts["json"])
+        tally.sources[str(meta["source"])] += 1
+        made: Mapping[str, Any] = meta["provenance"]
+        credits = {_credit(asset) for asset in made.get("assets", ())}
+        file = made.get("file", made)
+        if file.get("author") or file.get("url"):
+            name = file.get("url") or file.get("name") or made.get("converted_from") or key
+            credits.add((str(name), str(file.get("author") or ""), str(meta["licence"])))
+        tally.credits.update(credits)
+        if not any(author for _, author, _ in credits):
+            tally.unnamed.update(one for one in parts_of(str(meta["licence"])) if licence_of(one).attribution)
+        for tool, used in made.get("versions", {}).items():
+            tally.tools.setdefault(str(tool), set()).add(str(used))
+        for spec in made.get("annotators", ()):
+            values = (spec.get("id"), spec.get("task"), spec.get("licence"), spec.get("weights_sha256"))
+            tally.models.add((str(values[0]), str(values[1]), str(values[2]), str(values[3])))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{key}: its metadata are damaged: {error}") from None
+
+
+def _credit(asset: Mapping[str, Any]) -> Credit:
+    return str(asset.get("name")), str(asset.get("author") or ""), str(asset.get("licence"))

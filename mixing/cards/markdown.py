@@ -1,0 +1,165 @@
+"""The card for people: README.md of a set of shards or of a mixture, and the list of those who are to be named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+
+from mixing.cards.croissant import About, rai
+from mixing.cards.facts import Credit, ShardSet
+from mixing.cards.licences import add_up, licence_of
+from mixing.lock import Lock
+
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
+_CATEGORIES = {
+    "depth": "depth-estimation",
+    "semantic": "image-segmentation",
+    "instance": "image-segmentation",
+    "referring": "image-segmentation",
+    "generate": "text-to-image",
+    "edit": "image-to-image",
+}
+
+
+def card(about: About, sets: Sequence[ShardSet], lock: Lock | None = None) -> str:
+    """Write the card: what it is, what is in it, licences and duties, how it was made, how to check and load it."""
+    parts = [_front_matter(sets), f"# {about.name}\n\n{about.description}", _contents(sets)]
+    if lock is not None:
+        parts.append(_mixture(lock))
+    parts += [_licences(sets), _making(sets), _limits(sets), _use(about, sets, lock)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(sets: Sequence[ShardSet]) -> str:
+    """The YAML that hubs read."""
+    licences = sorted({licence for one in sets for licence in add_up(one.licences)})
+    plain = licences[0].lower() if len(licences) == 1 and licence_of(licences[0]).known else "other"
+    categories = sorted({_CATEGORIES[task] for one in sets for task in one.tasks if task in _CATEGORIES})
+    count = sum(one.records for one in sets)
+    size = next((name for most, name in _SIZES if count < most), "n>10M")
+    lines = ["---", f"license: {plain}", "task_categories:", *(f"- {name}" for name in categories)]
+    return "\n".join([*lines, "size_categories:", f"- {size}", "tags:", "- webdataset", "- croissant", "---"])
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _contents(sets: Sequence[ShardSet]) -> str:
+    head = ("set", "made by", "shards", "records", "MB", "rejected", "plan", "sha256 of the shards")
+    rows = []
+    for one in sets:
+        counts = f"{one.records:,}", f"{one.bytes / 1e6:,.1f}", f"{one.rejected:,}"
+        digests = f"`{one.plan.digest[:16]}`", f"`{one.digest[:16]}`"
+        rows.append((one.name, one.plan.kind, len(one.tars), *counts, *digests))
+    sizes = [
+        (one.name, f"{width} x {height}", f"{count:,}") for one in sets for (height, width), count in one.sizes.items()
+    ]
+    text = ["## Contents", _table(head, rows), "Records by the parts they have (docs/shards.md of Cavendish):"]
+    text += [_by_set("part", sets, [one.parts for one in sets]), "By the task they can serve:"]
+    text += [_by_set("task", sets, [one.tasks for one in sets]), "By size:"]
+    return "\n\n".join([*text, _few(("set", "width x height", "records"), sizes)])
+
+
+def _by_set(what: str, sets: Sequence[ShardSet], counts: Sequence[Mapping[str, int]]) -> str:
+    names = sorted({name for count in counts for name in count})
+    rows = [(name, *(f"{count[name]:,}" if name in count else "" for count in counts)) for name in names]
+    return _table((what, *(one.name for one in sets)), rows)
+
+
+def _few(head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 20) -> str:
+    """Write a table, and of a very long one the beginning."""
+    shown = _table(head, rows[:most])
+    return shown if len(rows) <= most else f"{shown}\n\nand {len(rows) - most:,} more."
+
+
+def _mixture(lock: Lock) -> str:
+    rows = []
+    for stream in lock.streams:
+        shares = [float(Fraction(share)) for _, share in stream.share]
+        share = f"{shares[0]:.4%}" if len(shares) == 1 else f"{shares[0]:.4%} to {shares[-1]:.4%}"
+        rows.append((stream.source, stream.task, stream.kind, f"{stream.pool:,}", share))
+    left = [(source.name, reason, f"{count:,}") for source in lock.sources for reason, count in source.left_out.items()]
+    text = ["## Mixture", f"Lock `{lock.digest}`, mixture `{lock.mixture_digest}`, seed {lock.seed}. Shares are exact:"]
+    text.append(_table(("source", "task", "kind", "records", "share of all examples"), rows))
+    if left:
+        text += ["Records that are in the shards and not drawn:", _table(("source", "reason", "records"), left)]
+    audit = lock.audit
+    if audit is None:
+        return "\n\n".join([*text, "The mixture names no leakage audit."])
+    return "\n\n".join([*text, f"Leakage audit: verdict {audit['verdict']}, report sha256 `{audit['sha256']}`."])
+
+
+def _licences(sets: Sequence[ShardSet]) -> str:
+    total: dict[str, int] = {}
+    for one in sets:
+        for name, count in add_up(one.licences).items():
+            total[name] = total.get(name, 0) + count
+    rows = []
+    for name, count in sorted(total.items()):
+        licence = licence_of(name)
+        written = f"[{name}]({licence.url})" if licence.url else name
+        rows.append((written, f"{count:,}", "; ".join(licence.asks)))
+    text = ["## Licences", _table(("licence", "records", "what it asks"), rows)]
+    if any(licence_of(name).attribution for name in total):
+        people = len({author for one in sets for _, author, _ in one.credits if author})
+        text.append(
+            f"ATTRIBUTION.md names every work that was used: {people} authors. Share it together with the data."
+        )
+    unknown = [name for name in total if not licence_of(name).known]
+    if unknown:
+        text.append(
+            f"**Not cleared**: {', '.join(unknown)}. Nothing is assumed of a licence that is not known by name."
+        )
+    return "\n\n".join(text)
+
+
+def _making(sets: Sequence[ShardSet]) -> str:
+    said = rai(sets)
+    text = ["## How it was made", str(said.get("rai:dataCollection", ""))]
+    text += [str(line) for line in said.get("rai:dataAnnotationProtocol", ())]
+    tools = [(one.name, tool, used) for one in sets for tool, used in one.tools.items()]
+    if tools:
+        text.append(_table(("set", "tool", "version"), tools))
+    models = [(one.name, *model[:3], f"`{model[3][:16]}`") for one in sets for model in one.models]
+    if models:
+        text.append(_table(("set", "model", "for", "licence", "weights sha256"), models))
+    return "\n\n".join(part for part in text if part)
+
+
+def _limits(sets: Sequence[ShardSet]) -> str:
+    said = rai(sets)
+    lines = [*said.get("rai:dataLimitations", ()), *said.get("rai:personalSensitiveInformation", ())]
+    return "\n".join(["## Limits, and people", "", *(f"- {line}" for line in lines)]) if lines else ""
+
+
+def _use(about: About, sets: Sequence[ShardSet], lock: Lock | None) -> str:
+    first = sets[0].path or "."
+    lines = [f"cavendish show {first} --verify  # every hash, every record"]
+    lines.append(f"cavendish show {first} KEY --provenance  # where one record comes from")
+    if lock is not None:
+        lines.append("cavendish show LOCK --lineage  # every shard of the mixture against its hash")
+    lines.append("python -c \"import mlcroissant; mlcroissant.Dataset('croissant.json')\"")
+    text = ["## Checking and loading", "\n".join(f"    {line}" for line in lines)]
+    text.append("The tars are WebDataset shards. mlcroissant keeps what it extracts under the name of a tar: set")
+    text[-1] += " `CROISSANT_CACHE` to a folder of its own for each set of shards."
+    return "\n\n".join([*text, f"Cite: {about.cite}" if about.cite else ""]).rstrip()
+
+
+def attribution(about: About, sets: Sequence[ShardSet]) -> str:
+    """List the works that were used, with author and licence, by how many records use them; "" when there are none."""
+    total: dict[Credit, int] = {}
+    for one in sets:
+        for credit, count in one.credits.items():
+            total[credit] = total.get(credit, 0) + count
+    if not total:
+        return ""
+    rows = []
+    for (name, author, licence), count in sorted(total.items(), key=lambda item: (item[0][1].lower(), item[0])):
+        rows.append((author or "unknown", name, licence, f"{count:,}"))
+    asked: Mapping[str, None] = dict.fromkeys(licence for _, _, licence in sorted(total))
+    links = [f"- {name}: {licence_of(name).url}" for name in sorted(asked) if licence_of(name).url]
+    head = f"# Attribution: {about.name}\n\nPictures of this data set show, or are, works of these authors; they were"
+    head += " rendered, resized or labelled."
+    return "\n\n".join([head, _table(("author", "work", "licence", "records"), rows), "\n".join(links)]).rstrip() + "\n"
