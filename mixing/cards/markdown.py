@@ -102,11 +102,14 @@ def _licences(sets: Sequence[ShardSet]) -> str:
         written = f"[{name}]({licence.url})" if licence.url else name
         rows.append((written, f"{count:,}", "; ".join(licence.asks)))
     text = ["## Licences", _table(("licence", "records", "what it asks"), rows)]
-    if any(licence_of(name).attribution for name in total):
-        people = len({author for one in sets for _, author, _ in one.credits if author})
+    people = len({author for one in sets for _, author, _ in one.credits if author})
+    if people:
         text.append(
-            f"ATTRIBUTION.md names every work that was used: {people} authors. Share it together with the data."
+            f"ATTRIBUTION.md names the works that were used: {people} authors. Share it together with the data."
         )
+    unnamed = [f"{count:,} under {name} in {one.name}" for one in sets for name, count in one.unnamed.items()]
+    if unnamed:
+        text.append(f"**Authors missing**: {', '.join(unnamed)}. These licences ask for a name, and none is known.")
     unknown = [name for name in total if not licence_of(name).known]
     if unknown:
         text.append(
