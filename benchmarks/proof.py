@@ -47,6 +47,7 @@ from trainer.train import train
 
 SCHEMA = "cavendish-proof/1"
 FIXED = "fixed legend"
+LONGER = "longer"
 
 
 class Budget(Config):
@@ -55,6 +56,12 @@ class Budget(Config):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     repeats: int = Field(default=1, ge=1)
+
+
+class Longer(Budget):
+    """A budget for one ratio."""
+
+    ratio: float = Field(gt=0, le=1)
 
 
 class ProofConfig(Config):
@@ -71,6 +78,7 @@ class ProofConfig(Config):
     editing: float = Field(ge=0, lt=1)
     ratios: tuple[float, ...] = Field(min_length=1)
     tasks: dict[str, int]
+    longer: Longer
     fixed_legend_ratio: float = Field(gt=0, le=1)
     fixed_legend: dict[str, tuple[int, int, int]]
     legends_per_scene: int = Field(ge=1)
@@ -93,14 +101,10 @@ class ProofConfig(Config):
 class Tuning:
     """One tuning of the base: `ratio` of vision tasks, whose semantic part has one legend or random ones."""
 
+    arm: str
     ratio: float
-    fixed_legend: bool
+    budget: Budget
     seed: int
-
-    @property
-    def arm(self) -> str:
-        """Name what differs between tunings of one seed."""
-        return FIXED if self.fixed_legend else f"{self.ratio:g}"
 
     @property
     def folder(self) -> str:
@@ -110,14 +114,12 @@ class Tuning:
 
 def tunings(config: ProofConfig) -> list[Tuning]:
     """List all tunings, one seed after the other."""
-    return [
-        tuning
-        for seed in config.seeds
-        for tuning in (
-            *(Tuning(ratio, False, seed) for ratio in config.ratios),
-            Tuning(config.fixed_legend_ratio, True, seed),
-        )
-    ]
+    arms = {
+        **{f"{ratio:g}": (ratio, config.tuning) for ratio in config.ratios},
+        FIXED: (config.fixed_legend_ratio, config.tuning),
+        LONGER: (config.longer.ratio, config.longer),
+    }
+    return [Tuning(arm, ratio, budget, seed) for seed in config.seeds for arm, (ratio, budget) in arms.items()]
 
 
 def mixture_of(config: ProofConfig, ratio: float, fixed_legend: bool, seed: int) -> Mixture:
@@ -264,8 +266,8 @@ def run_tuning(config: ProofConfig, out: Path, tuning: Tuning, identity: str) ->
     path = out / tuning.folder / "result.json"
     if (found := finished(path, identity)) is not None:
         return found
-    mixture = mixture_of(config, tuning.ratio, tuning.fixed_legend, tuning.seed)
-    cpu_s = learn(config, out, tuning.folder, mixture, config.tuning, "base/generator")
+    mixture = mixture_of(config, tuning.ratio, tuning.arm == FIXED, tuning.seed)
+    cpu_s = learn(config, out, tuning.folder, mixture, tuning.budget, "base/generator")
     generators = [load_generator(out / folder / "generator") for folder in (tuning.folder, "base")]
     seen = read_json(out / tuning.folder / "train.json", "the result of a training run")["counts"]
     result = {
@@ -310,16 +312,20 @@ def summary_line(measured: Mapping[str, Any]) -> str:
 def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     """Do all that is left of the proof; return the path of results.json."""
     values = config.model_dump(mode="json")
-    base_identity = digest({key: value for key, value in values.items() if key not in _OF_TUNINGS})
-    identity = digest({key: value for key, value in values.items() if key not in ("seeds", "ratios")})
+    same = {key: value for key, value in values.items() if key not in ("ratios", "longer", "seeds")}
     prepare(config, out)
     guesses_path = out / "guesses.json"
     if not guesses_path.exists():
         write_atomic(guesses_path, canonical_json(blind_guesses(config, out)))
-    base = run_base(config, out, base_identity)
+    base = run_base(config, out, digest({key: value for key, value in same.items() if key not in _OF_TUNINGS}))
     todo = tunings(config)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(run_tuning, config, out, tuning, identity) for tuning in todo]
+        running = [
+            pool.submit(
+                run_tuning, config, out, tuning, digest({**same, "tuning": tuning.budget.model_dump(mode="json")})
+            )
+            for tuning in todo
+        ]
         for number, _ in enumerate(as_completed(running), 1):
             say(f"{number} of {len(todo)} tunings are there")
         tuned = [future.result() for future in running]
@@ -335,8 +341,8 @@ def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     return path
 
 
-_OF_TUNINGS = ("tuning", "ratios", "tasks", "fixed_legend_ratio", "legends_per_scene", "seeds")
-"""Keys that the base does not depend on."""
+_OF_TUNINGS = ("tuning", "tasks", "fixed_legend_ratio", "legends_per_scene")
+"""Keys that the base does not depend on, beside those that no single run depends on."""
 
 
 def say(words: str) -> None:

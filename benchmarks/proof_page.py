@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proof import FIXED, ProofConfig, kept_examples
+from benchmarks.proof import FIXED, LONGER, ProofConfig, kept_examples
 from benchmarks.proof_data import all_questions, samples_of
 from encoders.sample import Example, UInt8Image
 from mixing.storage import read_json
@@ -50,9 +50,14 @@ def best_guess(results: Results, questions: str, metric: str) -> float:
 
 
 def arms(results: Results) -> list[str]:
-    """Return the tunings' names: the ratios from low to high, then the fixed legend."""
+    """Return the tunings' names: the ratios from low to high, then the others."""
     names = {str(run["arm"]) for run in results["tuned"]}
-    return sorted(names - {FIXED}, key=float) + sorted(names & {FIXED})
+    return [*ratios(results), *(name for name in (FIXED, LONGER) if name in names)]
+
+
+def ratios(results: Results) -> list[str]:
+    """Return the names of the tunings that differ in their ratio alone, from low to high."""
+    return sorted({str(run["arm"]) for run in results["tuned"]} - {FIXED, LONGER}, key=float)
 
 
 def values_of(results: Results, arm: str, *path: str) -> list[float]:
@@ -68,6 +73,9 @@ def values_of(results: Results, arm: str, *path: str) -> list[float]:
 
 def title(results: Results, arm: str) -> str:
     """Say in words what an arm is."""
+    if arm == LONGER:
+        longer = results["config"]["longer"]
+        return f"{longer['ratio'] * 100:g} %, {longer['steps']} steps"
     if arm == FIXED:
         return f"{results['config']['fixed_legend_ratio'] * 100:g} %, one legend"
     return {"0": "no vision", "1": "vision alone"}.get(arm, f"{float(arm) * 100:g} %")
@@ -142,7 +150,7 @@ def draw_ratios(results: Results, path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    named = [arm for arm in arms(results) if arm != FIXED]
+    named = ratios(results)
     figure, axes = plt.subplots(2, 3, figsize=(11, 6), layout="constrained")
     for axis, (key, (name, _, more)) in zip(axes.flat[:4], [i for i in METRICS.items() if i[0][0] != _OWN]):
         _dots(axis, [values_of(results, arm, *key) for arm in named], _BLUE, "tuned")
@@ -153,9 +161,9 @@ def draw_ratios(results: Results, path: Path) -> None:
         _dots(axis, [values_of(results, arm, *_LOSS, task, "loss_ratio") for arm in named], _BLUE, "tuned")
         axis.axhline(1, color=_ORANGE, linestyle=":", label="the base")
         axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        ticks = [1, 1.25, 1.5, 1.75] if axis.get_ylim()[1] < 2.5 else [1, 2, 5, 10]
+        axis.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.set_yticks([], minor=True)
         kind = {"generate": "generation", "edit": "editing"}[task]
         axis.set_title(f"held-out {kind} loss / base (lower is better)", fontsize=10)
     for axis in axes.flat:
@@ -228,9 +236,10 @@ def draw_answers(results: Results, out: Path, path: Path, scenes: Sequence[int] 
     figure, axes = plt.subplots(
         len(examples),
         len(columns),
-        figsize=(1.05 * len(columns) + 0.9, 1.05 * len(examples) + 0.3),
+        figsize=(0.86 * len(columns) + 0.5, 0.86 * len(examples) + 0.3),
         layout="constrained",
     )
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -249,7 +258,12 @@ def _shown(config: ProofConfig, out: Path, scenes: Sequence[int]) -> tuple[list[
     """Return the examples to show, and a label of each."""
     held_out = list(samples_of(out / "raw/heldout"))
     asked = all_questions(held_out, config.fixed_legend, config.max_depth_m)
-    labels = {"depth": "depth", "normals": "normals", _OWN: "fixed legend", "semantic, other colours": "other colours"}
+    labels = {
+        "depth": "depth",
+        "normals": "normals",
+        _OWN: "labels",
+        "semantic, other colours": "labels, other\ncolours",
+    }
     examples = [asked[name].examples[scene] for scene in scenes for name in labels]
     names = [label for _ in scenes for label in labels.values()]
     kept = kept_examples(held_out)

@@ -35,9 +35,9 @@ LEGEND = {"floor": (0, 128, 0), "wall": (220, 40, 40), "object": (255, 215, 0)}
 
 def test_every_tuning_differs_in_its_share_of_vision_alone() -> None:
     config = read_config(ProofConfig, CONFIG)
-    assert len(tunings(config)) == (len(config.ratios) + 1) * len(config.seeds)
+    assert len(tunings(config)) == (len(config.ratios) + 2) * len(config.seeds)
     for tuning in tunings(config):
-        shares, _ = ratio_bends(mixture_of(config, tuning.ratio, tuning.fixed_legend, tuning.seed))
+        shares, _ = ratio_bends(mixture_of(config, tuning.ratio, tuning.arm == "fixed legend", tuning.seed))
         at_start = {kind: bends[0] for kind, bends in shares.items()}
         assert at_start.get("vision", 0) == Fraction(str(tuning.ratio))
         rest = 1 - Fraction(str(tuning.ratio))
@@ -85,7 +85,7 @@ def made_up() -> dict[str, Any]:
     better = copy.deepcopy(guess)
     better["depth"]["abs_rel"] = better["semantic, fixed legend"]["miou"] = 0.4
     return {
-        "config": {"fixed_legend_ratio": 0.5},
+        "config": {"fixed_legend_ratio": 0.5, "longer": {"ratio": 0.5, "steps": 3600}},
         "guesses": {name: {"a": guess[name], "b": better[name]} for name in guess},
         "base": {"cpu_s": 1800, "measured": measured(0.9)},
         "tuned": [run("0.5", 1, 0.4), run("0.5", 0, 0.2), run("0.5", 2, 0.3), run("fixed legend", 0, 0.1)],
@@ -119,10 +119,10 @@ def test_a_finished_tuning_is_not_done_again(tmp_path: Path, monkeypatch: pytest
     config = read_config(ProofConfig, CONFIG, small)
     freeze_legends(tmp_path / "raw/training", tmp_path / "legends/fixed", list(config.fixed_legend), 2, LEGEND_OF_ALL)
     run_base(config, tmp_path, "identity")
-    tuning = Tuning(0.5, True, 0)
+    tuning = Tuning("fixed legend", 0.5, config.tuning, 0)
     first = run_tuning(config, tmp_path, tuning, "identity")
     assert sum(first["examples"].values()) == 24
-    assert first["examples"]["semantic"] == 6  # half of the vision half
+    assert first["examples"]["semantic"] in (7, 8)  # three of five of the half that is vision
     weights = (tmp_path / tuning.folder / "generator/weights.pt").stat().st_mtime_ns
     assert run_tuning(config, tmp_path, tuning, "identity") == first
     assert (tmp_path / tuning.folder / "generator/weights.pt").stat().st_mtime_ns == weights
