@@ -1,9 +1,10 @@
 """The peers of rendering.py: the same scenes rendered the way a lab writes it, by BlenderProc or by plain bpy.
 
-    PYTHON benchmarks/rendering_peers.py bpy|blenderproc SCENES SIZE SAMPLES BLENDERPROC_DIR
+    PYTHON benchmarks/rendering_peers.py bpy|blenderproc|blenderproc-equal SCENES SIZE SAMPLES BLENDERPROC_DIR
 
-Each scene is a .blend file. Every frame: load, render colour, depth, normals and object indices, write HDF5 (plain bpy:
-npz). Prints one line of json: frames, CPU seconds, and those it takes to make the scenes (none).
+Each scene is a .blend file. Every frame: load, render colour, depth, normals and object indices, write HDF5 (plain
+bpy: npz). blenderproc-equal has the light's and the denoiser's settings of render/blender.py. Prints one line of
+json: frames, CPU seconds, and those it takes to make the scenes (none).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def plain_bpy(paths: list[Path], size: int, samples: int, out: Path) -> int:
     return len(paths)
 
 
-def blenderproc(paths: list[Path], size: int, samples: int, out: Path) -> Any:
+def blenderproc(paths: list[Path], size: int, samples: int, out: Path, equal: bool) -> Any:
     import blenderproc as bproc
     import bpy
 
@@ -55,6 +56,8 @@ def blenderproc(paths: list[Path], size: int, samples: int, out: Path) -> Any:
     bproc.renderer.set_cpu_threads(1)
     bproc.renderer.set_max_amount_of_samples(samples)
     bproc.renderer.set_noise_threshold(0)
+    if equal:
+        _our_settings(bproc, bpy.context.scene)
     bproc.renderer.enable_depth_output(activate_antialiasing=False)
     bproc.renderer.enable_normals_output()
     bproc.renderer.enable_segmentation_output(map_by=["category_id", "instance"], default_values={"category_id": 0})
@@ -73,6 +76,18 @@ def blenderproc(paths: list[Path], size: int, samples: int, out: Path) -> Any:
         bproc.writer.write_hdf5(str(out), data, append_to_existing_output=True)
         bproc.clean_up()
     yield len(paths)
+
+
+def _our_settings(bproc: Any, scene: Any) -> None:
+    """Set what render/blender.py sets and BlenderProc does not: the work of a sample, and of the denoiser."""
+    bproc.renderer.set_light_bounces(
+        diffuse_bounces=3, glossy_bounces=2, max_bounces=8, transmission_bounces=8, transparent_max_bounces=8
+    )
+    cycles = scene.cycles
+    cycles.use_light_tree, cycles.min_transparent_bounces, cycles.sample_clamp_indirect = False, 8, 6.0
+    cycles.caustics_reflective = cycles.caustics_refractive = False
+    (denoiser,) = (node for node in scene.node_tree.nodes if node.bl_idname == "CompositorNodeDenoise")
+    denoiser.prefilter, denoiser.quality = "FAST", "BALANCED"
 
 
 def _blender_defaults(cycles: Any) -> None:
@@ -97,7 +112,7 @@ def main() -> None:
     else:
         os.environ["USE_EXTERNAL_BPY_MODULE"] = "1"
         sys.path.insert(0, source)
-        steps = blenderproc(paths, int(size), int(samples), out)
+        steps = blenderproc(paths, int(size), int(samples), out, name.endswith("equal"))
         next(steps)
         start = time.process_time()
         count = next(steps)

@@ -161,7 +161,7 @@ def _direct(
 def _one_lamp(
     world: World, points: Floats, normals: Floats, chosen: NDArray[np.int64], rng: np.random.Generator
 ) -> Floats:
-    """Return the diffuse light of one lamp for each point, for as many as there are; `chosen` counts them round and round."""
+    """Return the diffuse light of one lamp for each point, times their number; `chosen` counts them round and round."""
     lights = world.recipe.lights
     diffuse = np.zeros_like(points)
     for number, light in enumerate(lights):

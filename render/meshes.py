@@ -107,7 +107,7 @@ def largest_slot(mesh: Mesh) -> int:
     return int(np.argmax(np.bincount(mesh.slot_of, weights=triangle_areas(mesh.vertices, mesh.faces))))
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def _shape_mesh(
     shape: str, size_m: tuple[float, ...], numbers: tuple[float, ...], seed: int, texture_sizes: tuple[float, ...]
 ) -> Mesh:

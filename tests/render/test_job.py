@@ -194,5 +194,7 @@ def test_blender_sees_what_the_ray_cast_sees_and_repeats_its_colours(kind: str) 
     assert np.abs(first.image.astype(int) - second.image).max() <= 1
     for name in ("depth_m", "normals", "instance_ids"):
         assert np.array_equal(getattr(first, name), getattr(second, name))
-    assert first.instances == second.instances
+    assert (first.instances, first.captions, first.facts) == (second.instances, second.captions, second.facts)
+    for name in ("seeds", "recipe_sha256", "assets"):
+        assert first.provenance[name] == second.provenance[name]
     assert first.image.std() > 10

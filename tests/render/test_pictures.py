@@ -35,7 +35,7 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
 
     raster = Raster(96, 96)
     recipe, scene, truth = scene_of(kind, 3)
-    raster.surface_colors(recipe, scene)  # the segments are drawn from what is on the GL side already
+    raster.surface_colors(recipe, scene)  # leaves nothing that the segments could see
     ids, depth_m = raster.segment(recipe, scene, 0.9 * truth.depth_m.min())
     raster.close()
     scores = compare_raster(depth_m, ids, truth)
@@ -43,6 +43,28 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
     assert scores["pyrender_id_mismatch"] <= leaves
     assert scores["pyrender_depth_error"] < 1e-5
     assert away_from_edges(truth.instance_ids, ids).mean() <= leaves / 4
+
+
+@pytest.mark.slow
+def test_pictures_are_exposed_like_photographs() -> None:
+    from render.lighting import paint_with
+    from render.raster import Raster
+
+    raster = Raster(64, 64)
+    paint = paint_with(raster)
+    means, clipped = [], []
+    for kind in KINDS:
+        for seed in (1, 4):
+            recipe, scene, truth = scene_of(kind, seed, 64)
+            light = paint(recipe, scene, truth).light
+            image = develop(light, find_exposure(light))
+            means.append(image.mean())
+            clipped.append((image.min(axis=-1) == 255).mean() + (image.max(axis=-1) <= 2).mean())
+    raster.close()
+    assert 40 < min(means) < max(means) < 200, means
+    assert 80 < np.median(means) < 150, means
+    assert np.median(clipped) < 0.01, clipped
+    assert max(clipped) < 0.15, clipped
 
 
 def test_textures_of_odd_width_are_drawn_straight() -> None:
