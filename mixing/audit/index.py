@@ -297,7 +297,14 @@ def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
     pictures = read_json(folder / "pictures.json", "the list of a benchmark's small pictures")
     if not isinstance(pictures, dict) or pictures.get("schema") != PICTURES_SCHEMA:
         raise InputError(f"{folder}: not {PICTURES_SCHEMA}")
-    if len(pictures["offsets"]) != images + 1 or file_sha256(folder / "pictures.bin") != pictures["sha256"]:
+    offsets = pictures["offsets"]
+    if (
+        len(offsets) != images + 1
+        or not all(type(at) is int and at >= 0 for at in offsets)
+        or offsets != sorted(offsets)
+    ):
+        raise InputError(f"{folder / 'pictures.json'}: damaged; index the benchmark again")
+    if file_sha256(folder / "pictures.bin") != pictures["sha256"]:
         raise InputError(f"{folder / 'pictures.bin'}: not what pictures.json says; index the benchmark again")
     return pictures
 

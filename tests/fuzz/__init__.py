@@ -1,0 +1,1 @@
+"""Readers of files from outside, given files that somebody broke or made to hurt."""
