@@ -17,6 +17,7 @@ import psutil
 from benchmarks.faults.jobs import ROOT
 
 TIMEOUT_S = 900.0
+_BOX = "╭─ Error"
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 
 
@@ -31,7 +32,9 @@ class Ended:
 
     @property
     def is_clear(self) -> bool:
-        """Tell whether a failure was said in one line, with exit code 1 or 2 and no traceback."""
+        """Tell whether a failure was said in one line (or the box of a usage error), with exit code 1 or 2."""
+        if self.code == 2 and _BOX in self.stderr:
+            return True
         lines = [line for line in self.stderr.splitlines() if line.startswith("cavendish: ")]
         return self.code in (1, 2) and len(lines) == 1 and "Traceback" not in self.stderr
 
@@ -99,6 +102,8 @@ class Started:
         text = self._stderr.read().decode("utf-8", "replace")
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith("cavendish: ")] or lines or [""]
+        if _BOX in text:  # of typer, for what is wrong on the command line itself
+            told = [" ".join(line.strip("│ ") for line in lines if line.startswith("│"))]
         return Ended(code, told[-1].removeprefix("cavendish: "), text, time.monotonic() - self._began)
 
     def orphans(self, wait_s: float) -> list[psutil.Process]:
