@@ -130,6 +130,10 @@ def predict(
     size: Annotated[
         int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
     ] = 64,
+    buckets: Annotated[
+        list[str] | None,
+        typer.Option("--bucket", help="HEIGHTxWIDTH, repeated: the buckets of its training instead of --size."),
+    ] = None,
     steps: Annotated[int, typer.Option(min=1, help="Euler steps; more is slower.")] = 4,
     passes: Annotated[int, typer.Option(min=1, help="Ask so often, in other words and colours, and vote.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Draws the noise.")] = 0,
@@ -148,7 +152,8 @@ def predict(
 
     if points not in (None, "ply", "glb"):
         raise InputError(f"--points {points}: ply or glb")
-    request = Request(tuple(pictures), task, size, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
+    sizes = tuple(_bucket(text) for text in buckets) if buckets else size
+    request = Request(tuple(pictures), task, sizes, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
     for failure in values["failed"]:
@@ -185,3 +190,10 @@ def compare(
         raise InputError("compare: give two folders of pictures and --requests, or --answers")
     count = write_comparison(requests, a, b, out, question, seed)
     console.print(f"{out / 'page'}: {count} pairs; open index.html, or hand out that folder. Keep {out / 'key.json'}")
+
+
+def _bucket(text: str) -> tuple[int, int]:
+    height, _, width = text.partition("x")
+    if not (height.isdecimal() and width.isdecimal() and min(int(height), int(width)) >= 16):
+        raise InputError(f"--bucket {text}: give HEIGHTxWIDTH in pixels, each at least 16")
+    return int(height), int(width)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from encoders.sample import Example, UInt8Image
+from mixing.draw import Buckets, Sizes
 from mixing.engine import Progress
 from mixing.images import encode_png
 from mixing.shards import committed_rows
@@ -38,6 +39,7 @@ class EvaluateConfig(EvaluationSets):
         sets, priors, steps, passes: see `EvaluationSets`.
         retention: held-out samples whose captions and edits retention is measured on.
         size: side of the pictures the generators draw, in pixels.
+        buckets: (height, width) sizes instead, as in training.
         edit_steps: Euler steps of an edited picture.
     """
 
@@ -45,8 +47,14 @@ class EvaluateConfig(EvaluationSets):
     base: Path
     retention: Path
     size: int = Field(default=64, ge=16)
+    buckets: Buckets | None = None
     edit_steps: int = Field(default=4, ge=1)
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that pictures are brought to."""
+        return self.size if self.buckets is None else self.buckets
 
 
 def evaluate_generator(
@@ -84,7 +92,7 @@ def evaluate_generator(
         results[name][task] = _ask(config, name, benchmark, generators, out / name / task, data)
     if progress is not None:
         progress(len(jobs), len(jobs) + 1)
-    examples = retention_examples(data / config.retention, config.size, config.seed)
+    examples = retention_examples(data / config.retention, config.sizes, config.seed)
     retention = measure_retention(generators["tuned"], generators["base"], examples, config.seed, config.edit_steps)
     summary = {"schema": SUMMARY_SCHEMA, "identity": identity, "sets": results, "retention": retention}
     write_atomic(path, canonical_json(summary))
@@ -116,7 +124,7 @@ def _ask(
     data: Path,
 ) -> dict[str, Any]:
     """Put one task's questions to all generators; return the rows of metrics: "tuned", "base" and the blind guesses."""
-    passes = [ask(benchmark, config.size, number) for number in range(config.passes)]
+    passes = [ask(benchmark, config.sizes, number) for number in range(config.passes)]
     fitted = fit_priors(benchmark, None if config.priors is None else data / config.priors, config.seed)
     rows: dict[str, Any] = {}
     items = 0

@@ -32,6 +32,7 @@ from encoders.normals import encode_normals
 from encoders.sample import Example, InputError, UInt8Image
 from encoders.specs import Segmentation, decode_example
 from encoders.voting import consensus_instances, vote_semantic
+from mixing.draw import Sizes, nearest_size
 from mixing.engine import Progress
 from mixing.images import decode_rgb, encode_png
 from mixing.pictures import Panel, grid, ids_picture
@@ -78,7 +79,7 @@ class Request:
     Args:
         pictures: files, and folders of files (not searched deeper).
         task: see `trainer.questions.TASK_HELP`.
-        size: side of the pictures the generator draws, in pixels; that of its training.
+        size: side of the pictures the generator draws, in pixels, or (height, width) of buckets; that of its training.
         steps: Euler steps.
         passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
         points: also write a coloured cloud of a depth answer.
@@ -87,7 +88,7 @@ class Request:
 
     pictures: tuple[Path, ...]
     task: str
-    size: int = 64
+    size: Sizes = 64
     steps: int = 4
     passes: int = 1
     seed: int = 0
@@ -104,8 +105,10 @@ def predict(generator: Path, request: Request, out: Path, progress: Progress | N
         InputError: no generator or no picture there, a task that is not known, or a picture named by itself is bad.
     """
     loaded = load_generator(generator)
-    if request.size % loaded.spec.pixel_multiple:
-        raise InputError(f"--size {request.size}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}")
+    sizes = [(request.size, request.size)] if isinstance(request.size, int) else request.size
+    for height, width in sizes:
+        if height % loaded.spec.pixel_multiple or width % loaded.spec.pixel_multiple:
+            raise InputError(f"{height}x{width}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}")
 
     def draw(examples: Sequence[Example]) -> list[UInt8Image]:
         return predict_examples(loaded, examples, request.steps, request.seed)
@@ -182,9 +185,9 @@ def _read(path: Path) -> UInt8Image:
     return decode_rgb(path.read_bytes(), str(path))
 
 
-def _ask(draw: Draw, picture: UInt8Image, questions: Sequence[Question], size: int, name: str) -> Answer:
+def _ask(draw: Draw, picture: UInt8Image, questions: Sequence[Question], sizes: Sizes, name: str) -> Answer:
     """Put every question about one picture in one batch, and make one answer of what was drawn."""
-    small = resize_image(picture, size, size)
+    small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
     examples = [
         Example(f"{name}.{question.task}.{number}", question.task, question.prompt,
                 None if question.task == "generate" else small, np.zeros_like(small), question.spec)

@@ -117,7 +117,7 @@ def load_lora(transformer: Any, folder: Path) -> None:
 
 
 def _sort_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file: its order changes from run to run, and equal LoRAs are to be equal bytes.
+    """Sort the metadata of a safetensors file: its order changes between runs, and equal LoRAs are to be equal bytes.
 
     Source: https://huggingface.co/docs/safetensors: 8 bytes little endian, the length of the json that follows.
     """
