@@ -13,7 +13,7 @@ import torch
 
 from encoders.sample import InputError
 from tests.trainer.test_train import ITEMS, ROOT, changed, rows_of
-from tests.trainer.together import KLEIN, SHORT, Unlike, config_of
+from tests.trainer.together import BUCKETS, KLEIN, SHORT, Uneven, Unlike, config_of
 from trainer.checkpoint import checkpoints
 from trainer.generators.folder import load_generator
 from trainer.sharded_checkpoint import load_sharded
@@ -63,6 +63,14 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddp", "fsdp", "accumulated"])
 def test_two_processes_learn_what_one_does(name: str, runs: Path) -> None:
     assert_same(runs / name, runs / "alone", atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["buckets-ddp", "buckets-fsdp"])
+def test_over_buckets_two_processes_learn_what_one_does_with_other_passes(
+    name: str, runs: Path, tmp_path: Path
+) -> None:
+    train_on(Uneven(), "lock", config_of(**BUCKETS), tmp_path / "alone", tmp_path)
+    assert_same(runs / name, tmp_path / "alone", atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["ddp", "fsdp"])

@@ -59,6 +59,17 @@ class Unlike:
         )
 
 
+class Uneven:
+    """Items of two sizes for process 0, of one for process 1, as batches of 4 are shared."""
+
+    by_size = tuple(FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=size) for size in (16, 24))
+
+    def __getitem__(self, index: int) -> FakeItem:
+        return self.by_size[index % 4 == 1][index]
+
+
+BUCKETS: dict[str, Any] = {"buckets": [[16, 16], [24, 24]]}
+
 KLEIN: dict[str, Any] = {"base": "klein", "generator": None, "size": 32, "batch": 2, "lora": {"rank": 2}, "steps": 2}
 
 
@@ -91,6 +102,8 @@ def every_run(out: Path) -> None:
                 shutil.copytree(out / f"{parallel}-cut", out / f"{parallel}-alone")
             torch.distributed.barrier()
             train_on(ITEMS, "lock", config, out / f"{parallel}-cut", out)
+        for parallel in ("ddp", "fsdp"):
+            train_on(Uneven(), "lock", config_of(**BUCKETS, parallel=parallel), out / f"buckets-{parallel}", out)
         train_on(ITEMS, "lock", config_of(parallel="fsdp", accumulate=2), out / "accumulated", out)
         train_on(ITEMS, "lock", config_of(parallel="fsdp", lora={"rank": 2}), out / "lora", out)
         train_on(ITEMS, "lock", config_of(parallel="fsdp", precision="bfloat16", steps=4), out / "half", out)
@@ -136,6 +149,13 @@ def evaluated_runs(out: Path) -> None:
             train_on(ITEMS, "lock", watched, out / f"watched-{parallel}", out)
             unwatched = {"evaluate_every": None, "evaluate": None, "retention": None, "parallel": parallel}
             train_on(ITEMS, "lock", config_of(**{**SHORT_WATCHED, **unwatched}), out / f"unwatched-{parallel}", out)
+        watched = config_of(**SHORT_WATCHED, parallel="fsdp")
+        with contextlib.suppress(Interrupted):
+            train_on(Cut(), "lock", watched, out / "cut", out)
+        if torch.distributed.get_rank() == 0:
+            (out / "cut" / "retention_base.json").unlink()  # measured again, before the checkpoint is read
+        torch.distributed.barrier()
+        train_on(ITEMS, "lock", watched, out / "cut", out)
         stop = {**SHORT_WATCHED["retention"], "limit": 0.01, "action": "stop"}
         with contextlib.suppress(RunStopped):
             train_on(
