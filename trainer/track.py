@@ -6,32 +6,35 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from encoders.sample import InputError
+from mixing.storage import digest
 from trainer.config import TrainConfig
 
 Tracker = Callable[[int, Mapping[str, float]], None]
 """Takes a step, and values by name."""
 
 
-def open_trackers(config: TrainConfig, out: Path) -> list[Tracker]:
-    """Open what `config.track` names.
+def open_trackers(config: TrainConfig, out: Path, step: int = 0) -> list[Tracker]:
+    """Open what `config.track` names, to go on after `step`.
 
     Raises:
         InputError: it is not installed.
     """
-    return [_tensorboard(out) if name == "tensorboard" else _wandb(config, out) for name in config.track]
+    return [_tensorboard(config, out, step) if name == "tensorboard" else _wandb(config, out) for name in config.track]
 
 
-def _tensorboard(out: Path) -> Tracker:
+def _tensorboard(config: TrainConfig, out: Path, step: int) -> Tracker:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
         raise InputError("track: tensorboard is not installed; pip install tensorboard, or leave it out") from None
-    writer = SummaryWriter(out / "tensorboard")
+    writer = SummaryWriter(out / "tensorboard", purge_step=step + 1)  # what a killed run wrote after its checkpoint
 
     def track(step: int, values: Mapping[str, float]) -> None:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
         writer.flush()
+        if step == config.steps:
+            writer.close()
 
     return track
 
@@ -41,9 +44,13 @@ def _wandb(config: TrainConfig, out: Path) -> Tracker:
         import wandb  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         raise InputError("track: wandb is not installed; pip install wandb, or leave it out") from None
-    run = wandb.init(project="cavendish", name=out.name, dir=out, config=config.model_dump(mode="json"))
+    name = digest(str(out.resolve()))[:16]  # a run that is continued is one curve, where the server is reached
+    values = config.model_dump(mode="json")
+    run = wandb.init(project="cavendish", name=out.name, id=name, resume="allow", dir=out, config=values)
 
     def track(step: int, values: Mapping[str, float]) -> None:
         run.log(dict(values), step=step)
+        if step == config.steps:
+            run.finish()
 
     return track

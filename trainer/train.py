@@ -252,7 +252,7 @@ def _loop(
     evaluate: Evaluate | None,
 ) -> None:
     first = run.place.rank == 0
-    trackers = open_trackers(config, out) if first else []
+    trackers = open_trackers(config, out, run.step) if first else []
     if evaluate is not None and run.step == 0 and config.base is not None:
         evaluate(trackers)  # what the base can do is where the curves begin
     for batch in _read_batches(items, config, run.step, run.place):
