@@ -200,7 +200,7 @@ def read_lock(path: Place) -> Lock:
             for stream in values.pop("streams")
         )
         lock = Lock(sources=sources, streams=streams, **values)
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"{path}: damaged lock: {error}") from None
     try:
         if lock.digest != written:

@@ -269,8 +269,10 @@ def _parse_instance(values: dict[str, Any]) -> Instance:
     if not 0 <= values["id"] <= 65535:
         raise TypeError(f"instance {values['id']}: ids are 16 bits")
     fraction, box = values["visible_fraction"], values["box"]
-    if not _numbers(box, 4) or not (fraction is None or _is_number(fraction)):
-        raise TypeError(f"instance {values['id']}: a box of other than four numbers, or a fraction that is none")
+    if not _numbers(box, 4) or not all(type(side) is int and 0 <= side <= 1 << 20 for side in box):
+        raise TypeError(f"instance {values['id']}: a box of other than four whole numbers of pixels")
+    if not (fraction is None or _is_number(fraction)):
+        raise TypeError(f"instance {values['id']}: a visible fraction that is no number")
     if not all(values[name] is None or _numbers(values[name], 3) for name in ("center_camera_m", "size_m")):
         raise TypeError(f"instance {values['id']}: a centre or size of other than three numbers")
     words = values["attributes"]

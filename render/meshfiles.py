@@ -19,6 +19,7 @@ from render.glb import parse_glb
 from render.wavefront import MAX_TRIANGLES, Phong, Wavefront, parse_mtl, parse_obj
 
 MAX_TEXTURE_PIXELS = 40_000_000
+MAX_TEXTURES = 128  # each a fraction of a second, whatever its bytes say
 TEXTURE_SIDE = 512
 Textures = dict[str, UInt8Image]
 Parsed = tuple[Wavefront, dict[str, Phong], Textures, str]
@@ -55,7 +56,10 @@ def _read_obj(file: OwnFile, data: bytes) -> Parsed:
         hashed.update(text)
         materials = parse_mtl(text, geometry.library)
     textures = {}
-    for image in sorted({materials[used].image for used in geometry.materials if used in materials} - {""}):
+    images = sorted({materials[used].image for used in geometry.materials if used in materials} - {""})
+    if len(images) > MAX_TEXTURES:
+        raise InputError(f"{len(images)} textures: at most {MAX_TEXTURES} are read")
+    for image in images:
         content = read_limited(_inside(file, image), file.root)
         hashed.update(content)
         textures[image] = decode_texture(content, image)
@@ -71,6 +75,8 @@ def _inside(file: OwnFile, name: str) -> Path:
 
 def _read_glb(file: OwnFile, data: bytes) -> Parsed:
     glb = parse_glb(data, file.path.name)
+    if len(glb.images) > MAX_TEXTURES:
+        raise InputError(f"{len(glb.images)} textures: at most {MAX_TEXTURES} are read")
     textures: Textures = dict(glb.palettes)
     for name, content in glb.images.items():
         textures[name] = decode_texture(content, name, opaque=name in glb.see_through)
