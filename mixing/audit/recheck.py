@@ -27,7 +27,7 @@ def recheck_report(plan: ScanPlan, evidence: Callable[[], Evidence], out: Path) 
     problems = changed_sides(plan, out)
     for element in plan.elements:
         if element.kind == "shard":
-            path = plan.data / element.facts["directory"] / element.name
+            path = join(join(plan.data, element.facts["directory"]), element.name)
             if file_sha256(path) != element.facts["sha256"]:
                 problems.append(f"{element.facts['directory']}/{element.name}: changed after it was committed")
         if not element.result_path(plan.work).exists():
