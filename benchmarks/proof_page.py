@@ -245,7 +245,7 @@ def draw_answers(results: Results, out: Path, path: Path, scenes: Sequence[int] 
         axis.set_yticks([])
         axis.spines[:].set_visible(False)
     for x, (column, head) in enumerate(zip(columns, titles)):
-        axes[0, x].set_title(head, fontsize=7)
+        axes[0, x].set_title(head.replace(", ", ",\n"), fontsize=7)
         for y, picture in enumerate(column):
             axes[y, x].imshow(picture, interpolation="nearest")
     for y, name in enumerate(names):
