@@ -205,9 +205,9 @@ def _leave(results: Sequence[Any]) -> None:
     """Give back what is still queued on the cluster, and close the runner's own connection."""
     for result in results:
         with contextlib.suppress(Exception):  # the scheduler may be gone
-            if result.client.status != "closed":
+            if result.client.status == "running":
                 result.cancel()
-            result.client.close(timeout=3)
+            result.client.close(timeout=1)
 
 
 def _embedded_runner(workers: int) -> FnApiRunner:

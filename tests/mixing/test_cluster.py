@@ -87,7 +87,7 @@ class Dask:
         self.processes[0].send_signal(signal.SIGKILL)
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 90) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline
@@ -95,7 +95,7 @@ def wait_for(happened: Callable[[], object], seconds: float = 90) -> None:
 
 
 def on(dask: Dask) -> Engine:
-    return Engine(runner="DaskRunner", scheduler=str(dask.file), stall_timeout_s=120)
+    return Engine(runner="DaskRunner", scheduler=str(dask.file), stall_timeout_s=600)
 
 
 def kill_when(committed: int, directory: Path, kill: Callable[[], None]) -> Callable[[int, int], None]:
