@@ -114,7 +114,7 @@ def test_depths_of_the_presets_go_from_a_hand_to_beyond_200_m_and_the_sky() -> N
         nearest.append(depth.min())
         farthest.append(depth[np.isfinite(depth)].max())
         sky.append(np.isinf(depth).any())
-    assert min(nearest) < 0.3
+    assert min(nearest) < 0.25
     assert max(farthest) > 200
     assert any(sky)
 
