@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from trainer.evaluation.report import COLUMNS, look_up
 from trainer.evaluation.score import truth_of
 from trainer.evaluation.sets import ask, fit_priors, read_set
 from trainer.log import log_evaluation
-from trainer.parallel import computing, first_alone, gathered
+from trainer.parallel import computing, first_alone, gathered, reshard
 from trainer.predict import predict_examples
 from trainer.retention import compare_figures, measure_figures, over_limit, retention_examples, retention_rows
 from trainer.run import Run, RunStopped
@@ -110,7 +111,7 @@ def _base_figures(run: Run, kept: Sequence[Example], out: Path, base_digest: str
     """Measure the generator that the run starts from, or read what was measured of it before an interruption."""
     settings = run.config.retention
     assert settings is not None
-    asked = digest([[example.key, example.prompt, *example.target.shape] for example in kept])
+    asked = digest([[e.key, e.prompt, *(_sha256(p) for p in (e.source, e.target))] for e in kept])
     of = {"base": base_digest, "examples": asked, "steps": settings.steps, "seed": run.config.seed}
     path = out / "retention_base.json"
     found = read_json(path, "what was measured of the base") if path.exists() else None
@@ -124,6 +125,10 @@ def _base_figures(run: Run, kept: Sequence[Example], out: Path, base_digest: str
     return figures
 
 
+def _sha256(picture: UInt8Image | None) -> str | None:
+    return None if picture is None else hashlib.sha256(repr(picture.shape).encode() + picture.tobytes()).hexdigest()
+
+
 def _figures(run: Run, kept: Sequence[Example]) -> dict[str, Any]:
     config = run.config
     assert config.retention is not None
@@ -132,16 +137,17 @@ def _figures(run: Run, kept: Sequence[Example]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _undisturbed(run: Run) -> Iterator[None]:
-    """Compute as in training, but not compiled (that depends on all shapes seen), and with random states of its own."""
+    """Compute as in training, with random states of its own; not compiled, since that depends on all shapes seen."""
     module, device = run.module, run.place.device
     training = module.training
     module.eval()
     with (
         computing(run.config, run.place),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        torch.compiler.set_stance("force_eager"),
+        torch.compiler.set_stance("force_eager") if run.config.compile else contextlib.nullcontext(),
     ):
         yield
+    reshard(module)
     module.train(training)
 
 

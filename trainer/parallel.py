@@ -130,6 +130,13 @@ def sharing_gradients(predict: Predict, module: nn.Module, last: bool) -> Abstra
     return contextlib.nullcontext()
 
 
+def reshard(module: nn.Module) -> None:
+    """Let go of gathered weights, which a forward pass leaves that no backward pass followed; before changing them."""
+    for unit in module.modules():
+        if isinstance(unit, FSDPModule):
+            unit.reshard()
+
+
 def computing(config: TrainConfig, place: Place) -> AbstractContextManager[Any]:
     """Compute in `config.precision`: matrix products in bfloat16, sums and norms in float32."""
     return torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")

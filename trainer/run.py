@@ -21,7 +21,7 @@ from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
 from trainer.generators.protocol import Generator
 from trainer.generators.tiny import TinyGenerator
-from trainer.parallel import Place, gathered, spread, wait_for_all, whole
+from trainer.parallel import Place, gathered, reshard, spread, wait_for_all, whole
 from trainer.sharded_checkpoint import load_sharded, read_facts, write_sharded
 from trainer.trainable import choose_trainable, merge_lora
 
@@ -89,9 +89,7 @@ class Run:
 
     @torch.no_grad()
     def _swap(self) -> None:
-        for unit in self.module.modules():
-            if isinstance(unit, FSDPModule):  # a forward pass without a backward pass leaves weights gathered
-                unit.reshard()
+        reshard(self.module)
         for name, parameter in self.parameters.items():
             kept = parameter.detach().clone()
             parameter.copy_(self.ema[name])

@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+import cavendish  # noqa: F401  (its import gives the application its verbs)
+from commands.app import app
 from encoders.sample import InputError
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.trainer.evaluation.layouts import write_json, write_picture
@@ -35,6 +38,7 @@ WATCHED = {
     "evaluate": {"sets": SETS, "steps": 1, "passes": 2},
     "retention": {"samples": "held_out", "limit": 100.0, "steps": 1},
 }
+UNWATCHED = {"evaluate_every": None, "evaluate": None, "retention": None}
 SHORT_WATCHED = {**WATCHED, "evaluate_every": 4, "evaluate_batch": 2}
 Key = tuple[int, str, str, str, str]
 
@@ -79,8 +83,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_training_is_bit_for_bit_the_same_without_evaluation(data: Path) -> None:
-    unwatched = {"evaluate_every": None, "evaluate": None, "retention": None}
-    train_on(ITEMS, "lock2", watched(**unwatched), data / "unwatched", data)
+    train_on(ITEMS, "lock2", watched(**UNWATCHED), data / "unwatched", data)
     for name in ("generator/weights.pt", "loss.csv", "ratios.csv", "train.json"):
         assert (data / "watched" / name).read_bytes() == (data / "unwatched" / name).read_bytes(), name
     one, other = (torch.load(checkpoints(data / run)[-1], weights_only=True) for run in ("watched", "unwatched"))
@@ -186,6 +189,36 @@ def test_a_stopped_run_keeps_its_state_and_goes_on_when_it_is_told_to(data: Path
         assert (out / name).read_bytes() == (data / "watched" / name).read_bytes(), name
 
 
+def test_the_command_ends_with_one_line_and_exit_code_1(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def job(*_: object) -> None:
+        raise RunStopped("stopped: retention at step 10")
+
+    monkeypatch.setattr("trainer.train.train", job)
+    (data / "tune.yaml").write_text("{lock: none, base: base, steps: 10}")
+    result = CliRunner().invoke(app, ["train", str(data / "tune.yaml"), "--out", str(data / "told")])
+    assert result.exit_code == 1
+    assert "cavendish: stopped: retention at step 10" in result.output
+
+
+def test_a_compiled_network_is_compiled_no_more_than_without_evaluation(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: dict[str, int] = {}
+    compile_with = torch.nn.Module.compile
+    for name, config in (("plain", watched(**UNWATCHED, steps=5)), ("asked", watched(steps=5, evaluate_every=5))):
+
+        def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor], name: str = name) -> object:
+            graphs[name] = graphs.get(name, 0) + 1
+            return graph.forward
+
+        torch.compiler.reset()
+        monkeypatch.setattr(torch.nn.Module, "compile", lambda self, b=backend: compile_with(self, backend=b))
+        train_on(ITEMS, "lock2", config.model_copy(update={"compile": True}), data / f"compiled-{name}", data)
+    assert graphs["plain"] == graphs["asked"] > 0
+    one, other = (data / f"compiled-{name}" / "generator/weights.pt" for name in ("plain", "asked"))
+    assert one.read_bytes() == other.read_bytes()
+
+
 def test_a_limit_on_one_noise_level_counts(data: Path) -> None:
     stop = {**WATCHED["retention"], "level_limit": 0.01, "action": "stop"}
     with pytest.raises(RunStopped, match=r"edit, noise level 0\.1: "):
@@ -282,4 +315,7 @@ def test_two_processes_evaluate_what_one_does_and_wait_for_the_one_that_scores(d
         assert list(found) == list(expected)
         for key, value in expected.items():
             assert found[key] == pytest.approx(value, rel=1e-2, abs=1e-2), (parallel, key)
+    for name in ("generator/weights.pt", "loss.csv", "evaluation.csv", "retention_base.json"):
+        one, other = (data / "both" / run / name for run in ("cut", "watched-fsdp"))
+        assert one.read_bytes() == other.read_bytes(), name
     assert [path.name for path in checkpoints(data / "both" / "stop")] == ["checkpoint-000004"]
