@@ -1,0 +1,160 @@
+"""A plan: the cost of the start is told from that of a sample, and the model's sums are right."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from cavendish import app
+from encoders.sample import InputError, Rejection, Sample
+from mixing.encode_trial import encode_stage
+from mixing.job import EncodeConfig, encode
+from mixing.planning import FAN_OUT, Prices, Stage, best_shard, estimate, fan_out
+from mixing.probe import Probe, Trial, measure, probe
+from tests.conftest import tiny_sample
+from tests.mixing.shard_data import write_raw
+
+PROBE = Probe(
+    start_s=10.0,
+    shard_s=1.0,
+    unit_s=(1.5, 2.0, 2.5),
+    units=4,
+    records=8,
+    tar_bytes=7000,
+    row_bytes=1000,
+    memory_bytes=10**9,
+    wall_s=1.0,
+)
+STAGE = Stage("render", "picture", 1000, 10, "scenes_per_shard", Trial(lambda _: ()), more="several seeds")
+
+
+def burn(seconds: float) -> None:
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+
+
+@cache
+def start() -> None:
+    burn(0.5)
+
+
+def build(shard: int) -> Iterator[Sample | Rejection]:
+    """A start of 0.5 CPU seconds, 0.2 to open a shard, 0.05 for each sample and as much for a try that fails."""
+    start()
+    burn(0.2)
+    for number in range(3):
+        burn(0.05)
+        yield Rejection("tried", "failed")
+        burn(0.05)
+        yield tiny_sample(f"s-{shard}-{number}")
+
+
+def test_start_shard_and_sample_are_told_apart(tmp_path: Path) -> None:
+    before = time.process_time()
+    values = measure(Trial(build, shards=3, units=3), tmp_path)
+    used = time.process_time() - before
+    found = Probe(**{**values, "wall_s": 0.0})  # type: ignore[arg-type]
+    assert found.records == found.units == 9
+    assert found.mean_s == pytest.approx(0.1, abs=0.04)  # a record takes a little too
+    assert found.shard_s == pytest.approx(0.2, abs=0.08)
+    # the CPU time before the measurement is part of the start: that of the interpreter and its imports
+    assert found.start_s == pytest.approx(before + 0.5, abs=0.2)
+    whole = found.start_s - before + 3 * found.shard_s + 9 * found.mean_s
+    assert whole == pytest.approx(used, rel=0.25)
+
+
+def test_an_estimate_is_the_sum_of_its_parts() -> None:
+    found = estimate(STAGE, PROBE, 1000, 10, Prices(cpu_hour=2.0, gb_month=5.0, months=3.0), [1, 40], 16)
+    assert found.shards == 100
+    assert found.samples == 2000  # two records of a unit
+    seconds = 16 * 10.0 + 100 * 1.0 + 1000 * 2.0
+    assert found.cpu_hours == pytest.approx(seconds / 3600)
+    assert found.bytes == 2000 * 1000
+    assert found.cost == pytest.approx(seconds / 3600 * 2 + 0.002 * 5 * 3)
+    assert dict(found.wall_hours) == {
+        1: pytest.approx((10 + 100 * 21) / 3600),
+        40: pytest.approx((10 + 3 * 21) / 3600),  # 100 shards on 40 cores: some do three
+    }
+    error = 4.30 * 0.5 / math.sqrt(3)  # Student's t for three values, whose standard deviation is 0.5
+    assert found.high - found.low == pytest.approx(2 * 1000 * error / 3600)
+    assert found.settings == "scenes_per_shard=10 --workers 16 --split I/3"
+
+
+def test_work_that_is_done_once_is_counted_once() -> None:
+    stage = replace(STAGE, start_once=True, fixed_units=50, samples_per_unit=1.0)
+    found = estimate(stage, PROBE, 1000, 10, Prices(), [40], 16)
+    assert found.cpu_hours == pytest.approx((10 + 100 + 1050 * 2.0) / 3600)
+    assert (found.samples, found.bytes) == (1000, 0)
+
+
+@given(
+    unit_s=st.floats(1e-3, 1e3),
+    record_bytes=st.integers(100, 10**8),
+    units=st.integers(1, 10**9),
+    cores=st.integers(1, 10**4),
+)
+def test_shards_are_neither_too_large_nor_needlessly_many(
+    unit_s: float, record_bytes: int, units: int, cores: int
+) -> None:
+    known = replace(PROBE, unit_s=(unit_s, unit_s), units=1, records=1, tar_bytes=record_bytes, row_bytes=0)
+    size = best_shard(STAGE, known, units, cores)
+    found = estimate(STAGE, known, units, size, Prices(), [cores], 16)
+    assert (found.shards - 1) * size < units <= found.shards * size
+    if size > 1:
+        assert found.shard_bytes <= 10**9
+        assert size * unit_s <= 3600 * 1.0001
+    assert (found.shards > 100_000) == any("shards:" in warning for warning in found.warnings)
+
+
+def test_the_fan_out_is_linear_and_warns_of_too_many_shards() -> None:
+    rows = fan_out(STAGE, PROBE, Prices(), [1], 16)
+    assert [row.samples for row in rows] == list(FAN_OUT)
+    for row, count in zip(rows, FAN_OUT):
+        assert row.cpu_hours == pytest.approx(count / 2 * 2.0 / 3600, rel=0.01)
+    assert not rows[0].warnings
+    assert rows[-1].directories > 1
+    assert "several seeds" in rows[-1].warnings[0]
+
+
+def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="the probe failed: .*no committed shards"):
+        probe(Trial(Broken(tmp_path)))
+
+
+class Broken:
+    """A build that raises in the process of the probe."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, shard: int) -> Iterator[Sample]:
+        raise InputError(f"{self.path}: no committed shards here")
+
+
+def test_the_plan_of_an_encode_job_counts_what_the_job_makes(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", shards=4, each=5)
+    values = {"sources": ["raw"], "tasks": {"depth": 1, "referring": 1}, "epochs": 2, "size": 32}
+    (tmp_path / "encode.yaml").write_text(json.dumps(values))
+    words = ["plan", "encode", str(tmp_path / "encode.yaml"), "--data", str(tmp_path), "--samples", "2", "--json"]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.output)
+    result = encode(EncodeConfig.model_validate(values), tmp_path / "examples", data=tmp_path)
+    assert result.totals is not None
+    stage = encode_stage(EncodeConfig.model_validate(values), tmp_path, 2)
+    assert stage.units == told["configuration"]["samples"] == result.totals["records"] == 80
+    rows = sum(path.stat().st_size for path in (tmp_path / "examples").glob("shard-*.json"))
+    assert told["configuration"]["bytes"] == pytest.approx(result.totals["bytes"] + rows, rel=0.2)
+    assert [row["samples"] for row in told["fan_out"]] == list(FAN_OUT)
+    assert told["probe"]["mean_s"] > 0
