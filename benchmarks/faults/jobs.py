@@ -119,9 +119,14 @@ class Job:
         for path in self._files(folder, self.commits):
             tar = path.with_suffix(".tar")
             try:
-                found[path.name] = file_sha256(path) + (file_sha256(tar) if path.name.startswith("shard-") else "")
+                if path.suffix == ".pt":
+                    found[path.name] = _checkpoint_sha256(path)
+                else:
+                    found[path.name] = file_sha256(path) + (file_sha256(tar) if path.name.startswith("shard-") else "")
             except FileNotFoundError:
                 found[path.name] = f"{tar.name} is not there"
+            except InputError as error:
+                found[path.name] = str(error)
         return found
 
     def _files(self, folder: Path, patterns: tuple[str, ...]) -> list[Path]:
@@ -156,6 +161,20 @@ JOBS = (
         commits=("checkpoint-*.pt",),
     ),
 )
+
+
+def _checkpoint_sha256(path: Path) -> str:
+    """Hash what a checkpoint says: equal states of a run that was resumed are pickled in another order."""
+    from trainer.checkpoint import read_checkpoint
+
+    def walk(value: object) -> object:
+        if isinstance(value, dict):
+            return sorted((str(key), walk(inner)) for key, inner in value.items())
+        if isinstance(value, list | tuple):
+            return [walk(inner) for inner in value]
+        return hashlib.sha256(value.numpy().tobytes()).hexdigest() if hasattr(value, "numpy") else repr(value)
+
+    return hashlib.sha256(repr(walk(vars(read_checkpoint(path)))).encode()).hexdigest()
 
 
 def job_named(name: str) -> Job:
