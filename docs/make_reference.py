@@ -129,10 +129,16 @@ def _inside(field: Schema, named: Schema) -> Iterator[tuple[Schema, str]]:
         return
     for choice in (*field.get("anyOf", ()), *field.get("allOf", ()), *field.get("oneOf", ())):
         yield from _inside(choice, named)
-    for holder, suffix in ((field.get("items"), "0."), (field.get("additionalProperties"), "NAME.")):
+    for holder, suffix in ((field.get("items"), "0."), (_values(field), "NAME.")):
         if isinstance(holder, dict):
             for inner, rest in _inside(holder, named):
                 yield inner, suffix + rest
+
+
+def _values(field: Schema) -> Any:
+    """Return what the values of a map are, or nothing."""
+    patterns = field.get("patternProperties") or {"": field.get("additionalProperties")}
+    return next(iter(patterns.values()))
 
 
 def _words(field: Schema, named: Schema) -> str:
@@ -151,7 +157,7 @@ def _words(field: Schema, named: Schema) -> str:
         items = field.get("items") or (field.get("prefixItems") or [{}])[0]
         return f"list of {_words(items, named)}"
     if kind == "object" and "properties" not in field:
-        inner = field.get("additionalProperties")
+        inner = _values(field)
         return f"map to {_words(inner, named)}" if isinstance(inner, dict) else "map"
     limits = [
         f"{sign} {field[limit]:g}"
