@@ -15,19 +15,12 @@ _NAME = re.compile(r"[\w(][\w .,()+-]*")
 
 
 class EvaluationSet(Config):
-    """A directory of raw shards that no mixture holds and what to ask of it, or a public benchmark.
+    """A directory of raw shards that no mixture holds and what to ask of it, or a public benchmark."""
 
-    Args:
-        folder: the raw shards, or the benchmark as downloaded.
-        tasks: what to ask of raw shards.
-        benchmark: name of the benchmark (`benchmarks.READERS`), whose prompts are fixed.
-        items: ask a random subset of so many items of each task; none: all of them.
-    """
-
-    folder: Path
-    tasks: tuple[SampleTask, ...] = ()
-    benchmark: str | None = None
-    items: int | None = Field(default=None, ge=1)
+    folder: Path = Field(description="the raw shards, or the benchmark as downloaded")
+    tasks: tuple[SampleTask, ...] = Field(default=(), description="what to ask of raw shards")
+    benchmark: str | None = Field(default=None, description="or the name of the benchmark, whose prompts are fixed")
+    items: int | None = Field(default=None, ge=1, description="ask a random subset of so many of each task; none: all")
 
     @model_validator(mode="after")
     def _one_kind(self) -> EvaluationSet:
@@ -37,20 +30,18 @@ class EvaluationSet(Config):
 
 
 class EvaluationSets(Config):
-    """Sets by the names that folders and tables show, and how their questions are put.
+    """Sets by the names that folders and tables show, and how their questions are put."""
 
-    Args:
-        sets: by name.
-        priors: raw shards whose truth the blind guesses for depth and normals are fitted on (what one would answer
-            without looking); none: the truth of the set itself, the best that guesses of their kind could be.
-        steps: Euler steps of an answer to a vision task.
-        passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
-    """
-
-    sets: dict[str, EvaluationSet] = Field(min_length=1)
-    priors: Path | None = None
-    steps: int = Field(default=4, ge=1)
-    passes: int = Field(default=1, ge=1)
+    sets: dict[str, EvaluationSet] = Field(min_length=1, description="held-out sets by name")
+    priors: Path | None = Field(
+        default=None,
+        description="raw shards whose truth the blind guesses for depth and normals are fitted on; none: that of the "
+        "set itself, the best that guesses of their kind could be",
+    )
+    steps: int = Field(default=4, ge=1, description="Euler steps of an answer")
+    passes: int = Field(
+        default=1, ge=1, description="how often a question is put, in other words and colours; answers are voted on"
+    )
 
     @field_validator("sets")
     @classmethod
