@@ -47,7 +47,6 @@ from trainer.train import train
 
 SCHEMA = "cavendish-proof/1"
 FIXED = "fixed legend"
-LONGER = "longer"
 
 
 class Budget(Config):
@@ -56,12 +55,6 @@ class Budget(Config):
     steps: int = Field(ge=1)
     batch: int = Field(ge=1)
     repeats: int = Field(default=1, ge=1)
-
-
-class Longer(Budget):
-    """A budget for one ratio."""
-
-    ratio: float = Field(gt=0, le=1)
 
 
 class ProofConfig(Config):
@@ -78,7 +71,6 @@ class ProofConfig(Config):
     editing: float = Field(ge=0, lt=1)
     ratios: tuple[float, ...] = Field(min_length=1)
     tasks: dict[str, int]
-    longer: Longer
     fixed_legend_ratio: float = Field(gt=0, le=1)
     fixed_legend: dict[str, tuple[int, int, int]]
     legends_per_scene: int = Field(ge=1)
@@ -103,7 +95,6 @@ class Tuning:
 
     arm: str
     ratio: float
-    budget: Budget
     seed: int
 
     @property
@@ -114,12 +105,8 @@ class Tuning:
 
 def tunings(config: ProofConfig) -> list[Tuning]:
     """List all tunings, one seed after the other."""
-    arms = {
-        **{f"{ratio:g}": (ratio, config.tuning) for ratio in config.ratios},
-        FIXED: (config.fixed_legend_ratio, config.tuning),
-        LONGER: (config.longer.ratio, config.longer),
-    }
-    return [Tuning(arm, ratio, budget, seed) for seed in config.seeds for arm, (ratio, budget) in arms.items()]
+    arms = {**{f"{ratio:g}": ratio for ratio in config.ratios}, FIXED: config.fixed_legend_ratio}
+    return [Tuning(arm, ratio, seed) for seed in config.seeds for arm, ratio in arms.items()]
 
 
 def mixture_of(config: ProofConfig, ratio: float, fixed_legend: bool, seed: int) -> Mixture:
@@ -267,7 +254,7 @@ def run_tuning(config: ProofConfig, out: Path, tuning: Tuning, identity: str) ->
     if (found := finished(path, identity)) is not None:
         return found
     mixture = mixture_of(config, tuning.ratio, tuning.arm == FIXED, tuning.seed)
-    cpu_s = learn(config, out, tuning.folder, mixture, tuning.budget, "base/generator")
+    cpu_s = learn(config, out, tuning.folder, mixture, config.tuning, "base/generator")
     generators = [load_generator(out / folder / "generator") for folder in (tuning.folder, "base")]
     seen = read_json(out / tuning.folder / "train.json", "the result of a training run")["counts"]
     result = {
@@ -312,7 +299,7 @@ def summary_line(measured: Mapping[str, Any]) -> str:
 def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     """Do all that is left of the proof; return the path of results.json."""
     values = config.model_dump(mode="json")
-    same = {key: value for key, value in values.items() if key not in ("ratios", "longer", "seeds")}
+    same = {key: value for key, value in values.items() if key not in ("ratios", "seeds")}
     prepare(config, out)
     guesses_path = out / "guesses.json"
     if not guesses_path.exists():
@@ -320,12 +307,7 @@ def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     base = run_base(config, out, digest({key: value for key, value in same.items() if key not in _OF_TUNINGS}))
     todo = tunings(config)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        running = [
-            pool.submit(
-                run_tuning, config, out, tuning, digest({**same, "tuning": tuning.budget.model_dump(mode="json")})
-            )
-            for tuning in todo
-        ]
+        running = [pool.submit(run_tuning, config, out, tuning, digest(same)) for tuning in todo]
         for number, _ in enumerate(as_completed(running), 1):
             say(f"{number} of {len(todo)} tunings are there")
         tuned = [future.result() for future in running]

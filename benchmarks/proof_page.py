@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.proof import FIXED, LONGER, ProofConfig, kept_examples
+from benchmarks.proof import FIXED, ProofConfig, kept_examples
 from benchmarks.proof_data import all_questions, samples_of
 from encoders.sample import Example, UInt8Image
 from mixing.storage import read_json
@@ -50,14 +50,13 @@ def best_guess(results: Results, questions: str, metric: str) -> float:
 
 
 def arms(results: Results) -> list[str]:
-    """Return the tunings' names: the ratios from low to high, then the others."""
-    names = {str(run["arm"]) for run in results["tuned"]}
-    return [*ratios(results), *(name for name in (FIXED, LONGER) if name in names)]
+    """Return the tunings' names: the ratios from low to high, then the fixed legend."""
+    return ratios(results) + ([FIXED] if any(run["arm"] == FIXED for run in results["tuned"]) else [])
 
 
 def ratios(results: Results) -> list[str]:
     """Return the names of the tunings that differ in their ratio alone, from low to high."""
-    return sorted({str(run["arm"]) for run in results["tuned"]} - {FIXED, LONGER}, key=float)
+    return sorted({str(run["arm"]) for run in results["tuned"]} - {FIXED}, key=float)
 
 
 def values_of(results: Results, arm: str, *path: str) -> list[float]:
@@ -73,9 +72,6 @@ def values_of(results: Results, arm: str, *path: str) -> list[float]:
 
 def title(results: Results, arm: str) -> str:
     """Say in words what an arm is."""
-    if arm == LONGER:
-        longer = results["config"]["longer"]
-        return f"{longer['ratio'] * 100:g} %, {longer['steps']} steps"
     if arm == FIXED:
         return f"{results['config']['fixed_legend_ratio'] * 100:g} %, one legend"
     return {"0": "no vision", "1": "vision alone"}.get(arm, f"{float(arm) * 100:g} %")
