@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from encoders.sample import InputError, Rejection, Sample
 from mixing.encode_trial import encode_stage
 from mixing.job import EncodeConfig, encode
 from mixing.planning import FAN_OUT, Prices, Stage, best_shard, estimate, fan_out
-from mixing.probe import Probe, Trial, measure, probe
+from mixing.probe import Probe, Trial, cpu_s, measure, probe
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import write_raw
 
@@ -38,40 +38,38 @@ PROBE = Probe(
 STAGE = Stage("render", "picture", 1000, 10, "scenes_per_shard", Trial(lambda _: ()), more="several seeds")
 
 
-def burn(seconds: float) -> None:
-    until = time.process_time() + seconds
-    while time.process_time() < until:
-        pass
+def test_start_shard_and_sample_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [3.0]  # CPU seconds of the interpreter and its imports
+    monkeypatch.setattr("mixing.probe.cpu_s", lambda: clock[0])
 
+    def build(shard: int) -> Iterator[Sample | Rejection]:
+        """A start of 0.5 s, 0.2 to open a shard, 0.05 for each sample and as much for a try that fails."""
+        clock[0] += 0.2 + (0.5 if shard == 0 else 0)
+        for number in range(4):  # one more than is asked for
+            clock[0] += 0.05
+            yield Rejection("tried", "failed")
+            clock[0] += 0.05
+            yield tiny_sample(f"s-{shard}-{number}")
 
-@cache
-def start() -> None:
-    burn(0.5)
-
-
-def build(shard: int) -> Iterator[Sample | Rejection]:
-    """A start of 0.5 CPU seconds, 0.2 to open a shard, 0.05 for each sample and as much for a try that fails."""
-    start()
-    burn(0.2)
-    for number in range(3):
-        burn(0.05)
-        yield Rejection("tried", "failed")
-        burn(0.05)
-        yield tiny_sample(f"s-{shard}-{number}")
-
-
-def test_start_shard_and_sample_are_told_apart(tmp_path: Path) -> None:
-    before = time.process_time()
     values = measure(Trial(build, shards=3, units=3), tmp_path)
-    used = time.process_time() - before
     found = Probe(**{**values, "wall_s": 0.0})  # type: ignore[arg-type]
     assert found.records == found.units == 9
-    assert found.mean_s == pytest.approx(0.1, abs=0.04)  # a record takes a little too
-    assert found.shard_s == pytest.approx(0.2, abs=0.08)
-    # the CPU time before the measurement is part of the start: that of the interpreter and its imports
-    assert found.start_s == pytest.approx(before + 0.5, abs=0.2)
-    whole = found.start_s - before + 3 * found.shard_s + 9 * found.mean_s
-    assert whole == pytest.approx(used, rel=0.25)
+    assert found.unit_s == pytest.approx((0.1,) * 6)
+    assert found.error_s == pytest.approx(0)
+    assert found.shard_s == pytest.approx(0.2)
+    assert found.start_s == pytest.approx(3.5)
+    assert found.start_s + 3 * found.shard_s + 9 * found.mean_s == pytest.approx(clock[0])
+
+
+def test_cpu_time_counts_children_that_ended_and_that_live() -> None:
+    before = cpu_s()
+    burn = "import time\nwhile time.process_time() < 0.3: pass\n"
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    alive = subprocess.Popen([sys.executable, "-c", f"{burn}print(flush=True)\ninput()"], stdin=-1, stdout=-1)
+    assert alive.stdout is not None
+    alive.stdout.readline()
+    assert cpu_s() - before >= 0.6 - 0.02  # the clock of a living child has ticks of 10 ms
+    alive.communicate(b"\n")
 
 
 def test_an_estimate_is_the_sum_of_its_parts() -> None:
@@ -128,7 +126,7 @@ def test_the_fan_out_is_linear_and_warns_of_too_many_shards() -> None:
 
 
 def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the probe failed: .*no committed shards"):
+    with pytest.raises(InputError, match=r"the probe failed: .*no committed shards"):
         probe(Trial(Broken(tmp_path)))
 
 

@@ -100,7 +100,7 @@ def test_an_audit_of_other_shards_covers_nothing(data: Path) -> None:
     report.write_text(report.read_text().replace('"digest": "', '"digest": "0'))
     write_lock(data / "new.json", lock_text(data, MIXTURE + "audit: report.json\n"))
     trace = trace_lineage(data / "new.json", data)
-    assert [link.said for link in trace.links if link.state == "missing"][0].endswith("covers all but renders")
+    assert next(link.said for link in trace.links if link.state == "missing").endswith("covers all but renders")
 
 
 def test_a_generator_that_went_elsewhere_still_names_its_lock_base_and_shards(made: Path, tmp_path: Path) -> None:
