@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 import trainer.parallel
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.test_train import ITEMS, Interrupted, changed
 from trainer.config import TrainConfig
 from trainer.generators.tiny import TinyGenerator
-from trainer.parallel import joined
+from trainer.parallel import first_alone, joined
+from trainer.run import RunStopped
 from trainer.train import train_on
 
 SHORT: dict[str, Any] = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "learning_rate": 1e-4}
@@ -129,26 +131,21 @@ def killed_once(out: Path) -> None:
 
 
 def evaluated_runs(out: Path) -> None:
-    """Tune in each way with everything evaluated, and not; the first process scores for longer than the others wait."""
-    import trainer.in_loop
-    from tests.trainer.test_in_loop import SHORT_WATCHED
-    from trainer.run import RunStopped
-
-    write, slow = trainer.in_loop.write_result, iter([True])
-
-    def write_slowly(*values: Any) -> None:
-        time.sleep(25 if next(slow, False) else 0)
-        write(*values)
+    """Let the first work for longer than they wait for one another; then tune in each way, evaluated and not."""
+    from tests.trainer.test_in_loop import SHORT_WATCHED, UNWATCHED
 
     torch.set_num_threads(1)
-    trainer.in_loop.write_result = write_slowly
-    trainer.parallel.TIMEOUT = timedelta(seconds=20)
-    with joined(config_of(parallel="ddp")):
+    with joined(config_of(parallel="ddp")) as place:
+        torch.distributed.barrier()
+        _set_pg_timeout(timedelta(seconds=5))
+        with first_alone(place) as first:
+            time.sleep(8 if first else 0)
+        _set_pg_timeout(trainer.parallel.TIMEOUT)
         for parallel in ("ddp", "fsdp"):
             watched = config_of(**SHORT_WATCHED, parallel=parallel)
             train_on(ITEMS, "lock", watched, out / f"watched-{parallel}", out)
-            unwatched = {"evaluate_every": None, "evaluate": None, "retention": None, "parallel": parallel}
-            train_on(ITEMS, "lock", config_of(**{**SHORT_WATCHED, **unwatched}), out / f"unwatched-{parallel}", out)
+            unwatched = config_of(**{**SHORT_WATCHED, **UNWATCHED}, parallel=parallel)
+            train_on(ITEMS, "lock", unwatched, out / f"unwatched-{parallel}", out)
         watched = config_of(**SHORT_WATCHED, parallel="fsdp")
         with contextlib.suppress(Interrupted):
             train_on(Cut(), "lock", watched, out / "cut", out)
