@@ -140,8 +140,8 @@ def published(
         return
     url = str(place)
     _collect_folders(url)
-    folder = _folder_of(url, os.getpid())
-    folder.mkdir(exist_ok=True)
+    collect_leftovers(url)
+    folder = _own_folder(url, "folder")
     work = Published(folder, url, last, superseded)
     try:
         work.fetch(chosen)
@@ -153,16 +153,23 @@ def published(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder_of(url: str, process: int) -> Path:
-    return Path(tempfile.gettempdir()) / f"cavendish-{digest(url)[:16]}.folder-{process}"
+def _folder_of(url: str, process: int | str, what: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"cavendish-{digest(url)[:16]}.{what}-{process}"
+
+
+def _own_folder(url: str, what: str) -> Path:
+    folder = _folder_of(url, os.getpid(), what)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier process of the same number
+    folder.mkdir(mode=0o700)
+    return folder
 
 
 def _collect_folders(url: str) -> None:
-    """Delete what killed processes left on the way to a URL."""
-    for path in Path(tempfile.gettempdir()).glob(f"{_folder_of(url, 0).name[:-1]}*"):
-        if not is_alive(int(path.name.rpartition("-")[2])):
-            shutil.rmtree(path, ignore_errors=True)
-    collect_leftovers(url)
+    """Delete what killed processes left on the way to a URL, and copies from it."""
+    for what in ("folder", "copy"):
+        for path in Path(tempfile.gettempdir()).glob(_folder_of(url, "*", what).name):
+            if not is_alive(int(path.name.rpartition("-")[2])):
+                shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -177,16 +184,20 @@ def fetched(data: Place, paths: Iterable[Path]) -> Iterator[Path]:
     if not is_url(data):
         yield Path(data)
         return
-    with tempfile.TemporaryDirectory(prefix="cavendish-") as text:
-        folder = Path(text)
+    url = str(data)
+    _collect_folders(url)
+    folder = _own_folder(url, "copy")
+    try:
         for path in sorted({path for path in paths if not path.is_absolute()}):
-            url = str(join(data, path))
-            if objects.is_file(url):
-                _fetch(url, folder, path.as_posix())
+            at = str(join(data, path))
+            if objects.is_file(at):
+                _fetch(at, folder, path.as_posix())
                 continue
-            for name in objects.tree(url):
-                _fetch(f"{url}/{name}", folder, (path / name).as_posix())
+            for name in objects.tree(at):
+                _fetch(f"{at}/{name}", folder, (path / name).as_posix())
         yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def paths_in(value: object) -> Iterator[Path]:
