@@ -26,7 +26,8 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def _folder(text: Place) -> Path:
+def local_folder(text: Place) -> Path:
+    """Read a folder of this machine out of an option; a URL is refused."""
     place = parse_place(text)
     if is_url(place):
         raise typer.BadParameter(f"{text}: this works on folders of this machine alone")
@@ -36,7 +37,7 @@ def _folder(text: Place) -> Path:
 ConfigPath = Annotated[Path, typer.Argument(help="A commented YAML; examples/ has one for each verb.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
 Out = Annotated[
-    Path, typer.Option(parser=_folder, metavar="PATH", help="The folder to write; an unfinished one is continued.")
+    Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write; an unfinished one is continued.")
 ]
 OutPlace = Annotated[
     Any,
@@ -47,7 +48,7 @@ OutPlace = Annotated[
     ),
 ]
 Data = Annotated[
-    Path, typer.Option(parser=_folder, metavar="PATH", help="Where relative paths in the configuration start.")
+    Path, typer.Option(parser=local_folder, metavar="PATH", help="Where relative paths in the configuration start.")
 ]
 DataPlace = Annotated[
     Any,
