@@ -126,7 +126,9 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
     generator: Annotated[Path, typer.Option(help="Folder of a trained generator.")],
-    out: Annotated[Path, typer.Option(help="The folder to write the answers to.")],
+    out: Annotated[
+        Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write the answers to.")
+    ],
     size: Annotated[
         int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
     ] = 64,
@@ -164,7 +166,7 @@ def predict(
 
 @app.command()
 def compare(
-    out: Annotated[Path, typer.Option(help="The folder of the page and its key.")],
+    out: Annotated[Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder of the page and its key.")],
     a: Annotated[Path | None, typer.Argument(help="Folder of one generator's pictures.")] = None,
     b: Annotated[Path | None, typer.Argument(help="Folder of the other's, under the same names.")] = None,
     requests: Annotated[
