@@ -7,7 +7,9 @@ finished is read from the rows on disk, so that progress, restarts and dead lett
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import re
 import shlex
 import sys
 import threading
@@ -51,7 +53,8 @@ _IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
 _WORKER = """
 import logging, os, sys, threading, time
-logging.disable(logging.WARNING)  # its coming and going; an element's exception reaches the job by itself
+logging.disable(logging.ERROR)  # its coming and going; an element's exception reaches the job, which tells its line
+sys.stderr = open(os.devnull, "w")  # Beam prints tracebacks there too; a run with one worker shows those of bugs
 from mixing.storage import is_alive
 def leave_with_driver():
     while is_alive({driver}):
@@ -147,6 +150,7 @@ def _run_pipeline(
     progress: Progress | None,
     cluster: Cluster | None = None,
 ) -> None:
+    logging.getLogger("apache_beam.runners.common").addFilter(_is_untold)
     runner, options = _runner_with_options(engine, len(elements), cluster)
     failures: list[BaseException] = []
     results: list[Any] = []
@@ -219,6 +223,12 @@ def _embedded_runner(workers: int) -> FnApiRunner:
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
 
+def _is_untold(record: logging.LogRecord) -> bool:
+    """Leave out Beam's traceback of an error that says itself what is wrong: the job tells it in its one line."""
+    text = logging.Formatter().format(record)
+    return not any(name in text for name in ("encoders.sample.InputError: ", "Error: [Errno "))
+
+
 def _tell_of_other_threads(args: threading.ExceptHookArgs) -> None:
     """Leave out the traceback of Beam's thread for a worker that died: the job names the fault in one line."""
     if args.thread is None or args.thread.name != "run_worker":
@@ -257,6 +267,9 @@ def _watch(
         if engine.workers > 1 and engine.runner == "FnApiRunner":
             workers |= {process.pid: process for process in _sdk_workers()}
             if pending and any(not _is_alive(process) for process in workers.values()):
+                thread.join(timeout=5)  # it may have ended them itself, for an error that it is about to tell
+                if not thread.is_alive():
+                    return pending
                 fault = "a worker process died (killed, out of memory, or crashed)"
         if time.monotonic() - last_commit > engine.stall_timeout_s:
             fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
@@ -304,6 +317,7 @@ def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # Beam appends the stage to the message and, from worker processes, sends a traceback whose last line is the cause.
     cause = next((line for line in reversed(lines) if "Error" in line or "Failed" in line), lines[0] if lines else "")
+    cause = re.sub(r" \[while running '[^']*'\]", "", cause)
     return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
 
 
