@@ -200,6 +200,7 @@ def test_the_command_ends_with_one_line_and_exit_code_1(data: Path, monkeypatch:
     assert "cavendish: stopped: retention at step 10" in result.output
 
 
+@pytest.mark.slow
 def test_a_compiled_network_is_compiled_no_more_than_without_evaluation(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
