@@ -147,7 +147,17 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
     others: list[float] = []
     commits: list[float] = []
     units = records = memory = 0
-    mark = 0.0  # CPU time counts from the start of the process
+    mark = spent = 0.0  # CPU time counts from the start of the process
+
+    def look() -> float:
+        """Return the CPU seconds so far, without those that looking took: children are found among all processes."""
+        nonlocal spent, memory
+        begun = time.process_time()
+        now = cpu_s() - spent
+        memory = max(memory, _memory_bytes())
+        spent += time.process_time() - begun
+        return now
+
     for shard in range(trial.shards):
         done = 0
         with ShardWriter(folder, shard, "probe") as writer:
@@ -159,12 +169,12 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
                     records += 1
                 if isinstance(record, Rejection) and not trial.count_rejected:
                     continue
-                now = cpu_s()
+                now = look()
                 (others if done else first).append(now - mark)
-                mark, done, memory = now, done + 1, max(memory, _memory_bytes())
+                mark, done = now, done + 1
                 if done == trial.units:
                     break
-        now = cpu_s()
+        now = look()
         commits.append(now - mark)
         mark, units = now, units + done
     if trial.close is not None:
