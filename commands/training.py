@@ -9,7 +9,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from commands.app import ConfigPath, Data, DataPlace, Out, OutPlace, Overrides, app, console, errors, progress_bar
+from commands.app import (
+    ConfigPath,
+    Data,
+    DataPlace,
+    Out,
+    OutPlace,
+    Overrides,
+    app,
+    console,
+    errors,
+    local_folder,
+    progress_bar,
+)
 from encoders.sample import InputError
 from mixing.config import read_config
 from mixing.places import Place, join
@@ -126,9 +138,7 @@ def predict(
     pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
     task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
     generator: Annotated[Path, typer.Option(help="Folder of a trained generator.")],
-    out: Annotated[
-        Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write the answers to.")
-    ],
+    out: Annotated[Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write the answers to.")],
     size: Annotated[
         int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
     ] = 64,
