@@ -72,8 +72,8 @@ def parse_glb(data: bytes, name: str) -> Glb:
     try:
         tree, blob = _chunks(data)
         return _Reader(tree, blob).read()
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, struct.error, RecursionError) as error:
-        what = f"{type(error).__name__} {error}" if isinstance(error, KeyError | IndexError) else str(error)
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, struct.error, RecursionError) as error:
+        what = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
         raise InputError(f"{name}: not a readable GLB: {what}") from None
 
 

@@ -104,8 +104,10 @@ def light_picture(
     rows, columns = np.nonzero(seen)
     phase = (2 * (rows % 2) + columns % 2).astype(np.float32)
     diffuse, shine = _direct(world, points, normals, phase, rng, view, rough, base)
-    bounced = _bounce(world, points, normals, phase, rng)
-    mirrored = _mirror(world, points, normals, view, rough, base, rng)
+    # which lamp lights what a ray finds: each has its turn within a block, and begins elsewhere in the next one
+    first = 3 * (rows // 2) + 5 * (columns // 2)
+    bounced = _bounce(world, points, normals, phase, first, rng)
+    mirrored = _mirror(world, points, normals, view, rough, base, first + MIRROR_SAMPLES * phase.astype(np.int64), rng)
     gathered = np.zeros((*seen.shape, 9), np.float32)
     gathered[seen] = np.concatenate([diffuse, shine + mirrored, bounced], axis=1)
     smooth = smooth_light(gathered, truth, 2, 6)[seen]
@@ -223,10 +225,12 @@ def _specular(unit: Floats, normals: Floats, view: Floats, rough: Floats, base: 
     return reflected
 
 
-def _bounce(world: World, points: Floats, normals: Floats, phase: Floats, rng: np.random.Generator) -> Floats:
+def _bounce(
+    world: World, points: Floats, normals: Floats, phase: Floats, first: NDArray[np.int64], rng: np.random.Generator
+) -> Floats:
     """Return the mean light from a cosine-weighted half sphere: sky, or what one bounce brings."""
     total = np.zeros_like(points)
-    strata, shift = 4 * BOUNCE_SAMPLES, rng.integers(0, 64, len(points))
+    strata = 4 * BOUNCE_SAMPLES
     for sample in range(BOUNCE_SAMPLES):
         stratum = 4 * sample + phase
         turn = np.float32(2 * math.pi / strata) * (stratum + rng.random(len(points), np.float32))
@@ -235,8 +239,7 @@ def _bounce(world: World, points: Floats, normals: Floats, phase: Floats, rng: n
         flat = np.sqrt(1 - height**2)
         ball = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
         direction = normals + np.float32(0.999) * ball
-        # every lamp has its turn in a block, at other directions in the next one
-        lamp = (stratum + shift).astype(np.int64)
+        lamp = first + BOUNCE_SAMPLES * phase.astype(np.int64) + sample
         total += np.minimum(_arriving(world, points, direction, lamp, rng), 6.0)
     return total / BOUNCE_SAMPLES
 
@@ -277,7 +280,14 @@ def _rest(world: World, normals: Floats, diffuse: Floats) -> Floats:
 
 
 def _mirror(
-    world: World, points: Floats, normals: Floats, view: Floats, rough: Floats, base: Floats, rng: np.random.Generator
+    world: World,
+    points: Floats,
+    normals: Floats,
+    view: Floats,
+    rough: Floats,
+    base: Floats,
+    first: NDArray[np.int64],
+    rng: np.random.Generator,
 ) -> Floats:
     """Return what shiny surfaces mirror; rough ones spread it."""
     shiny = rough < 0.62
@@ -289,7 +299,6 @@ def _mirror(
     grazing = np.maximum(1 - rough[shiny], base[shiny].max(axis=1))[:, None]
     fresnel = base[shiny] + (grazing - base[shiny]) * ((1 - cosine) ** 5)[:, None]
     total = np.zeros_like(n)
-    lamp = rng.integers(0, 64, len(n))
     for sample in range(MIRROR_SAMPLES):
         tilt = rng.standard_normal(n.shape, np.float32) * (0.5 * rough[shiny] ** 2)[:, None]
         facet = n + tilt
@@ -297,7 +306,7 @@ def _mirror(
         direction = v - 2 * _dot(v, facet)[:, None] * facet
         below = _dot(direction, n)[:, None]
         direction = np.where(below < 0.02, direction + (0.04 - below) * n, direction)
-        total += np.minimum(_arriving(world, points[shiny], direction, lamp + sample, rng), 6.0)
+        total += np.minimum(_arriving(world, points[shiny], direction, first[shiny] + sample, rng), 6.0)
     fade = np.clip((0.62 - rough[shiny]) / 0.2, 0, 1)[:, None]
     result[shiny] = fresnel * fade * total / MIRROR_SAMPLES
     return result
