@@ -90,11 +90,11 @@ def _from_npy(data: bytes, name: str) -> NDArray[Any]:
     try:
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, _, dtype = read(file)
+        shape, fortran, dtype = read(file)
         if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
             raise ValueError(f"{len(data)} bytes for {shape} of {dtype}")
-        file.seek(0)
-        return np.asarray(np.load(file, allow_pickle=False))
+        values = np.frombuffer(data, dtype, offset=file.tell())
+        return values.reshape(shape, order="F" if fortran else "C").copy(order="K")
     except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
         raise InputError(f"{name}: not an npy of numbers: {' '.join(str(error).split())[:200]}") from None
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 from encoders.sample import Example, Rejection
 from trainer.config import Kind
@@ -33,11 +34,18 @@ class Items(Protocol):
 
 @dataclass(frozen=True)
 class Kept:
-    """What was computed before of one example, with the batch axis; None where it was not."""
+    """What was computed before of one example, without a batch axis; None where it was not.
 
-    condition: Any = None
-    source: Tensor | None = None
-    target: Tensor | None = None
+    Arrays and not tensors: each tensor that a worker process hands over costs most of a millisecond.
+
+    Args:
+        condition: arrays by name, see `trainer.generators.frozen.from_arrays`.
+        source, target: latents (C, H, W).
+    """
+
+    condition: Mapping[str, NDArray[Any]] | None = None
+    source: NDArray[np.float32] | None = None
+    target: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)

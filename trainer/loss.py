@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.sample import Example, InputError, UInt8Image
-from trainer.generators.frozen import join_rows
+from trainer.generators.frozen import from_arrays, join_rows
 from trainer.generators.protocol import Generator
 from trainer.items import Kept
+from trainer.parallel import moved
 
 _NOISE = 0x4E01  # keeps these random streams apart from those that draw the data
+
+
+Latent = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,8 @@ def make_batch(
     blank = np.zeros_like(examples[0].target)
     clean = _encode_images(generator, [e.target for e in examples], [k.target for k in kept])
     if any(k.source is not None for k in kept):
-        kept = [
-            replace(k, source=torch.zeros_like(clean[:1])) if e.source is None else k for e, k in zip(examples, kept)
-        ]
+        none = np.zeros(clean.shape[1:], np.float32)
+        kept = [replace(k, source=none) if e.source is None else k for e, k in zip(examples, kept)]
     sources = [blank if e.source is None else e.source for e in examples]
     reference = _encode_images(generator, sources, [k.source for k in kept])
     has_reference_B = torch.tensor([e.source is not None for e in examples], device=reference.device)
@@ -69,26 +73,28 @@ def make_batch(
     )
 
 
-def _encode_images(generator: Generator, pictures: Sequence[UInt8Image], kept: Sequence[Tensor | None]) -> Tensor:
+def _encode_images(generator: Generator, pictures: Sequence[UInt8Image], kept: Sequence[Latent | None]) -> Tensor:
     """Return the latents of pictures, computing those that are not kept."""
     missing = [picture for picture, latent in zip(pictures, kept) if latent is None]
     if len(missing) == len(pictures):
         return generator.encode_image(np.stack(pictures))
     fresh = iter(generator.encode_image(np.stack(missing)) if missing else ())
-    rows = [next(fresh)[None] if latent is None else latent for latent in kept]
-    return torch.cat([row.to(rows[0].device) for row in rows])
+    return torch.stack([next(fresh).cpu() if latent is None else torch.from_numpy(latent) for latent in kept])
 
 
 def _encode_text(generator: Generator, examples: Sequence[Example], kept: Sequence[Kept]) -> Any:
     """Return the condition of the prompts, computing those that are not kept."""
     if all(k.condition is None for k in kept):
         return generator.encode_text([e.prompt for e in examples], [e.source for e in examples])
-    return join_rows(
-        [
-            generator.encode_text([e.prompt], [e.source]) if k.condition is None else k.condition
-            for e, k in zip(examples, kept)
-        ]
-    )
+    frozen = generator.spec.frozen
+    assert frozen is not None
+    rows = [
+        generator.encode_text([e.prompt], [e.source])
+        if k.condition is None
+        else from_arrays(k.condition, frozen.condition)
+        for e, k in zip(examples, kept)
+    ]
+    return join_rows([moved(row, torch.device("cpu")) for row in rows])
 
 
 def pool_weights(examples: Sequence[Example], downsampling: int) -> Tensor:

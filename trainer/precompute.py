@@ -14,16 +14,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from encoders.sample import Example, InputError, UInt8Image
 from mixing.engine import Progress
 from mixing.side import Arrays, SideShards, picture_key, text_key, write_side_shards
 from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
-from trainer.generators.frozen import Frozen, from_arrays, to_arrays
+from trainer.generators.frozen import Frozen, to_arrays
 from trainer.generators.protocol import Generator, Spec
 from trainer.items import Item, Items, Kept, KeptItem
 
@@ -178,16 +179,15 @@ class KeptItems:
         return KeptItem(item.example, item.source, item.kind, item.replaced, self._kept(item.example))
 
     def _kept(self, example: Example) -> Kept:
-        found = self._find(TEXT, _text_key(example, self._frozen), f"the prompt {example.prompt!r}")
-        condition = None if found is None else from_arrays(found, self._frozen.condition)
+        condition = self._find(TEXT, _text_key(example, self._frozen), f"the prompt {example.prompt!r}")
         if LATENTS not in self._side:
             return Kept(condition)
         source = None if example.source is None else self._latent(example.source, f"the source of {example.key}")
         return Kept(condition, source, self._latent(example.target, f"the target of {example.key}"))
 
-    def _latent(self, picture: UInt8Image, what: str) -> Tensor | None:
+    def _latent(self, picture: UInt8Image, what: str) -> NDArray[np.float32] | None:
         found = self._find(LATENTS, picture_key(picture), what)
-        return None if found is None else from_arrays({"tokens": found["latent"]}, Tensor)
+        return None if found is None else found["latent"]
 
     def _find(self, what: str, key: str, name: str) -> dict[str, NDArray[Any]] | None:
         side = self._side[what]

@@ -23,6 +23,7 @@ from trainer.generators.diffusers_folder import Origin, read_part, read_transfor
 from trainer.generators.frozen import Frozen
 from trainer.generators.latents import (
     by_reference,
+    dtype_of,
     from_tokens,
     patchify,
     require_text_encoder,
@@ -140,7 +141,7 @@ class Flux2KleinGenerator:
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text_BLD: Tensor) -> Tensor:
         batch, _, height, width = noisy.shape
-        dtype = self._transformer.dtype
+        dtype = dtype_of(self._transformer)
         tokens, ids = to_tokens(noisy), _grid_ids(0, height, width)
         if reference is not None:
             tokens = torch.cat([tokens, to_tokens(reference)], dim=1)

@@ -27,6 +27,7 @@ from trainer.generators.diffusers_folder import Origin, read_part, read_transfor
 from trainer.generators.frozen import Frozen, join_rows
 from trainer.generators.latents import (
     by_reference,
+    dtype_of,
     from_tokens,
     linear_shift,
     patchify,
@@ -160,7 +161,7 @@ class QwenImageEditGenerator:
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: QwenText) -> Tensor:
         batch, _, height, width = noisy.shape
-        dtype = self._transformer.dtype
+        dtype = dtype_of(self._transformer)
         tokens, shapes = to_tokens(noisy), [(1, height, width)]
         if reference is not None:
             tokens, shapes = torch.cat([tokens, to_tokens(reference)], dim=1), shapes * 2
