@@ -63,7 +63,7 @@ def plan(
         typer.echo(json.dumps(told, indent=1))
         return
     _print_probe(stage, measured)
-    _print_rows(stage, prices, {"as configured": configured, **{_count(row.samples): row for row in rows}})
+    _print_rows(stage, prices, {"configured": configured, **{_count(row.samples): row for row in rows}})
 
 
 def _cores(text: str) -> list[int]:
@@ -132,7 +132,7 @@ def _print_rows(stage: Stage, prices: Prices, rows: dict[str, Estimate]) -> None
         "bytes": [_bytes(row.bytes) for row in rows.values()],
     }
     if costs:
-        lines["money"] = [f"{row.cost:,.2f}" for row in rows.values()]
+        lines["money"] = [f"{row.cost:,.0f}" if row.cost >= 100 else f"{row.cost:.2f}" for row in rows.values()]
     if not stage.divisible:
         lines["shards"] = [_count(row.shards) for row in rows.values()]
         lines["directories"] = [f"{row.directories:,}" for row in rows.values()]
