@@ -39,7 +39,8 @@ def list_arrow(root: Path) -> Iterator[Item]:
 
 def _list_split(root: Path, split: str) -> Iterator[Item]:
     state = _json(root / split / "state.json")
-    files = [entry.get("filename") for entry in state.get("_data_files", []) if isinstance(entry, dict)]
+    listed = state.get("_data_files")
+    files = [entry.get("filename") for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
     if not files or not all(isinstance(name, str) and "/" not in name and ".." not in name for name in files):
         raise InputError(f"{root / split / 'state.json'}: names no arrow files")
     if state.get("_indices_data_files"):
@@ -61,6 +62,7 @@ def _batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int, int]]:
         with pa.memory_map(str(path)) as file:
             whole = file.read_buffer()
             for batch in pa.ipc.open_stream(pa.BufferReader(whole)):
+                batch.validate(full=True)  # pyarrow trusts offsets: one beyond the file would end the process
                 yield batch, whole.address, whole.size
     except (pa.ArrowException, OSError) as error:
         raise InputError(f"{path}: not an arrow stream: {' '.join(str(error).split())[:160]}") from None

@@ -86,8 +86,10 @@ def _read_file(file: Path, first: int, start: int, stop: int) -> Iterator[Wanted
             low, high = max(start - first, 0), min(stop - first, count)
             if low < high:
                 try:
-                    rows = table.read_row_group(group, columns=wanted).slice(low, high - low).to_pylist()
-                except (pa.ArrowException, OSError) as error:
+                    read = table.read_row_group(group, columns=wanted).slice(low, high - low)
+                    read.validate(full=True)
+                    rows = read.to_pylist()
+                except (pa.ArrowException, OSError, ValueError) as error:
                     raise InputError(f"{file}: row group {group} cannot be read: {_told(error)}") from None
                 for offset, row in enumerate(rows):
                     yield _wanted(first + low + offset, row, columns, facts)

@@ -311,6 +311,24 @@ def test_a_lock_with_a_digest_that_fits_is_still_checked(tmp_path: Path, field: 
         read_lock(tmp_path / "lock.json")
 
 
+def test_offsets_beyond_an_arrow_file_are_named_before_they_end_the_process(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    from annotate.sources import SourceConfig, list_items
+
+    table = pa.table({"image": [picture(1), picture(2)], "text": ["aaaa", "bbbb"]})
+    file = io.BytesIO()
+    with pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    good = struct.pack("<3i", 0, 4, 8)
+    assert file.getvalue().count(good) == 1
+    put(tmp_path, "d/data.arrow", file.getvalue().replace(good, struct.pack("<3i", 0, 4, 2**31 - 1)))
+    put(tmp_path, "d/state.json", json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    source = SourceConfig(name="s", kind="arrow", path=Path("d"), licence="x")
+    with pytest.raises(InputError, match="not an arrow stream"):
+        list_items(source, tmp_path / "d")
+
+
 def test_a_flipped_byte_in_the_weights_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     tensors = {"w": torch.arange(1000.0)}
     path = write_checkpoint(tmp_path, State(3, {"a": 1}, {}, {}, [], tensors, tensors, {}), keep=2)

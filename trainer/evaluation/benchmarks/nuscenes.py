@@ -95,11 +95,15 @@ def _items(folder: Path, tables: dict[str, dict[str, Any]], scenes: set[str]) ->
             size = int(row["height"]), int(row["width"])
             if not 0 < size[0] * size[1] <= MAX_PIXELS or min(size) < 1:
                 raise ValueError(f"a picture of {size[1]}x{size[0]} pixels")
+            calibration = tables["calibrated_sensor"][row["calibrated_sensor_token"]]
+            intrinsics = np.array(calibration["camera_intrinsic"], np.float64)
+            if intrinsics.shape != (3, 3) or not np.isfinite(intrinsics).all():
+                raise ValueError(f"camera_intrinsic of {camera} is no 3 x 3 matrix")
             truth = partial(
                 _project,
                 _inside(folder, lidar["filename"]),
                 _lidar_to_camera(tables, lidar, row),
-                np.array(tables["calibrated_sensor"][row["calibrated_sensor_token"]]["camera_intrinsic"], np.float64),
+                intrinsics,
                 size,
             )
             items.append(depth_item(safe_name(camera, Path(row["filename"]).stem), partial(read_rgb, image), truth))

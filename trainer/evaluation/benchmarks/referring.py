@@ -49,7 +49,7 @@ def read_refcocog(folder: Path, split: str = "val") -> Benchmark:
         raise InputError(f"{annotations}: refs and instances.json do not fit together: {error!r}") from None
     if not items:
         raise InputError(f"{annotations}: no ref has split {split!r}")
-    count = len({ref["ref_id"] for ref in refs if ref["split"] == split})
+    count = len({str(ref["ref_id"]) for ref in refs if ref["split"] == split})
     return Benchmark(
         name="refcocog",
         task="referring",
