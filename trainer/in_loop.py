@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders.sample import Example, UInt8Image
+from mixing.shards import committed_rows
 from mixing.storage import digest, read_json, write_atomic
 from trainer.checkpoint import checkpoints, step_of
 from trainer.config import TrainConfig
@@ -76,7 +77,25 @@ def prepare(run: Run, out: Path, base_digest: str) -> Callable[[Sequence[Tracker
     refused = gathered(complaint, run.place)[0]
     if refused is not None and _stops(run.config):
         raise RunStopped(_stop_message(refused, out))
+    if run.place.rank == 0:
+        _warn_of_shards_trained_on(run)
     return partial(evaluate_run, run, _read_held_out(run, out, base_digest), out)
+
+
+def _warn_of_shards_trained_on(run: Run) -> None:
+    """Say on stderr which sets hold shards that the mixture draws from too."""
+    config = run.config
+    sets = {} if config.evaluate is None else config.evaluate.sets
+    folders = {name: one.folder for name, one in sets.items() if one.benchmark is None}
+    if config.retention is not None:
+        folders["retention"] = config.retention.samples
+    locked = () if run.lock is None else (shard for source in run.lock.sources for shard in source.shards)
+    trained = {shard.sha256 for shard in locked}
+    for name, folder in folders.items():
+        both = sum(row.sha256 in trained for row in committed_rows(run.data / folder)) if trained else 0
+        if both:
+            told = f"{both} shards of {folder} are in the mixture too: its figures say little about other pictures"
+            print(f"evaluation: {name}: {told}", file=sys.stderr, flush=True)
 
 
 def _read_held_out(run: Run, out: Path, base_digest: str) -> HeldOut:

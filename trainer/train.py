@@ -139,9 +139,9 @@ def train_on(
     try:
         with joined(config) as place:
             run = Run(config, data, place)
+            run.lock = lock
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
-            run.lock = lock
             items = with_kept(items, run.generator.spec, config, data)
             _loop(run, items, config, out, identity, progress, evaluate)
             told = _finish(run, out, identity)

@@ -19,13 +19,13 @@ from tests.trainer.evaluation.layouts import write_json, write_picture
 from tests.trainer.items import FakeItem
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.test_parallel import together
-from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, rows_of, stop_at
+from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, locked_scenes, rows_of, stop_at
 from tests.trainer.together import config_of
 from trainer.checkpoint import checkpoints
 from trainer.config import TrainConfig
 from trainer.evaluate import EvaluateConfig, evaluate_generator
 from trainer.run import RunStopped
-from trainer.train import train_on
+from trainer.train import train, train_on
 
 SETS = {
     "held out": {"folder": "held_out", "tasks": ["depth", "semantic"]},
@@ -170,6 +170,16 @@ def test_a_warning_is_one_line_and_the_run_goes_on(data: Path, capfd: pytest.Cap
     assert (data / "warned" / "generator").is_dir()
 
 
+def test_a_set_that_is_trained_on_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    locked_scenes(tmp_path)
+    write_scenes(tmp_path / "held_out", range(100, 102))
+    sets = {name: {"folder": folder, "tasks": ["depth"]} for name, folder in (("seen", "raw"), ("unseen", "held_out"))}
+    train(changed(steps=5, evaluate_every=5, evaluate={"sets": sets, "steps": 1}), tmp_path / "run", tmp_path)
+    told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("evaluation: ")]
+    assert len(told) == 1
+    assert "evaluation: seen: 1 shards of raw are in the mixture too" in told[0]
+
+
 def test_a_stopped_run_keeps_its_state_and_goes_on_when_it_is_told_to(data: Path) -> None:
     stop = {**WATCHED["retention"], "limit": 0.01, "action": "stop"}
     out = data / "stopped"
@@ -249,7 +259,7 @@ def test_a_base_measured_before_is_not_measured_again(data: Path, monkeypatch: p
 def test_trackers_are_told_the_figures(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[tuple[int, str], float] = {}
     tracker = lambda step, values: told.update({(step, name): value for name, value in values.items()})
-    monkeypatch.setattr("trainer.train.open_trackers", lambda config, out: [tracker])
+    monkeypatch.setattr("trainer.train.open_trackers", lambda *_: [tracker])
     train_on(ITEMS, "lock2", watched(steps=10), data / "tracked", data)
     for (step, name, task, who, metric), value in measured(data / "tracked").items():
         assert told[step, f"{name}/{task}/{metric}/{who}"] == pytest.approx(value, rel=1e-6)
