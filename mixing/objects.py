@@ -345,7 +345,7 @@ def end_uploads(folder: str, older_than_s: float) -> int:
             system.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload)
         return len(found)
 
-    return ask(folder, end, "cleared of unfinished uploads")
+    return ask(folder, end, "cleared of unfinished uploads", attempts=2)
 
 
 class RemoteBytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -89,7 +90,9 @@ def collect_leftovers(folder: str) -> None:
     for path in Path(tempfile.gettempdir()).glob(f"cavendish-{digest(folder)[:16]}-*.tmp-*"):
         if not is_alive(int(path.name.rpartition("-")[2])):
             path.unlink(missing_ok=True)
-    objects.end_uploads(folder, older_than_s=24 * 3600.0)
+    # Only tidying: a server that cannot, or an account that may not, list uploads is no reason not to work.
+    with contextlib.suppress(objects.Unreachable):
+        objects.end_uploads(folder, older_than_s=24 * 3600.0)
 
 
 def collect_dead(folder: Path) -> None:
