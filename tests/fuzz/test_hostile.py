@@ -339,6 +339,29 @@ def test_a_flipped_byte_in_the_weights_of_a_checkpoint_is_noticed(tmp_path: Path
         read_checkpoint(path)
 
 
+def test_a_flipped_byte_in_a_saved_generator_is_noticed(tmp_path: Path) -> None:
+    from trainer.generators.folder import load_generator
+    from trainer.generators.tiny import TinyConfig, TinyGenerator
+
+    TinyGenerator(TinyConfig(width=16), 0).save(tmp_path)
+    load_generator(tmp_path)
+    path = tmp_path / "weights.pt"
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :])
+    with pytest.raises(InputError, match="not the weights of a tiny"):
+        load_generator(tmp_path)
+
+
+def test_corners_far_outside_of_a_picture_cost_no_time(tmp_path: Path) -> None:
+    from trainer.evaluation.benchmarks import read_benchmark
+
+    put(tmp_path, "val/1.jpg", picture(kind=".jpg"))
+    shapes = [{"label": "target", "points": [[0, 0], [2e9, 5], [5, 2e9]]}]
+    put(tmp_path, "val/1.json", json.dumps({"text": ["what?"], "shapes": shapes}))
+    with pytest.raises(InputError, match="in or near the picture"):
+        read_benchmark("reasonseg", tmp_path).items[0].read_truth()
+
+
 def test_what_killed_processes_left_is_collected_and_nothing_else(tmp_path: Path) -> None:
     mine = temporary_name(tmp_path / "a.json")
     dead = subprocess.Popen(["true"])
