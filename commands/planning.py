@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mixing.probe import Probe
 
 
-class Verb(Enum):
+class Job(Enum):
     """The jobs that can be planned."""
 
     render = "render"
@@ -32,7 +32,7 @@ class Verb(Enum):
 
 @app.command()
 def plan(
-    verb: Annotated[Verb, typer.Argument(help="What the configuration is for.")],
+    job: Annotated[Job, typer.Argument(help="What the configuration is for.")],
     config: ConfigPath,
     override: Overrides = None,
     data: Data = Path(),
@@ -50,7 +50,7 @@ def plan(
 
     counts = _cores(cores)
     prices = Prices(cpu_hour_price, gb_month_price, months)
-    stage = _stage(verb, config, override or [], data, samples)
+    stage = _stage(job, config, override or [], data, samples)
     with console.status(f"making a few of the {stage.units:,}"):
         measured = probe(stage.trial)
     configured = estimate(stage, measured, stage.units, stage.units_per_shard, prices, counts, machine_cores)
@@ -76,23 +76,23 @@ def _cores(text: str) -> list[int]:
     return counts
 
 
-def _stage(verb: Verb, path: Path, override: list[str], data: Path, samples: int) -> Stage:
-    if verb is Verb.render:
+def _stage(job: Job, path: Path, override: list[str], data: Path, samples: int) -> Stage:
+    if job is Job.render:
         from render.job import RenderConfig
         from render.trial import render_stage
 
         return render_stage(read_config(RenderConfig, path, override), samples)
-    if verb is Verb.annotate:
+    if job is Job.annotate:
         from annotate.job import AnnotateConfig
         from annotate.trial import annotate_stage
 
         return annotate_stage(read_config(AnnotateConfig, path, override), data, samples)
-    if verb is Verb.encode:
+    if job is Job.encode:
         from mixing.encode_trial import encode_stage
         from mixing.job import EncodeConfig
 
         return encode_stage(read_config(EncodeConfig, path, override), data, samples)
-    if verb is Verb.audit:
+    if job is Job.audit:
         from mixing.audit.config import AuditConfig
         from mixing.audit.trial import audit_stage
         from trainer.evaluation.benchmarks.audited import read_questions

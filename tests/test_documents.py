@@ -73,7 +73,8 @@ def test_every_command_can_be_typed(page: Path, monkeypatch: pytest.MonkeyPatch)
         group, values = parse(words)
         config = values.get("config") or values.get("mixture")
         if config is not None and str(config).startswith("examples/"):
-            module, _, kind = configurations["audit" if group == "audit" else values["verb"]][0].partition(":")
+            job = values["job"].value if "job" in values else values["verb"]  # `plan JOB CONFIG`
+            module, _, kind = configurations["audit" if group == "audit" else job][0].partition(":")
             read_config(getattr(importlib.import_module(module), kind), config, values["override"] or ())
 
 
