@@ -28,6 +28,7 @@ from pydantic import Field, model_validator
 
 from benchmarks.proof_data import OBJECT, all_questions, freeze_legends, samples_of
 from encoders.instructions import make_example, tasks_of
+from encoders.palettes import Color
 from encoders.sample import Example, Sample, UInt8Image
 from mixing.config import Config, read_config
 from mixing.lock import write_lock
@@ -72,6 +73,7 @@ class ProofConfig(Config):
     ratios: tuple[float, ...] = Field(min_length=1)
     tasks: dict[str, int]
     fixed_legend_ratio: float = Field(gt=0, le=1)
+    classes: tuple[str, ...] = Field(min_length=1)
     fixed_legend: dict[str, tuple[int, int, int]]
     legends_per_scene: int = Field(ge=1)
     steps_per_answer: int = Field(ge=1)
@@ -84,9 +86,16 @@ class ProofConfig(Config):
             raise ValueError("held_out_scenes.seed: give another seed than training_scenes, or they are the same rooms")
         if set(self.tasks) != {"depth", "normals", "semantic"}:
             raise ValueError("tasks: give weights of depth, normals and semantic")
-        if OBJECT not in self.fixed_legend:
-            raise ValueError(f"fixed_legend: needs a colour for {OBJECT!r}, which stands for everything countable")
+        if OBJECT not in self.classes or set(self.classes) != set(self.fixed_legend):
+            raise ValueError(
+                f"fixed_legend: give a colour for each of classes, {OBJECT!r} (all that can be counted) among them"
+            )
         return self
+
+    @property
+    def legend(self) -> dict[str, Color]:
+        """The fixed legend in the order of `classes`."""
+        return {name: self.fixed_legend[name] for name in self.classes}
 
 
 @dataclass(frozen=True)
@@ -158,10 +167,10 @@ def prepare(config: ProofConfig, out: Path) -> None:
     for name, scenes in (("training", config.training_scenes), ("heldout", config.held_out_scenes)):
         result = render(scenes, out / "raw" / name)
         say(f"{name} scenes: {result.totals['records'] if result.totals else 0}")
-    names = list(config.fixed_legend)
+    names = list(config.classes)
     scenes_folder = out / "raw/training"
     freeze_legends(scenes_folder, out / "legends/random", names, config.legends_per_scene, None)
-    freeze_legends(scenes_folder, out / "legends/fixed", names, config.legends_per_scene, config.fixed_legend)
+    freeze_legends(scenes_folder, out / "legends/fixed", names, config.legends_per_scene, config.legend)
 
 
 def learn(config: ProofConfig, out: Path, folder: str, mixture: Mixture, budget: Budget, base: str | None) -> float:
@@ -185,7 +194,7 @@ def learn(config: ProofConfig, out: Path, folder: str, mixture: Mixture, budget:
 def ask(config: ProofConfig, out: Path, generator: Generator, base: Generator | None) -> dict[str, Any]:
     """Put every question to a generator; with its base, measure retention too."""
     held_out = list(samples_of(out / "raw/heldout"))
-    questions = all_questions(held_out, config.fixed_legend, config.max_depth_m)
+    questions = all_questions(held_out, config.legend, config.max_depth_m)
     result: dict[str, Any] = {}
     for name, asked in questions.items():
         pictures = predict_examples(generator, asked.examples, config.steps_per_answer, seed=0)
@@ -227,14 +236,23 @@ def headline(asked: Questions, metrics: Mapping[str, Any]) -> dict[str, float]:
 def blind_guesses(config: ProofConfig, out: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Score what one would answer without looking, fitted on the training scenes."""
     told: dict[str, dict[str, dict[str, float]]] = {}
-    training = all_questions(list(samples_of(out / "raw/training")), config.fixed_legend, config.max_depth_m)
-    held_out = all_questions(list(samples_of(out / "raw/heldout")), config.fixed_legend, config.max_depth_m)
+    training = all_questions(list(samples_of(out / "raw/training")), config.legend, config.max_depth_m)
+    held_out = all_questions(list(samples_of(out / "raw/heldout")), config.legend, config.max_depth_m)
     for name, asked in held_out.items():
         truths = (item.read_truth() for item in training[name].benchmark.items if item.read_truth is not None)
         fitted = fit_guesses(training[name].benchmark, truths)
         told[name] = scored(asked, [np.zeros_like(example.target) for example in asked.examples], fitted)
         del told[name]["prediction"]
     return told
+
+
+def guessed(config: ProofConfig, out: Path, identity: str) -> dict[str, Any]:
+    """Measure the blind guesses, or return what was measured before."""
+    path = out / "guesses.json"
+    if (found := finished(path, identity)) is None:
+        found = {"identity": identity, "guesses": blind_guesses(config, out)}
+        write_atomic(path, canonical_json(found))
+    return dict(found["guesses"])
 
 
 def run_base(config: ProofConfig, out: Path, identity: str) -> dict[str, Any]:
@@ -301,9 +319,7 @@ def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     values = config.model_dump(mode="json")
     same = {key: value for key, value in values.items() if key not in ("ratios", "seeds")}
     prepare(config, out)
-    guesses_path = out / "guesses.json"
-    if not guesses_path.exists():
-        write_atomic(guesses_path, canonical_json(blind_guesses(config, out)))
+    guesses = guessed(config, out, digest(same))
     base = run_base(config, out, digest({key: value for key, value in same.items() if key not in _OF_TUNINGS}))
     todo = tunings(config)
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
@@ -314,7 +330,7 @@ def run_proof(config: ProofConfig, out: Path, processes: int) -> Path:
     told = {
         "schema": SCHEMA,
         "config": values,
-        "guesses": read_json(guesses_path, "blind guesses"),
+        "guesses": guesses,
         "base": base,
         "tuned": tuned,
     }

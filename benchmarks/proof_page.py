@@ -253,7 +253,7 @@ def draw_answers(results: Results, out: Path, path: Path, scenes: Sequence[int] 
 def _shown(config: ProofConfig, out: Path, scenes: Sequence[int]) -> tuple[list[Example], list[str]]:
     """Return the examples to show, and a label of each."""
     held_out = list(samples_of(out / "raw/heldout"))
-    asked = all_questions(held_out, config.fixed_legend, config.max_depth_m)
+    asked = all_questions(held_out, config.legend, config.max_depth_m)
     labels = {
         "depth": "depth",
         "normals": "normals",

@@ -119,7 +119,7 @@ def test_a_finished_tuning_is_not_done_again(tmp_path: Path, monkeypatch: pytest
         finish_dataset(tmp_path / "raw" / name, plan)
     small = ["size=32", "generator.width=16", "base.steps=2", "tuning.steps=3", "tuning.batch=8", "base.batch=4"]
     config = read_config(ProofConfig, CONFIG, small)
-    freeze_legends(tmp_path / "raw/training", tmp_path / "legends/fixed", list(config.fixed_legend), 2, LEGEND_OF_ALL)
+    freeze_legends(tmp_path / "raw/training", tmp_path / "legends/fixed", list(config.classes), 2, config.legend)
     run_base(config, tmp_path, "identity")
     tuning = Tuning("fixed legend", 0.5, 0)
     first = run_tuning(config, tmp_path, tuning, "identity")
@@ -128,9 +128,6 @@ def test_a_finished_tuning_is_not_done_again(tmp_path: Path, monkeypatch: pytest
     weights = (tmp_path / tuning.folder / "generator/weights.pt").stat().st_mtime_ns
     assert run_tuning(config, tmp_path, tuning, "identity") == first
     assert (tmp_path / tuning.folder / "generator/weights.pt").stat().st_mtime_ns == weights
-
-
-LEGEND_OF_ALL = {**LEGEND, "ceiling": (60, 90, 255)}
 
 
 def test_the_page_shows_the_committed_figures() -> None:
