@@ -26,7 +26,6 @@ from mixing.storage import digest, read_json, write_atomic
 from trainer.checkpoint import checkpoints, step_of
 from trainer.config import TrainConfig
 from trainer.evaluate import score_drawn
-from trainer.evaluation.answers import fit_guesses
 from trainer.evaluation.benchmarks.items import Benchmark
 from trainer.evaluation.evaluate import write_result
 from trainer.evaluation.report import COLUMNS, look_up
@@ -120,10 +119,9 @@ def _asked(run: Run, name: str, benchmark: Benchmark) -> Asked:
     if run.place.rank > 0:
         return Asked(name, passes, None, None)
     priors = None if settings.priors is None else run.data / settings.priors
-    fitted = fit_priors(benchmark, priors, run.config.seed)
-    if fitted is None:
-        fitted = fit_guesses(benchmark, (truth_of(item) for item in benchmark.items))
-    return Asked(name, passes, benchmark, fitted)
+    for item in benchmark.items:
+        truth_of(item)  # a file that cannot be read is told before the first step
+    return Asked(name, passes, benchmark, fit_priors(benchmark, priors, run.config.seed))
 
 
 def _base_figures(run: Run, kept: Sequence[Example], out: Path, base_digest: str) -> Mapping[str, Any]:

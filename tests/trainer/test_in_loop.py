@@ -157,6 +157,7 @@ def test_more_passes_answer_otherwise_and_the_blind_guesses_stay(data: Path) -> 
         assert key[3] == "generator" or voted[key] == value
     result = json.loads((data / "watched/evaluation/held out/depth/result.json").read_text())
     assert result["passes"] == 2
+    assert result["guesses_fitted_on"] == "the truth they are scored on"
 
 
 def test_a_warning_is_one_line_and_the_run_goes_on(data: Path, capfd: pytest.CaptureFixture[str]) -> None:
