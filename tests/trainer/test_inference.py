@@ -152,3 +152,22 @@ def test_a_saved_generator_answers_alike_twice(picture: Path, tmp_path: Path) ->
     assert "mug.drawn-1.png" in files
     for file in files:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_a_picture_is_asked_at_the_bucket_of_its_shape(picture: Path, tmp_path: Path) -> None:
+    shapes = []
+
+    def look(examples: Sequence[Example]) -> list[UInt8Image]:
+        shapes.extend(example.target.shape[:2] for example in examples)
+        return [encode_depth(np.full(example.target.shape[:2], 3.0, np.float32)) for example in examples]
+
+    tall = tmp_path / "tall.png"
+    cv2.imwrite(str(tall), np.zeros((90, 60, 3), np.uint8))
+    buckets = ((32, 32), (32, 48), (48, 32))
+    predict_with(look, Request((picture, tall), "depth", buckets), tmp_path / "out")
+    assert shapes == [(32, 48), (48, 32)]
+    assert np.load(tmp_path / "out/tall.depth.npy", allow_pickle=False).shape == (90, 60)
+    generator = tmp_path / "generator"
+    TinyGenerator(TinyConfig(width=16, text_width=16, word_buckets=16), seed=0).save(generator)
+    with pytest.raises(InputError, match="32x44: tiny/1 draws multiples of 8"):
+        predict(generator, Request((picture,), "depth", ((32, 32), (32, 44))), tmp_path / "out")
