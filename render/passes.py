@@ -53,11 +53,13 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The rays that hit a thing, N of them: which ray and triangle, planar depth, and the (N, 3) rest.
+    """The rays that hit a thing before anything else, N of them: which ray and triangle, planar depth, the (N, 3) rest.
 
-    `weights` are barycentric; `smooth` and `flat` are the world-space shading and triangle normals facing the eye.
+    `count` is how many hit it at all. `weights` are barycentric; `smooth` and `flat` are the world-space shading and
+    triangle normals facing the eye.
     """
 
+    count: int
     ray: NDArray[np.int64]
     face: NDArray[np.int64]
     distance: NDArray[np.float64]
@@ -98,16 +100,16 @@ def cast_scene(scene: Sequence[Placed], camera: Camera, lens: BentLens | None = 
         if x1 <= x0 or y1 <= y0 or is_pane(placed):
             continue
         window = (slice(y0, y1), slice(x0, x1))
-        hits = _cast_thing(placed, pose[:3, 3], directions[window].reshape(-1, 3))
-        silhouettes[placed.thing.id] = len(hits.ray)
-        near = hits.distance < depth_m[window].reshape(-1)[hits.ray]
-        row, column = np.divmod(hits.ray[near], x1 - x0)
+        before = depth_m[window].reshape(-1)
+        hits = _cast_thing(placed, pose[:3, 3], directions[window].reshape(-1, 3), before)
+        silhouettes[placed.thing.id] = hits.count
+        row, column = np.divmod(hits.ray, x1 - x0)
         at = (row + y0, column + x0)
-        depth_m[at], ids[at] = hits.distance[near], placed.thing.id
-        normals[at], flat[at] = hits.smooth[near], hits.flat[near]
-        slots[at] = placed.mesh.slot_of[hits.face[near]]
+        depth_m[at], ids[at] = hits.distance, placed.thing.id
+        normals[at], flat[at] = hits.smooth, hits.flat
+        slots[at] = placed.mesh.slot_of[hits.face]
         if colors is not None:
-            colors[at] = _base_colors(placed, hits.face[near], hits.weights[near])
+            colors[at] = _base_colors(placed, hits.face, hits.weights)
     turn = pose[:3, :3]
     return Truth(depth_m, normals @ turn, flat @ turn, ids, slots, rays, silhouettes, colors)
 
@@ -155,7 +157,7 @@ def _sample(texture: UInt8Image, u: NDArray[np.float64], v: NDArray[np.float64])
 
 def nearest_hit(scene: Sequence[Placed], origin: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
     """Return how far a world-space ray gets before it meets a surface, panes included, in lengths of `direction`."""
-    found = [_cast_thing(placed, origin, direction[None]).distance for placed in scene]
+    found = [_cast_thing(placed, origin, direction[None], np.array([np.inf])).distance for placed in scene]
     return float(np.concatenate([*found, [np.inf]]).min())
 
 
@@ -184,8 +186,10 @@ def _tree(mesh: Mesh) -> EmbreeScene:
     return _trees[mesh]
 
 
-def _cast_thing(placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float64]) -> Hits:
-    """Cast (N, 3) world-space rays, whose lengths are planar depth, from the eye onto one thing."""
+def _cast_thing(
+    placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float64], before: NDArray[np.float64]
+) -> Hits:
+    """Cast (N, 3) world-space rays, whose lengths are planar depth, onto one thing; `before` are (N,) depths so far."""
     turn = placed.matrix[:3, :3]
     origin = (eye - placed.matrix[:3, 3]) @ turn
     local = rays @ turn
@@ -204,6 +208,11 @@ def _cast_thing(placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float
     coarse = found["tfar"][hit].astype(np.float64)
     # edge-on triangles have no usable plane; there Embree's own distance stands
     distance = np.where(np.abs(distance - coarse) <= 1e-3 * coarse + 1e-5, distance, coarse)
+    count, near = len(hit), distance < before[hit]
+    if not near.all():
+        hit, face, ray, distance, a, ab, ac, flat = (
+            array[near] for array in (hit, face, ray, distance, a, ab, ac, flat)
+        )
     offset = origin + ray * distance[:, None] - a
     area = _dot(flat, flat)
     second = _dot(cross(offset, ac), flat) / area
@@ -211,7 +220,7 @@ def _cast_thing(placed: Placed, eye: NDArray[np.float64], rays: NDArray[np.float
     weights = np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1)
     smooth = np.einsum("ijk,ij->ik", mesh.normals[mesh.faces[face]], weights)
     smooth, flat = _face_viewer(smooth, flat, ray)
-    return Hits(hit, face, distance, weights, smooth @ turn.T, flat @ turn.T)
+    return Hits(count, hit, face, distance, weights, smooth @ turn.T, flat @ turn.T)
 
 
 def _face_viewer(
