@@ -303,7 +303,9 @@ def test_sets_that_are_not_there_are_told_before_the_first_step(
 def test_the_keys_of_the_page_and_of_the_example_can_be_read() -> None:
     page = (ROOT / "docs" / "training.md").read_text().split("## Evaluation while training", 1)[1]
     shown = textwrap.dedent(page.split("\n\n", 2)[1])
-    example = (ROOT / "examples" / "train_tune.yaml").read_text().split("# To watch it meanwhile", 1)[1]
+    example = (
+        (ROOT / "examples" / "train_tune.yaml").read_text().split("# To watch it meanwhile", 1)[1].split("\n\n")[0]
+    )
     commented = "\n".join(line.removeprefix("# ") for line in example.splitlines()[1:])
     for text in (shown, commented):
         keys = yaml.safe_load(text)
