@@ -210,9 +210,8 @@ def _cast_thing(
     distance = np.where(np.abs(distance - coarse) <= 1e-3 * coarse + 1e-5, distance, coarse)
     count, near = len(hit), distance < before[hit]
     if not near.all():
-        hit, face, ray, distance, a, ab, ac, flat = (
-            array[near] for array in (hit, face, ray, distance, a, ab, ac, flat)
-        )
+        hit, face, distance = hit[near], face[near], distance[near]
+        ray, a, ab, ac, flat = ray[near], a[near], ab[near], ac[near], flat[near]
     offset = origin + ray * distance[:, None] - a
     area = _dot(flat, flat)
     second = _dot(cross(offset, ac), flat) / area
