@@ -233,3 +233,10 @@ def test_what_cannot_be_is_told_in_one_line(s3: Proxy, tmp_path: Path, monkeypat
     s3fs.S3FileSystem.clear_instance_cache()
     assert "Unable to locate credentials" in line("s3://bucket/out")
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_without_tags_is_read_back(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    write_raw("memory://without-tags/raw")
+    assert files_at("memory://without-tags/raw") == files_in(tmp_path / "raw")
+    assert verify("memory://without-tags/raw") == []
