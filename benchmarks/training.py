@@ -1,6 +1,6 @@
 """A training step beside diffusers' own script, the trainer's overhead, and the time it waits for data.
 
-    python benchmarks/training.py SCRATCH [--script PATH] [--steps 60]     about five minutes
+    python benchmarks/training.py SCRATCH [--script PATH] [--compile] [--steps 60]     about five minutes
 
 `steps`: CPU time of a LoRA step (rank 4, batch 4, 64 pixels, one thread) on a tiny random FLUX.2 Klein, the contenders
 taking turns step by step in one process. The peer is a plain loop that does, with diffusers' public classes and
@@ -109,7 +109,7 @@ class Turns:
         """Let it take a step; return the CPU seconds of this process."""
         start = time.process_time()
         self._go.release()
-        if not self._done.acquire(timeout=300):
+        if not self._done.acquire(timeout=3000):
             raise RuntimeError("a contender takes no step")
         if self._ended:
             raise RuntimeError("a contender ended early; its error is above")
@@ -257,7 +257,7 @@ class Rows:
         return [row[at] for row in self._rows] if isinstance(at, str) else self._rows[at]
 
 
-def compare(scratch: Path, examples: list[Example], path: Path | None, steps: int) -> dict[str, float]:
+def compare(scratch: Path, examples: list[Example], path: Path | None, steps: int, compiled: bool) -> dict[str, float]:
     """Return the median CPU milliseconds of a step of each contender, which take turns."""
     total = steps + WARM + 1
     kept = config_of(total)
@@ -268,6 +268,9 @@ def compare(scratch: Path, examples: list[Example], path: Path | None, steps: in
         "ours, uncached": Turns(lambda tick: ours(scratch, "uncached", config_of(total), tick)),
         "diffusers, plain loop": Turns(lambda tick: peer(scratch, examples, total, tick)),
     }
+    if compiled:
+        config = config_of(total, precomputed={"folder": f"kept-{total}"}, compile=True)
+        contenders["ours, cached, compiled"] = Turns(lambda tick: ours(scratch, "compiled", config, tick))
     if path is not None:
         contenders["diffusers, the script"] = Turns(lambda tick: script(path, scratch, examples, total, tick))
     times: dict[str, list[float]] = {name: [] for name in contenders}
@@ -355,15 +358,16 @@ def main() -> None:
     arguments.add_argument("scratch", type=Path)
     arguments.add_argument("--script", type=Path)
     arguments.add_argument("--steps", type=int, default=60)
+    arguments.add_argument("--compile", action="store_true", help="ours with compile: true too; takes minutes to begin")
     given = arguments.parse_args()
     torch.set_num_threads(1)
     given.scratch.mkdir(parents=True, exist_ok=True)
     examples = prepare(given.scratch)
-    steps = compare(given.scratch, examples, given.script, given.steps)
+    steps = compare(given.scratch, examples, given.script, given.steps, given.compile)
     for name, value in steps.items():
         print(f"{name:24} {value:8.1f} CPU ms a step", flush=True)
     base = steps.get("diffusers, the script", steps["diffusers, plain loop"])
-    for name in ("ours, cached", "ours, uncached"):
+    for name in (name for name in steps if name.startswith("ours")):
         print(f"{name} / diffusers: {steps[name] / base:.2f}")
     total = given.steps + WARM
     kept = {"folder": f"kept-{total + 1}"}

@@ -19,10 +19,10 @@ def open_trackers(config: TrainConfig, out: Path, step: int = 0) -> list[Tracker
     Raises:
         InputError: it is not installed.
     """
-    return [_tensorboard(config, out, step) if name == "tensorboard" else _wandb(config, out) for name in config.track]
+    return [_tensorboard(out, step) if name == "tensorboard" else _wandb(config, out) for name in config.track]
 
 
-def _tensorboard(config: TrainConfig, out: Path, step: int) -> Tracker:
+def _tensorboard(out: Path, step: int) -> Tracker:
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:
@@ -33,8 +33,6 @@ def _tensorboard(config: TrainConfig, out: Path, step: int) -> Tracker:
         for name, value in values.items():
             writer.add_scalar(name, value, step)
         writer.flush()
-        if step == config.steps:
-            writer.close()
 
     return track
 
@@ -46,11 +44,17 @@ def _wandb(config: TrainConfig, out: Path) -> Tracker:
         raise InputError("track: wandb is not installed; pip install wandb, or leave it out") from None
     name = digest(str(out.resolve()))[:16]  # a run that is continued is one curve, where the server is reached
     values = config.model_dump(mode="json")
-    run = wandb.init(project="cavendish", name=out.name, id=name, resume="allow", dir=out, config=values)
+    run = wandb.init(
+        project="cavendish",
+        name=out.name,
+        id=name,
+        resume="allow",
+        reinit="finish_previous",  # when a process trains several times
+        dir=out,
+        config=values,
+    )
 
     def track(step: int, values: Mapping[str, float]) -> None:
         run.log(dict(values), step=step)
-        if step == config.steps:
-            run.finish()
 
     return track

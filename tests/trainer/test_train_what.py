@@ -230,7 +230,8 @@ def test_trackers_are_told_what_the_table_says(tmp_path: Path, monkeypatch: pyte
     told: list[tuple[str, int, float]] = []
 
     class Writer:
-        def __init__(self, folder: Path) -> None:
+        def __init__(self, folder: Path, purge_step: int) -> None:
+            assert purge_step == 1  # nothing was written before
             self.flush = lambda: None
 
         def add_scalar(self, name: str, value: float, step: int) -> None:
