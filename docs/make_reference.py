@@ -30,7 +30,15 @@ CONFIGURATIONS = {  # of a verb: its class, examples that explain keys, the page
     "evaluate": ("trainer.evaluate:EvaluateConfig", ("evaluate",), "evaluation"),
     "audit": ("mixing.audit.job:AuditConfig", ("audit",), "audit"),
 }
-SUBJECTS = {"predict": "training", "compare": "evaluation", "show": "shards", "demo": "tutorial"}
+SUBJECTS = {
+    "predict": "training",
+    "precompute": "training",
+    "compare": "evaluation",
+    "show": "provenance",
+    "card": "provenance",
+    "plan": "scaling",
+    "demo": "tutorial",
+}
 
 
 def pages() -> dict[str, str]:
@@ -82,10 +90,7 @@ def _usage(title: str, verb: Any) -> str:
     for parameter in verb.params:
         if parameter.param_type_name == "argument":
             many = "..." if parameter.nargs == -1 else ""
-            name = parameter.metavar or parameter.name.upper()
-            words.append(
-                f"{name}{many}" if parameter.required else f"[{name.strip('[]')}{many}]".replace("......", "...")
-            )
+            words.append(f"{_name(parameter)}{many}" if parameter.required else f"[{_name(parameter)}{many}]")
         elif parameter.required:
             words.append(f"{parameter.opts[0]} {parameter.name.upper()}")
     return " ".join([*words, "[OPTIONS]"])
