@@ -135,8 +135,10 @@ def test_the_child_ends_with_a_killed_parent_even_while_busy(tmp_path: Path) -> 
 def test_a_child_that_dies_while_it_starts_gets_a_second_try(tmp_path: Path) -> None:
     tried = tmp_path / "tried"
     script = tmp_path / "slow_start.py"
-    script.write_text(f"import os, pathlib\nif not os.path.exists({str(tried)!r}):\n    open({str(tried)!r}, 'w').close()\n"
-                      f"    os._exit(7)\nimport sys\nsys.argv[1:] = [{str(tmp_path / 'mark')!r}]\n{CHILD}")  # fmt: skip
+    script.write_text(
+        f"import os, sys\nif not os.path.exists({str(tried)!r}):\n    open({str(tried)!r}, 'w').close()\n    os._exit(7)\n"
+        f"sys.argv[1:] = [{str(tmp_path / 'mark')!r}]\n{CHILD}"
+    )
     worker = Worker([sys.executable, str(script)], 60, 5.0, 100, {"PYTHONPATH": str(Path(__file__).parents[2])})
     assert worker.start()["pid"]
     assert worker.ask({"do": "answer"})[0]["echo"] == "answer"
