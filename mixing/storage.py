@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ def temporary_name(path: Place) -> Path:
     """Name the file that a process writes before it becomes `path`; what becomes a URL is made on a local disk."""
     if is_url(path):
         folder, _, name = str(path).rpartition("/")
-        return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{os.getpid()}"
+        thread = threading.get_native_id()  # several may write at a time; it is found alive as a process is
+        return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{thread}"
     # containers that share a folder have equal process ids: the machine's name tells them apart
     return Path(path).with_name(f"{Path(path).name}.tmp-{platform.node()}-{os.getpid()}")
 

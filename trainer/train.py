@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from encoders.sample import InputError
-from mixing.engine import Progress
+from mixing.engine import JobFailed, Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
@@ -143,11 +144,26 @@ def train_on(
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
             items = with_kept(items, run.generator.spec, config, data)
-            _loop(run, items, config, out, identity, progress, evaluate)
+            with _readers_watched():
+                _loop(run, items, config, out, identity, progress, evaluate)
             told = _finish(run, out, identity)
     finally:
         torch.set_num_threads(threads)
     return _result(out, told, already=False)
+
+
+@contextmanager
+def _readers_watched() -> Iterator[None]:
+    """Say in one line that a process that reads examples died; torch raises that wherever the training is just then."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise JobFailed(
+            "a process that reads examples died (killed, out of memory, or crashed). "
+            "What is saved is safe: run the same command again to continue"
+        ) from None
 
 
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:

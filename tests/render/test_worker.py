@@ -136,7 +136,8 @@ def test_a_child_that_dies_while_it_starts_gets_a_second_try(tmp_path: Path) -> 
     tried = tmp_path / "tried"
     script = tmp_path / "slow_start.py"
     script.write_text(
-        f"import os, sys\nif not os.path.exists({str(tried)!r}):\n    open({str(tried)!r}, 'w').close()\n    os._exit(7)\n"
+        f"import os, sys\nif not os.path.exists({str(tried)!r}):\n"
+        f"    open({str(tried)!r}, 'w').close()\n    os._exit(7)\n"
         f"sys.argv[1:] = [{str(tmp_path / 'mark')!r}]\n{CHILD}"
     )
     worker = Worker([sys.executable, str(script)], 60, 5.0, 100, {"PYTHONPATH": str(Path(__file__).parents[2])})

@@ -204,7 +204,7 @@ def test_the_command_ends_with_one_line_and_exit_code_1(data: Path, monkeypatch:
     def job(*_: object) -> None:
         raise RunStopped("stopped: retention at step 10")
 
-    monkeypatch.setattr("trainer.train.train", job)
+    monkeypatch.setattr("trainer.at_url.train", job)
     (data / "tune.yaml").write_text("{lock: none, base: base, steps: 10}")
     result = CliRunner().invoke(app, ["train", str(data / "tune.yaml"), "--out", str(data / "told")])
     assert result.exit_code == 1

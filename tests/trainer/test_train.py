@@ -15,6 +15,7 @@ import torch
 
 from encoders.sample import InputError
 from mixing.config import read_config
+from mixing.engine import JobFailed
 from mixing.lock import read_lock, verify_lock
 from mixing.mixture import Mixture, lock_mixture, write_lock
 from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
@@ -167,6 +168,17 @@ def test_worker_processes_read_the_same(tmp_path: Path) -> None:
     train_on(ITEMS, "lock", changed(workers=2), tmp_path / "2", tmp_path)
     for name in ("generator/weights.pt", "loss.csv"):
         assert (tmp_path / "0" / name).read_bytes() == (tmp_path / "2" / name).read_bytes(), name
+
+
+def test_a_killed_reader_is_one_line_and_the_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    def kill_the_reader(done: int, planned: int) -> None:
+        if done == 15:
+            for reader in psutil.Process().children():
+                reader.kill()
+
+    with pytest.raises(JobFailed, match="reads examples died"):
+        train_on(ITEMS, "lock", changed(workers=1, steps=2000), tmp_path / "run", tmp_path, kill_the_reader)
+    assert checkpoints(tmp_path / "run")
 
 
 def test_a_finished_run_is_left_alone(tmp_path: Path) -> None:
