@@ -31,7 +31,7 @@ def commands(page: Path) -> Iterator[tuple[str, int]]:
     for line in joined.splitlines():
         found = re.match(start + r"((?:cavendish|torchrun|tar|mkdir|cp|python) .*)$", line)
         if found:
-            code = re.search(r"#.*exit code (\d)", line)
+            code = re.search(r"#.*exit code (\d)$", line)
             yield found[1], int(code[1]) if code else 0
 
 
