@@ -230,8 +230,9 @@ def _is_untold(record: logging.LogRecord) -> bool:
 
 
 def _tell_of_other_threads(args: threading.ExceptHookArgs) -> None:
-    """Leave out the traceback of Beam's thread for a worker that died: the job names the fault in one line."""
-    if args.thread is None or args.thread.name != "run_worker":
+    """Leave out the tracebacks of Beam's threads for a worker that died: the job names the fault in one line."""
+    lost_connection = args.exc_type.__module__.partition(".")[0] == "grpc"
+    if args.thread is None or (args.thread.name != "run_worker" and not lost_connection):
         threading.__excepthook__(args)
 
 
