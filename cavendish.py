@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from commands import audit, card, data, mixture, planning, show, training  # noqa: F401  (the verbs, in the order of the help)
-from commands.app import Out, Workers, app, console, errors, progress_bar
+from commands.app import Out, Workers, app, complain, console, errors, progress_bar
 from encoders.sample import InputError
 
 
@@ -35,15 +35,15 @@ def main() -> None:
     try:
         app()
     except InputError as error:
-        errors.print(f"cavendish: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(f"cavendish: {error}")
         sys.exit(2)
     except JobFailed as error:
-        errors.print(f"cavendish: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(f"cavendish: {error}")
         sys.exit(1)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         told = f"{where}{error.strerror or error}. What is finished is safe: run the same command again to continue"
-        errors.print(f"cavendish: {told}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(f"cavendish: {told}")
         sys.exit(2 if isinstance(error, FileNotFoundError | PermissionError) else 1)
     except KeyboardInterrupt:
         errors.print("cavendish: interrupted; what is committed is kept, run the same command to continue")

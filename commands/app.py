@@ -26,6 +26,11 @@ console = Console()
 errors = Console(stderr=True)
 
 
+def complain(text: str) -> None:
+    """Say what is wrong on stderr, as it is and in one line however narrow the terminal."""
+    errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
 def local_folder(text: Place) -> Path:
     """Read a folder of this machine out of an option; a URL is refused."""
     place = parse_place(text)

@@ -18,9 +18,9 @@ from commands.app import (
     Split,
     Workers,
     app,
+    complain,
     console,
     engine_of,
-    errors,
     progress_bar,
 )
 from mixing.config import read_config
@@ -78,7 +78,7 @@ def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, d
                 counts = f"{len(labels.arrays['masks'])} masks, {len(labels.arrays['reliefs'])} depth maps that tell"
                 console.print(f"{side.name}: {counts}, digest {labels.digest[:16]}: {work.place_of(labels.folder)}")
     for name, reason in missing:
-        errors.print(f"{name}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(f"{name}: {reason}")
     raise typer.Exit(3 if missing else 0)
 
 
@@ -165,7 +165,7 @@ def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, 
     with published(out) as work:
         problems = verify_report(settings, work.folder, data, _read_questions)
     for problem in problems:
-        errors.print(problem, style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(problem)
     console.print(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
     raise typer.Exit(1 if problems else 0)
 

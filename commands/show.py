@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from commands.app import Data, app, console, errors
+from commands.app import Data, app, complain, console
 from encoders.sample import InputError
 from mixing.places import Place, name_of, parse_place
 
@@ -88,7 +88,7 @@ def _verify(path: Place) -> None:
 
     problems = shards.verify(path)
     for problem in problems:
-        errors.print(problem, style="red", markup=False, highlight=False)
+        complain(problem)
     console.print(f"{path}: {summary(path)}; {len(problems)} problems")
     raise typer.Exit(1 if problems else 0)
 

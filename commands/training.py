@@ -17,8 +17,8 @@ from commands.app import (
     OutPlace,
     Overrides,
     app,
+    complain,
     console,
-    errors,
     local_folder,
     progress_bar,
 )
@@ -55,7 +55,7 @@ def train(
             result = train_at(settings, out, data, report)
     except RunStopped as stopped:
         if first:
-            errors.print(f"cavendish: {stopped}", style="red", markup=False, highlight=False, soft_wrap=True)
+            complain(f"cavendish: {stopped}")
         raise typer.Exit(1) from None
     if not first:
         return
@@ -169,7 +169,7 @@ def predict(
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
     for failure in values["failed"]:
-        errors.print(f"{failure['file']}: {failure['reason']}", style="red", markup=False, highlight=False)
+        complain(f"{failure['file']}: {failure['reason']}")
     console.print(f"{out}: {len(values['predictions'])} pictures answered, {len(values['failed'])} failed")
     raise typer.Exit(1 if values["failed"] else 0)
 

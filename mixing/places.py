@@ -97,7 +97,7 @@ def sha256_of(place: Place) -> str:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    return objects.sha256(str(place)) if is_url(place) else _local(place, lambda: file_sha256(place))
+    return _local(place, lambda: file_sha256(place))
 
 
 def list_names(place: Place) -> list[str]:
