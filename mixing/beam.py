@@ -125,21 +125,23 @@ def run_elements(
     engine: Engine,
     done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None = None,
+    called: str = "shards",
 ) -> None:
     """Run `work` on each element on the engine; `done_among` tells from disk which of some are finished.
 
     Jobs that make something other than shards (the audit's scan) use this directly; `work` commits its own result.
+    `called` is what errors call the elements.
 
     Raises:
         JobFailed: see `run`.
     """
     check_engine(engine)
     if engine.runner != "DaskRunner":
-        _run_pipeline(work, elements, engine, done_among, progress)
+        _run_pipeline(work, elements, engine, done_among, progress, called)
         return
     with connected(engine.scheduler) as cluster:
         there = partial(run_on_worker, Path.cwd(), code_digest(), work)
-        _run_pipeline(there, elements, engine, done_among, progress, cluster)
+        _run_pipeline(there, elements, engine, done_among, progress, called, cluster)
 
 
 def _run_pipeline(
@@ -148,6 +150,7 @@ def _run_pipeline(
     engine: Engine,
     done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None,
+    called: str,
     cluster: Cluster | None = None,
 ) -> None:
     logging.getLogger("apache_beam.runners.common").addFilter(_is_untold)
@@ -169,16 +172,17 @@ def _run_pipeline(
     thread = threading.Thread(target=pipeline, name="beam-pipeline", daemon=True)
     thread.start()
     try:
-        pending = _watch(thread, elements, engine, done_among, progress, cluster)
+        pending, fault = _watch(thread, elements, engine, done_among, progress, cluster)
     finally:
         if cluster is not None:
             _leave(results)
     left = sorted(pending - done_among(pending))
     if left:
-        cause = _first_line(failures[0]) if failures else "the runner reported success; does it see the same folders?"
-        cause = (cluster and cluster.fault()) or cause
+        if not fault:
+            fault = _cause(failures[0]) if failures else "the runner reported success; does it see the same folders?"
+            fault = (cluster and cluster.fault()) or fault
         raise JobFailed(
-            f"{len(left)} of {len(elements)} elements not done ({_some(left)}): {cause.rstrip('.')}. {_SAFE}"
+            f"{fault.rstrip('.')}; {len(left)} of {len(elements)} {called} not done ({_some(left)}). {_SAFE}"
         )
 
 
@@ -219,6 +223,7 @@ def _embedded_runner(workers: int) -> FnApiRunner:
     if workers == 1:
         return FnApiRunner()
     threading.excepthook = _tell_of_other_threads
+    logging.getLogger("apache_beam.runners.worker.data_plane").addFilter(_is_of_living_worker)
     command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_WORKER.format(driver=os.getpid()))}"
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
 
@@ -229,10 +234,19 @@ def _is_untold(record: logging.LogRecord) -> bool:
     return not any(name in text for name in ("encoders.sample.InputError: ", "Error: [Errno "))
 
 
+def _is_of_living_worker(record: logging.LogRecord) -> bool:
+    """Leave out the log of a connection to a worker that died, as `_tell_of_other_threads` does its traceback."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not _is_of_connection(kind)
+
+
+def _is_of_connection(kind: type[BaseException]) -> bool:
+    return kind.__module__.partition(".")[0] == "grpc"
+
+
 def _tell_of_other_threads(args: threading.ExceptHookArgs) -> None:
     """Leave out the tracebacks of Beam's threads for a worker that died: the job names the fault in one line."""
-    lost_connection = args.exc_type.__module__.partition(".")[0] == "grpc"
-    if args.thread is None or (args.thread.name != "run_worker" and not lost_connection):
+    if args.thread is None or (args.thread.name != "run_worker" and not _is_of_connection(args.exc_type)):
         threading.__excepthook__(args)
 
 
@@ -243,10 +257,10 @@ def _watch(
     done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None,
     cluster: Cluster | None,
-) -> set[int]:
-    """Wait for the pipeline, reporting progress; return what was not seen done.
+) -> tuple[set[int], str]:
+    """Wait for the pipeline, reporting progress; return what was not seen done, and why it was ended here, if it was.
 
-    It is ended when a worker died (Beam itself would wait for ever).
+    It is ended when a worker died (Beam itself would wait for ever), and when nothing is committed for too long.
     """
     pending = set(elements)
     workers: dict[int, psutil.Process] = {}
@@ -263,25 +277,23 @@ def _watch(
         if progress is not None:
             progress(len(elements) - len(pending), len(elements))
         if not thread.is_alive():
-            return pending
-        fault = None
+            return pending, ""
+        fault = ""
         if engine.workers > 1 and engine.runner == "FnApiRunner":
             workers |= {process.pid: process for process in _sdk_workers()}
             if pending and any(not _is_alive(process) for process in workers.values()):
                 thread.join(timeout=5)  # it may have ended them itself, for an error that it is about to tell
                 if not thread.is_alive():
-                    return pending
+                    return pending, ""
                 fault = "a worker process died (killed, out of memory, or crashed)"
         if time.monotonic() - last_commit > engine.stall_timeout_s:
             fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
             if cluster is not None:
                 fault += f"; {cluster.describe_workers()}"
-        if fault is not None:
+        if fault:
             for process in workers.values():
                 _kill(process)
-            raise JobFailed(
-                f"{fault}; {len(pending)} of {len(elements)} elements not done ({_some(sorted(pending))}). {_SAFE}"
-            )
+            return pending, fault
 
 
 def _sdk_workers() -> list[psutil.Process]:
@@ -314,12 +326,18 @@ def _some(indices: Sequence[int]) -> str:
     return ", ".join(names) + (", ..." if len(indices) > 5 else "")
 
 
-def _first_line(error: BaseException) -> str:
+def _cause(error: BaseException) -> str:
+    """Return the line that says what is wrong, as a run with one worker would say it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     # Beam appends the stage to the message and, from worker processes, sends a traceback whose last line is the cause.
     cause = next((line for line in reversed(lines) if "Error" in line or "Failed" in line), lines[0] if lines else "")
-    cause = re.sub(r" \[while running '[^']*'\]", "", cause)
-    return f"{type(error).__name__}: {cause}" if type(error).__name__ not in cause else cause
+    cause = re.sub(r" \[while running '[^']*'\]", "", cause).removeprefix("RuntimeError: ")
+    if isinstance(error, InputError) or "InputError: " in cause:
+        return cause.rpartition("InputError: ")[2]
+    if of_system := re.search(r"\[Errno \d+\] ([^:]+)(?:: '([^']+)')?", cause):
+        what, path = of_system.groups()
+        return f"{path}: {what}" if path else what
+    return cause if re.match(r"[\w.]*(Error|Failed|Exception)\b", cause) else f"{type(error).__name__}: {cause}"
 
 
 def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:

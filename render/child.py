@@ -128,4 +128,7 @@ def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except BrokenPipeError:  # the parent is gone
+        os._exit(3)

@@ -67,5 +67,5 @@ def _shown(message: str) -> str:
     """Shorten a message for a cell; what differs from run to run becomes N."""
     text = re.sub(r"0x[0-9a-f]+", "0xN", message.replace("|", "\\|").replace("<", "&lt;"))
     text = re.sub(r"\b[0-9a-f]{12,64}\b", "HASH", text)
-    text = re.sub(r"\d+ of (\d+) elements not done \([^)]*\)", r"N of \1 elements not done (...)", text)
+    text = re.sub(r"\d+ of (\d+) (shards|parts of the scan) not done \([^)]*\)", r"N of \1 \2 not done (...)", text)
     return text if len(text) <= _MESSAGE else f"{text[:_MESSAGE]} ..."

@@ -121,7 +121,7 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     if pending:
         told = None if progress is None else lambda done, _: progress(already + done, len(indices))
         done_among = lambda some: {index for index in some if is_done(plan, index)}
-        run_elements(partial(scan_element, plan), pending, engine, done_among, told)
+        run_elements(partial(scan_element, plan), pending, engine, done_among, told, "parts of the scan")
     elif progress is not None:
         progress(len(indices), len(indices))
 

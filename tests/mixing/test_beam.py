@@ -74,14 +74,30 @@ def test_a_killed_worker_ends_the_job_with_names_and_the_next_run_completes(tmp_
     assert verify(tmp_path / "out") == []
 
 
-def raises(index: int) -> Iterator[Sample]:
-    raise RuntimeError(f"no disk under shard {index}")
+ERRORS = {
+    "a damaged input": (InputError("web.tar: not a tar"), "web.tar: not a tar"),
+    "a full disk": (OSError(28, "No space left on device", "/data/x.tar"), "/data/x.tar: No space left on device"),
+    "a bug": (IndexError("list index out of range"), "IndexError: list index out of range"),
+}
+
+
+def raises(error: Exception, index: int) -> Iterator[Sample]:
+    raise error
     yield
 
 
-def test_an_exception_in_a_shard_is_named(tmp_path: Path) -> None:
-    with pytest.raises(JobFailed, match="no disk under shard"):
-        run(PLAN, raises, tmp_path)
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("what", ERRORS)
+def test_an_exception_in_a_shard_is_told_alike_whatever_the_worker_count(
+    tmp_path: Path, what: str, workers: int
+) -> None:
+    error, told = ERRORS[what]
+    with pytest.raises(JobFailed) as failed:
+        run(Plan("test-beam", 1, {}), partial(raises, error), tmp_path, Engine(workers=workers))
+    assert str(failed.value) == (
+        f"{told}; 1 of 1 shards not done (0). What is committed is safe: run the same command again to continue"
+    )
 
 
 def test_runners_known_to_lose_data_are_refused(tmp_path: Path) -> None:
