@@ -65,8 +65,8 @@ class Target:
     looks: bool = False
 
 
-_EVERY = ("render (pyrender)", "annotate", "convert", "encode", "audit", "mix", "train")
-_SHARDS = ("render (pyrender)", "annotate", "convert", "encode")
+_SHARDS = ("render (pyrender)", "render (Blender)", "annotate", "convert", "encode")
+_EVERY = (*_SHARDS, "audit", "mix", "train")
 _READERS = ("encode", "audit", "mix", "train")
 TARGETS = (
     Target("its configuration", _EVERY, "{config}", "partial", "restores it", CONFIG_KINDS),
