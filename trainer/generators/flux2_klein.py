@@ -132,12 +132,7 @@ class Flux2KleinGenerator:
         condition: Tensor,
     ) -> Tensor:
         """Predict the velocity, noise - clean."""
-
-        def forward(rows: Tensor, with_reference: bool) -> Tensor:
-            reference = reference_BCHW[rows] if with_reference else None
-            return self._forward(noisy_BCHW[rows], sigma_B[rows], reference, condition[rows])
-
-        return by_reference(has_reference_B, forward)
+        return by_reference(self._forward, noisy_BCHW, sigma_B, reference_BCHW, has_reference_B, condition)
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text_BLD: Tensor) -> Tensor:
         batch, _, height, width = noisy.shape

@@ -72,6 +72,14 @@ def join_rows(rows: Sequence[Any]) -> Any:
     )
 
 
+def take_rows(condition: Any, rows: Tensor) -> Any:
+    """Return the condition of some rows of a batch."""
+    if isinstance(condition, Tensor):
+        return condition[rows]
+    taken = {field.name: take_rows(getattr(condition, field.name), rows) for field in fields(condition)}
+    return type(condition)(**taken)
+
+
 def _padded(row_BL: Tensor, length: int) -> Tensor:
     """Return the row with zeros up to `length` tokens."""
     missing = length - row_BL.shape[1]

@@ -14,8 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from encoders.sample import InputError, UInt8Image
+from trainer.generators.frozen import take_rows
 
 Part = TypeVar("Part")
+
+Forward = Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]
+"""Takes noisy latents, their noise levels, their references or None, and their condition; returns the prediction."""
 
 
 def to_unit(images_u8: NDArray[Any], multiple: int) -> Tensor:
@@ -67,20 +71,29 @@ def dtype_of(network: torch.nn.Module) -> torch.dtype:
     return next(network.parameters()).dtype
 
 
-def by_reference(has_reference_B: Tensor, forward: Callable[[Tensor, bool], Tensor]) -> Tensor:
+def by_reference(
+    forward: Forward,
+    noisy_BCHW: Tensor,
+    sigma_B: Tensor,
+    reference_BCHW: Tensor,
+    has_reference_B: Tensor,
+    condition: Any,
+) -> Tensor:
     """Run rows with and without a reference apart, since a missing reference has no tokens, and merge them in order.
 
     With several processes both are run by each, on row 0 where it has no such row: shards of the weights are gathered
     in every forward and backward pass, by all processes or none. That row counts for nothing.
-
-    Args:
-        forward: takes the row numbers and whether they have a reference.
     """
+
+    def of(rows: Tensor, with_reference: bool) -> Tensor:
+        reference = reference_BCHW[rows] if with_reference else None
+        return forward(noisy_BCHW[rows], sigma_B[rows], reference, take_rows(condition, rows))
+
     with_it, without = has_reference_B.nonzero()[:, 0], (~has_reference_B).nonzero()[:, 0]
     groups = [(rows, flag) for rows, flag in ((with_it, True), (without, False)) if len(rows)]
-    merged = torch.cat([forward(rows, flag) for rows, flag in groups])
+    merged = torch.cat([of(rows, flag) for rows, flag in groups])
     if len(groups) == 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        merged = merged + 0 * forward(torch.zeros_like(groups[0][0][:1]), not groups[0][1])
+        merged = merged + 0 * of(torch.zeros_like(groups[0][0][:1]), not groups[0][1])
     return merged[torch.cat([with_it, without]).argsort()]
 
 

@@ -150,14 +150,7 @@ class QwenImageEditGenerator:
         condition: QwenText,
     ) -> Tensor:
         """Predict the velocity, noise - clean."""
-
-        def forward(rows: Tensor, with_reference: bool) -> Tensor:
-            text = QwenText(condition.tokens_BLD[rows], condition.mask_BL[rows])
-            return self._forward(
-                noisy_BCHW[rows], sigma_B[rows], reference_BCHW[rows] if with_reference else None, text
-            )
-
-        return by_reference(has_reference_B, forward)
+        return by_reference(self._forward, noisy_BCHW, sigma_B, reference_BCHW, has_reference_B, condition)
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: QwenText) -> Tensor:
         batch, _, height, width = noisy.shape
