@@ -68,13 +68,6 @@ def colormap_codec(codec_id: str) -> ColormapCodec:
         raise InputError(f"colour map codec id {codec_id!r}: write 'plasma/1:near=0.5,far=10.0'{detail}") from None
 
 
-def colormap_colors(name: str) -> UInt8Image:
-    """Return the (256, 3) uint8 colours of a map, first to last."""
-    if name not in COLORMAPS:
-        raise InputError(f"colour map {name!r} is not known; known: {', '.join(COLORMAPS)}")
-    return _tables()[COLORMAPS.index(name)].copy()
-
-
 def encode_colormap(depth_m: NDArray[Any], codec: ColormapCodec) -> UInt8Image:
     """Draw planar depth with a colour map; depths outside the codec's range take the colour of its nearer end.
 

@@ -26,9 +26,9 @@ LAST_CODE = 1785
 UNKNOWN_RGB = (128, 128, 128)
 """How NaN (unknown) is drawn: mid grey, farther from the walk (residual 0.70) than any blend of depths comes to lie."""
 
-CONFIDENT_RESIDUAL = 24 / 255
-"""Colours farther than this from the walk are blends or unknown. Ours: every 50/50 and 25/75 blend of two distant codes
-that decodes outside their range has a residual above it."""
+CONFIDENT_LEVELS = 24
+"""Colours farther than this from the walk, in 8-bit levels, are blends or unknown. Ours: every 50/50 and 25/75 blend of
+two distant codes that decodes outside their range lies farther off."""
 
 _VERTICES = ((0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1))
 _UNKNOWN_CODE = LAST_CODE + 1
@@ -96,8 +96,8 @@ class DecodedDepth:
 
     @property
     def confident(self) -> NDArray[np.bool_]:
-        """(H, W) bool: residual at most 24/255. Unknown pixels and blends across depth edges are not."""
-        return self.squared_distance <= 24**2
+        """(H, W) bool: near the walk. Unknown pixels and blends across depth edges are not."""
+        return self.squared_distance <= CONFIDENT_LEVELS**2
 
 
 def depth_codec(codec_id: str) -> DepthCodec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -84,11 +84,6 @@ value reads back as the same name. CSS calls (0, 128, 0) green and (0, 255, 0) l
 def color_distance(first: Color, second: Color) -> float:
     """Return the Euclidean distance in RGB, 0 to 441."""
     return float(np.linalg.norm(np.subtract(first, second, dtype=np.float64)))
-
-
-def separation(colors: Iterable[Color]) -> float:
-    """Return the smallest distance between any two colours; +inf for fewer than two."""
-    return min((color_distance(a, b) for a, b in itertools.combinations(colors, 2)), default=float("inf"))
 
 
 def _grid(levels: int) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping, Sequence
 
@@ -34,14 +33,3 @@ def fill_slots(template: str, slots: Mapping[str, str]) -> str:
         KeyError: a slot without text.
     """
     return _SLOT.sub(lambda match: slots[match[1]], template)
-
-
-def all_wordings(templates: Sequence[str]) -> list[str]:
-    """List every template with every combination of its choices; slots stay as they are."""
-    return [wording for template in templates for wording in _expand(template)]
-
-
-def _expand(template: str) -> list[str]:
-    pieces = _CHOICE.split(template)
-    options = [piece.split("|") if i % 2 else [piece] for i, piece in enumerate(pieces)]
-    return ["".join(combination) for combination in itertools.product(*options)]

@@ -60,7 +60,6 @@ class Thing:
     area: float
     depth_m: float | None
     front_m: float | None
-    center_m: tuple[float, float, float] | None
     volume_m3: float | None
     clear: bool
 
@@ -129,7 +128,6 @@ def _thing(sample: Sample, ids: NDArray[np.uint16], instance: Instance, look: bo
         area=len(rows) / ids.size,
         depth_m=depth_m,
         front_m=front_m,
-        center_m=instance.center_camera_m,
         volume_m3=None if instance.size_m is None else float(np.prod(instance.size_m)),
         clear=len(rows) >= least and (fraction is None or fraction >= MIN_VISIBLE_FRACTION),
     )

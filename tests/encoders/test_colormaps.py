@@ -13,17 +13,21 @@ from encoders.colormaps import (
     COLORMAPS,
     ColormapCodec,
     colormap_codec,
-    colormap_colors,
     decode_colormap,
     encode_colormap,
 )
 from encoders.sample import InputError
 
 
+def table_of(name: str) -> np.ndarray:
+    """The (256, 3) colours of a map: one depth for each."""
+    return encode_colormap(np.arange(256.0), ColormapCodec(name, 0.0, 255.0))
+
+
 @pytest.mark.parametrize("name", COLORMAPS)
 def test_tables_are_matplotlibs(name: str) -> None:
     theirs = matplotlib.colormaps["gray" if name == "grey" else name](np.arange(256))[:, :3]
-    np.testing.assert_array_equal(colormap_colors(name), np.rint(theirs * 255))
+    np.testing.assert_array_equal(table_of(name), np.rint(theirs * 255))
 
 
 @pytest.mark.parametrize("name", COLORMAPS)
@@ -52,7 +56,7 @@ def test_decoding_takes_the_nearest_of_256_colours(name: str) -> None:
     codec = ColormapCodec(name, 0.0, 255.0)
     rgb_u8 = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     decoded = decode_colormap(rgb_u8, codec)
-    table = colormap_colors(name).astype(int)
+    table = table_of(name).astype(int)
     distance = np.sqrt(((rgb_u8[:, :, None].astype(int) - table) ** 2).sum(-1))
     np.testing.assert_allclose(decoded.residual * 255, np.minimum(distance.min(-1), 65535**0.5), rtol=1e-6)
     own = np.take_along_axis(distance, np.rint(decoded.depth_m).astype(int)[..., None], -1)[..., 0]

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from encoders.depth import (
-    CONFIDENT_RESIDUAL,
     CUBE_WALK,
     CUBE_WALK_FAR,
     CUBE_WALK_OUTDOOR,
@@ -239,7 +238,7 @@ def test_blends_that_decode_outside_their_range_are_not_confident() -> None:
         outside = (decoded.depth_m[0] < depths[low] * 0.99) | (decoded.depth_m[0] > depths[high] * 1.01)
         assert outside.mean() > 0.1
         far_apart = high - low > 64
-        assert (decoded.residual[0][outside & far_apart] > CONFIDENT_RESIDUAL).mean() > 0.999
+        assert decoded.confident[0][outside & far_apart].mean() < 0.001
 
 
 def test_repair_takes_blends_back_to_one_of_the_two_sides() -> None:

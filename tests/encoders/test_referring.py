@@ -37,7 +37,7 @@ CATEGORIES = ("chair", "office chair", "table", "lamp", "vase", "person")
 
 
 def thing(**changes: object) -> Thing:
-    base = Thing(1, "chair", "red", "wood", "large", 0.5, 0.5, (0.4, 0.4, 0.6, 0.6), 0.02, 3.0, 2.9, None, None, True)
+    base = Thing(1, "chair", "red", "wood", "large", 0.5, 0.5, (0.4, 0.4, 0.6, 0.6), 0.02, 3.0, 2.9, None, True)
     u, v = changes.get("u", 0.5), changes.get("v", 0.5)
     box = (u - 0.08, v - 0.08, u + 0.08, v + 0.08)  # type: ignore[operator]
     return dataclasses.replace(base, box=changes.pop("box", box), **changes)  # type: ignore[arg-type]
@@ -68,7 +68,6 @@ def scenes(draw: st.DrawFn) -> tuple[Thing, ...]:
                 area=half_width * half_height * 3,
                 depth_m=depth_m,
                 front_m=depth_m - 0.1,
-                center_m=None,
                 volume_m3=float(rng.uniform(0.01, 1)),
                 clear=bool(rng.random() < 0.9),
             )
