@@ -32,7 +32,7 @@ from annotate.url_lists import Wanted, count_rows, list_files, read_rows
 from encoders.sample import InputError
 from mixing.config import Config
 from mixing.engine import Progress
-from mixing.storage import canonical_json, commit, digest, file_sha256, read_json, temporary_name, write_atomic
+from mixing.storage import canonical_json, commit, digest, file_sha256, read_json, temporary_name, write_atomic, writing
 
 SCHEMA = "cavendish-download/1"
 AGENT = "cavendish"
@@ -263,7 +263,7 @@ def _make_shard(session: _Session, wanted: list[Wanted], path: Path) -> None:
     pictures = 0
     tar_path = path.with_suffix(".tar")
     temporary = temporary_name(tar_path)
-    with temporary.open("wb") as file:
+    with writing(temporary, tar_path), temporary.open("wb") as file:
         for got in _in_order(session, wanted):
             if got.reason:
                 without.append({"place": got.wanted.place, "url": got.wanted.url[:2000], "reason": got.reason})

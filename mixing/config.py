@@ -43,7 +43,8 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: nested too deeply") from None
     if not isinstance(values, dict):
-        raise InputError(f"{path}: expected a YAML map of settings, found {type(values).__name__}")
+        found = "nothing" if values is None else f"a {type(values).__name__}"
+        raise InputError(f"{path}: expected a YAML map of settings, found {found}")
     for override in overrides:
         _apply_override(values, override)
     try:

@@ -10,7 +10,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from mixing.storage import (
     read_json,
     temporary_name,
     write_atomic,
+    writing,
 )
 
 DATASET_SCHEMA = "cavendish-dataset/1"
@@ -135,7 +136,8 @@ class ShardWriter:
         self._facts: dict[str, dict[str, Any]] = {}
 
     def __enter__(self) -> ShardWriter:
-        self._file = self._temporary.open("wb")
+        with writing(self._temporary, self._path):
+            self._file = self._temporary.open("wb")
         return self
 
     def add(self, record: Sample | Example) -> None:
@@ -170,10 +172,11 @@ class ShardWriter:
         header = tarfile.TarInfo(name)  # fixed mode, owner and time, so that equal records give equal bytes
         header.size = len(data)
         header.mode = 0o644
-        self._file.write(header.tobuf(tarfile.USTAR_FORMAT))
-        offset = self._file.tell()
-        self._file.write(data)
-        self._file.write(b"\0" * (-len(data) % _BLOCK))
+        with writing(self._temporary, self._path):
+            self._file.write(header.tobuf(tarfile.USTAR_FORMAT))
+            offset = self._file.tell()
+            self._file.write(data)
+            self._file.write(b"\0" * (-len(data) % _BLOCK))
         return offset, len(data), zlib.crc32(data)
 
     def __exit__(
@@ -181,13 +184,14 @@ class ShardWriter:
     ) -> None:
         assert self._file is not None
         if kind is not None:
-            self._file.close()
             self._temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # what is still buffered, and a disk that is full
+                self._file.close()
             return
-        self._file.write(b"\0" * (2 * _BLOCK))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with writing(self._temporary, self._path), self._file:
+            self._file.write(b"\0" * (2 * _BLOCK))
+            self._file.flush()
+            os.fsync(self._file.fileno())
         row = Row(
             shard=name_of(self._path),
             plan=self._plan_digest,

@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,27 @@ def write_atomic(path: Place, data: bytes) -> None:
         objects.write(str(path), data)
         return
     temporary = temporary_name(path)
-    with temporary.open("wb") as file:
+    with writing(temporary, path), temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
     commit(temporary, path)
+
+
+@contextlib.contextmanager
+def writing(temporary: Path, path: Place) -> Iterator[None]:
+    """Delete the temporary file of `path` when writing it fails, and name `path` in an error of the system.
+
+    What is found out by a write, such as a full disk, names no file by itself.
+    """
+    try:
+        yield
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def temporary_name(path: Place) -> Path:

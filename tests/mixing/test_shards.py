@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from mixing.shards import (
     start_dataset,
     verify,
 )
+from mixing.storage import write_atomic
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test", 2, {"seed": 1})
@@ -95,6 +98,28 @@ def test_an_exception_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError), ShardWriter(tmp_path, 0, "x") as writer:
         writer.add(tiny_sample())
         raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def no_room() -> Iterator[None]:
+    """No file of this process can grow beyond 20 kB: what a full disk is, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_room")
+def test_a_disk_without_room_is_told_with_the_file_and_nothing_is_left(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), dtype=np.uint8)
+    with (
+        pytest.raises(OSError, match=r"File too large: '.*shard-000000.tar'"),
+        ShardWriter(tmp_path, 0, PLAN.digest) as writer,
+    ):
+        writer.add(Sample("noise", noise, "test", "CC0-1.0"))
+    with pytest.raises(OSError, match=r"File too large: '.*lock.json'"):
+        write_atomic(tmp_path / "lock.json", noise.tobytes())
     assert list(tmp_path.iterdir()) == []
 
 
