@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
+from encoders.draws import shuffled
 from encoders.referring import NO, category_match
 
 SALIENT_CATEGORIES = ("salient object", "main subject")
@@ -110,4 +111,4 @@ def absent_categories(
         and candidate not in parts
         and all(category_match(candidate, c) == NO for c in present)
     ]
-    return tuple(free[int(i)] for i in rng.permutation(len(free))[:count])
+    return tuple(shuffled(free, rng)[:count])

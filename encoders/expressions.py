@@ -5,14 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import numpy as np
 
+from encoders.draws import one_of, shuffled
 from encoders.palettes import COLOR_WORDS
 from encoders.referring import ATTRIBUTES, RELATIONS, SUPERLATIVES, Program, Thing, execute
-
-_T = TypeVar("_T")
 
 MAX_ANCHORS = 4  # how many things a relation is tried with: more takes longer and changes nothing
 
@@ -133,9 +131,9 @@ def find_expression(
         None when no object that is clear to see can be singled out.
     """
     targets = [thing for thing in table if thing.clear]
-    for kind in _shuffled(KINDS if exhaustive or complete else ("attribute",), rng):
-        for target in _shuffled(targets, rng):
-            programs = programs_for(target, table, kind, _shuffled(targets, rng)[:MAX_ANCHORS])
+    for kind in shuffled(KINDS if exhaustive or complete else ("attribute",), rng):
+        for target in shuffled(targets, rng):
+            programs = programs_for(target, table, kind, shuffled(targets, rng)[:MAX_ANCHORS])
             if programs := [program for program in programs if _is_provable(program, exhaustive, complete)]:
                 program = _short(programs, rng)
                 ids = execute(program, table) or frozenset()
@@ -163,10 +161,6 @@ def _is_provable(program: Program, exhaustive: bool, complete: Collection[str]) 
     return plain and program.category is not None
 
 
-def _shuffled(items: Sequence[_T], rng: np.random.Generator) -> list[_T]:
-    return [items[int(i)] for i in rng.permutation(len(items))]
-
-
 def _words(program: Program) -> int:
     own = sum(getattr(program, name) is not None for name in ATTRIBUTES) + (program.rank > 1)
     return own + (0 if program.anchor is None else _words(program.anchor))
@@ -175,11 +169,7 @@ def _words(program: Program) -> int:
 def _short(programs: Sequence[Program], rng: np.random.Generator) -> Program:
     """Draw among the shortest, and now and then among those one word longer."""
     least = min(_words(program) for program in programs) + (rng.random() < 0.25)
-    return _choice([program for program in programs if _words(program) <= least], rng)
-
-
-def _choice(items: Sequence[_T], rng: np.random.Generator) -> _T:
-    return items[int(rng.integers(len(items)))]
+    return one_of([program for program in programs if _words(program) <= least], rng)
 
 
 def find_absent(table: tuple[Thing, ...], rng: np.random.Generator) -> Expression | None:
@@ -190,7 +180,7 @@ def find_absent(table: tuple[Thing, ...], rng: np.random.Generator) -> Expressio
     """
     for _ in range(12):
         program = (
-            _edited(table, rng) if table and rng.random() < 0.75 else Program(category=_choice(ABSENT_CATEGORIES, rng))
+            _edited(table, rng) if table and rng.random() < 0.75 else Program(category=one_of(ABSENT_CATEGORIES, rng))
         )
         if program is not None and execute(program, table) == frozenset():
             return Expression(write_expression(program, 1, rng), (), program, "none")
@@ -199,18 +189,18 @@ def find_absent(table: tuple[Thing, ...], rng: np.random.Generator) -> Expressio
 
 def _edited(table: tuple[Thing, ...], rng: np.random.Generator) -> Program | None:
     """Change one word of a program that fits some thing: to that of another thing or, for colours, any basic one."""
-    kind = _choice(("attribute", "attribute", "relation"), rng)
-    programs = programs_for(_choice(table, rng), table, kind, _shuffled(table, rng)[:MAX_ANCHORS])
+    kind = one_of(("attribute", "attribute", "relation"), rng)
+    programs = programs_for(one_of(table, rng), table, kind, shuffled(table, rng)[:MAX_ANCHORS])
     if not programs:
         return None
     program = _short(programs, rng)
-    name = _choice(("category", *ATTRIBUTES), rng)
+    name = one_of(("category", *ATTRIBUTES), rng)
     values = {getattr(thing, name) for thing in table} - {None, getattr(program, name)}
     if name == "color":
         values |= set(COLOR_WORDS) - {program.color}
     if not values:
         return None
-    edited = replace(program, **{name: _choice(sorted(values), rng)})
+    edited = replace(program, **{name: one_of(sorted(values), rng)})
     # "the table in front of the table" is empty too, but nobody would say it
     return None if edited.anchor is not None and _is_part(edited.anchor, edited) else edited
 
@@ -248,7 +238,7 @@ def write_expression(program: Program, count: int, rng: np.random.Generator) -> 
         count: how many things it names, for "both" and "the three".
         rng: draws the wording.
     """
-    noun = program.category or _choice(("object", "thing", "item"), rng)
+    noun = program.category or one_of(("object", "thing", "item"), rng)
     words = [program.size, program.color, _ADJECTIVES.get(program.material or "", program.material)]
     phrase = " ".join([*(word for word in words if word), noun])
     if program.quantity == "all":
@@ -257,10 +247,10 @@ def write_expression(program: Program, count: int, rng: np.random.Generator) -> 
         side = "left" if program.superlative == "leftmost" else "right"
         return f"the {_ORDINALS[program.rank]} {phrase} from the {side}"
     if program.superlative is not None:
-        return _choice(_SUPERLATIVE_TEXTS[program.superlative], rng).format(phrase)
+        return one_of(_SUPERLATIVE_TEXTS[program.superlative], rng).format(phrase)
     if program.relation is not None and program.anchor is not None:
         anchor = write_expression(program.anchor, 1, rng)
-        return _choice(_RELATION_TEXTS[program.relation], rng).format(f"the {phrase}", anchor)
+        return one_of(_RELATION_TEXTS[program.relation], rng).format(f"the {phrase}", anchor)
     return f"the {phrase}"
 
 
@@ -270,7 +260,7 @@ def _all_of(things: str, thing: str, count: int, rng: np.random.Generator) -> st
         texts.append(f"both {things}")
     if count in _NUMBERS:
         texts.append(f"the {_NUMBERS[count]} {things}")
-    return _choice(texts, rng)
+    return one_of(texts, rng)
 
 
 _IRREGULAR: Mapping[str, str] = {

@@ -6,16 +6,29 @@ spec alone; `encoders.legend_parser.parse_legend` recovers the colours from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders import wordings
-from encoders.categories import SALIENT_CATEGORIES, SALIENT_EXPRESSIONS, SALIENT_WORDS, absent_categories, spoken
+from encoders.askable import (
+    classes_of,
+    complete_classes,
+    countable_classes,
+    draw_absent,
+    knows_absence,
+    main_subject,
+    present_instances,
+    salient_instance,
+    serves,
+    tasks_of,
+)
+from encoders.categories import SALIENT_CATEGORIES, SALIENT_EXPRESSIONS, SALIENT_WORDS
 from encoders.colormaps import COLORMAPS, ColormapCodec, encode_colormap
 from encoders.depth import CUBE_WALK, encode_depth
+from encoders.draws import one_of, shuffled
 from encoders.expressions import (
     Expression,
     describable,
@@ -26,7 +39,7 @@ from encoders.expressions import (
     write_expression,
 )
 from encoders.instances import encode_instances
-from encoders.legend_parser import BACKGROUND, is_plain_name
+from encoders.legend_parser import BACKGROUND, quote_if_needed
 from encoders.legends import COLOR_FORMATS, format_color, notations_for, write_legend
 from encoders.normals import CODEC_ID as NORMALS_CODEC
 from encoders.normals import encode_normals
@@ -55,19 +68,10 @@ BACKGROUND_COLORS: tuple[tuple[str, float], ...] = (("black", 0.7), ("white", 0.
 
 MAX_CLASSES = 20
 MAX_DISTRACTORS = 3
-MAX_INSTANCES = 60
 MAX_EXPRESSIONS = 4
-MIN_KNOWN_SHARE = 0.5
-"""Depth needs this share of pixels that are not NaN; normals a tenth that are not (0, 0, 0)."""
 
 Drawn = tuple[str, UInt8Image, dict[str, Any]]
 """Prompt, target, spec."""
-
-
-def tasks_of(sample: Sample) -> tuple[str, ...]:
-    """Return which of TASKS this sample can serve, in the order of TASKS."""
-    found = {task for task, serves in _SERVES.items() if serves(sample)}
-    return tuple(task for task in TASKS if task in found)
 
 
 def make_example(
@@ -98,7 +102,7 @@ def make_example(
     if task not in TASKS:
         raise InputError(f"task {task!r} is not known; known: {', '.join(TASKS)}")
     serial = int(rng.integers(2**32))
-    if not _SERVES[task](sample):
+    if not serves(sample, task):
         raise InputError(f"{sample.key}: cannot serve task {task!r}; it serves {', '.join(tasks_of(sample)) or 'none'}")
     if task == "depth":
         prompt, target, spec = _depth(sample, rng, colormap_shares)
@@ -116,12 +120,12 @@ def _depth(sample: Sample, rng: np.random.Generator, colormap_shares: Mapping[st
         return draw_wording(wordings.DEPTH, {}, rng), encode_depth(depth_m), {"codec": CUBE_WALK.id}
     near_m, far_m = _depth_range(depth_m, rng)
     if colormap_shares is None:
-        name = _choice(COLORMAPS, rng)
+        name = one_of(COLORMAPS, rng)
     else:
         names = [name for name in COLORMAPS if colormap_shares.get(name, 0) > 0]
         name = names[int(rng.choice(len(names), p=[colormap_shares[name] / chance for name in names]))]
     codec = ColormapCodec(name, near_m, far_m)
-    unit = _choice((" m", " m", " meters", "m", " metres"), rng)
+    unit = one_of((" m", " m", " meters", "m", " metres"), rng)
     slots = {"colormap": codec.name, "near": f"{near_m:g}{unit}", "far": f"{far_m:g}{unit}"}
     prompt = draw_wording(wordings.DEPTH_COLORMAP, slots, rng)
     return prompt, encode_colormap(depth_m, codec), {"codec": codec.id}
@@ -130,7 +134,7 @@ def _depth(sample: Sample, rng: np.random.Generator, colormap_shares: Mapping[st
 def _depth_range(depth_m: NDArray[np.float32], rng: np.random.Generator) -> tuple[float, float]:
     """Return round limits that hold every finite depth, or all but the farthest 5 %."""
     finite = depth_m[np.isfinite(depth_m)]
-    low, high = float(finite.min()), float(np.quantile(finite, _choice((0.95, 1.0, 1.0), rng)))
+    low, high = float(finite.min()), float(np.quantile(finite, one_of((0.95, 1.0, 1.0), rng)))
     step = 10.0 ** np.floor(np.log10(max(high, 0.1)))
     far_m = float(np.ceil(high / step * 2 + 1e-6) * step / 2)
     near_m = float(np.floor(low / step * 10) * step / 10) if rng.random() < 0.5 else 0.0
@@ -142,17 +146,17 @@ def _normals(sample: Sample, rng: np.random.Generator, negative_probability: flo
 
 
 def _semantic(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
-    classes = _classes(sample)
+    classes = classes_of(sample)
     names = _with_synonyms(
-        _shuffled(list(classes), rng)[: int(rng.integers(1, min(len(classes), MAX_CLASSES) + 1))], classes
+        shuffled(list(classes), rng)[: int(rng.integers(1, min(len(classes), MAX_CLASSES) + 1))], classes
     )
     distractors: tuple[str, ...] = ()
-    if _knows_absence(sample):
-        distractors = _absent(sample, int(rng.integers(MAX_DISTRACTORS + 1)), rng)
+    if knows_absence(sample):
+        distractors = draw_absent(sample, int(rng.integers(MAX_DISTRACTORS + 1)), rng)
         if rng.random() < negative_probability:
-            absent = _absent(sample, int(rng.integers(1, MAX_DISTRACTORS + 1)), rng)
+            absent = draw_absent(sample, int(rng.integers(1, MAX_DISTRACTORS + 1)), rng)
             names, distractors = ([], absent) if absent else (names, distractors)
-    asked = {_said(name, rng): classes.get(name, ()) for name in _shuffled([*names, *distractors], rng)}
+    asked = {_said(name, rng): classes.get(name, ()) for name in shuffled([*names, *distractors], rng)}
     background = _background(rng)
     legend = dict(zip(asked, _colors(len(asked), background, rng)))
     ids = _array(sample.instance_ids)
@@ -170,10 +174,10 @@ def _with_synonyms(names: list[str], classes: Mapping[str, Any]) -> list[str]:
 
 def _legend_prompt(legend: Mapping[str, Color], background: Color, rng: np.random.Generator, expressions: bool) -> str:
     """Word a whole legend, as a list in a template or as a sentence; the background is an entry, stated or left out."""
-    where = _choice(("entry", "sentence", "unstated") if background == BLACK else ("entry", "sentence"), rng)
+    where = one_of(("entry", "sentence", "unstated") if background == BLACK else ("entry", "sentence"), rng)
     written = {**legend, BACKGROUND: background} if where == "entry" else dict(legend)
-    notation = _choice(notations_for(written), rng)
-    every = "" if expressions else _choice(("every ", "the ", "each ", ""), rng)
+    notation = one_of(notations_for(written), rng)
+    every = "" if expressions else one_of(("every ", "the ", "each ", ""), rng)
     text = write_legend(written, notation, rng, every)
     templates: tuple[str, ...] = wordings.REFERRING_SEVERAL if expressions else wordings.SEMANTIC
     if notation.structure == "sentence":
@@ -190,10 +194,10 @@ def _legend_prompt(legend: Mapping[str, Color], background: Color, rng: np.rando
 
 
 def _instance(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
-    classes = _countable(sample)
-    name, members = _choice(list(classes.items()), rng)
-    if _knows_absence(sample) and rng.random() < negative_probability:
-        absent = _absent(sample, 1, rng)
+    classes = countable_classes(sample)
+    name, members = one_of(list(classes.items()), rng)
+    if knows_absence(sample) and rng.random() < negative_probability:
+        absent = draw_absent(sample, 1, rng)
         name, members = (absent[0], ()) if absent else (name, members)
     background = _background(rng)
     colors = dict(zip(members, lattice_colors(len(members), rng, background)))
@@ -210,7 +214,7 @@ def _instance(sample: Sample, rng: np.random.Generator, negative_probability: fl
 
 
 def _referring(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
-    negative = _knows_absence(sample) and rng.random() < negative_probability
+    negative = knows_absence(sample) and rng.random() < negative_probability
     count = 1 if rng.random() < 0.6 else int(rng.integers(2, MAX_EXPRESSIONS + 1))
     expressions = _expressions(sample, count, negative, rng)
     background = _background(rng)
@@ -227,9 +231,9 @@ def _referring(sample: Sample, rng: np.random.Generator, negative_probability: f
     ((text, color),) = legend.items()
     numbers = [f for f in COLOR_FORMATS if f not in ("r, g, b", "r g b", "name") or (f == "name" and name_of(color))]
     slots = {
-        "expression": text if is_plain_name(text) else f'"{text}"',
+        "expression": quote_if_needed(text),
         "quoted": f'"{text}"',
-        "color": format_color(color, _choice(numbers, rng)),
+        "color": format_color(color, one_of(numbers, rng)),
         "background": _spoken_color(background, rng),
     }
     return draw_wording(wordings.REFERRING, slots, rng), target, spec
@@ -243,25 +247,25 @@ def _expressions(sample: Sample, count: int, negative: bool, rng: np.random.Gene
     if absent is not None and count == 1:
         return found
     if (written := _written(sample)) and rng.random() < PHRASE_PROBABILITY:
-        return [*found, _choice(written, rng)]
+        return [*found, one_of(written, rng)]
     if subject := _subject(sample, table, rng):
         program = Program(category=subject.category)
-        return [*found, Expression(_choice(SALIENT_EXPRESSIONS, rng), (subject.id,), program, "salient")]
+        return [*found, Expression(one_of(SALIENT_EXPRESSIONS, rng), (subject.id,), program, "salient")]
     for _ in range(3 * count):
         if len(found) == count:
             break
-        expression = find_expression(table, rng, sample.exhaustive, _complete(sample))
+        expression = find_expression(table, rng, sample.exhaustive, complete_classes(sample))
         if expression is None:
             break
         texts, taken = {e.text for e in found}, {i for e in found for i in e.ids}
         if expression.text not in texts and not taken & set(expression.ids):
             found.append(expression)
-    return _shuffled(found, rng)
+    return shuffled(found, rng)
 
 
 def _written(sample: Sample) -> list[Expression]:
     """List the phrases of facts["phrases"]: a model wrote them, and another found the same object by them."""
-    present = {instance.id: instance for instance in _present(sample)}
+    present = {instance.id: instance for instance in present_instances(sample)}
     rows = [row for row in sample.facts.get("phrases", ()) if row["id"] in present]
     return [
         Expression(row["text"], (row["id"],), Program(category=present[row["id"]].category), "phrase") for row in rows
@@ -271,7 +275,7 @@ def _written(sample: Sample) -> list[Expression]:
 def _absent_expression(sample: Sample, table: tuple[Thing, ...], rng: np.random.Generator) -> Expression | None:
     if sample.exhaustive:
         return find_absent(table, rng)
-    absent = _absent(sample, 1, rng)
+    absent = draw_absent(sample, 1, rng)
     if not absent:
         return None
     program = Program(category=absent[0])
@@ -280,18 +284,18 @@ def _absent_expression(sample: Sample, table: tuple[Thing, ...], rng: np.random.
 
 def _subject(sample: Sample, table: tuple[Thing, ...], rng: np.random.Generator) -> Instance | None:
     """Return the photo's main subject when it is to be asked for as such: always when nothing else can be said."""
-    if salient := _salient(sample):
+    if salient := salient_instance(sample):
         return salient
-    subject = _main_subject(sample)
+    subject = main_subject(sample)
     if subject is None or (
-        describable(table, sample.exhaustive, _complete(sample)) and rng.random() >= SUBJECT_PROBABILITY
+        describable(table, sample.exhaustive, complete_classes(sample)) and rng.random() >= SUBJECT_PROBABILITY
     ):
         return None
     return subject
 
 
 def _generate(sample: Sample, rng: np.random.Generator, negative_probability: float) -> Drawn:
-    caption = _choice(sample.captions, rng).strip()
+    caption = one_of(sample.captions, rng).strip()
     prompt = caption
     if rng.random() < 0.5:
         prompt = draw_wording(wordings.GENERATE, {"caption": caption, "sentence": _sentence(caption)}, rng)
@@ -315,20 +319,12 @@ def _array(array: NDArray[Any] | None) -> NDArray[Any]:
     return array
 
 
-def _choice(items: Sequence[Any], rng: np.random.Generator) -> Any:
-    return items[int(rng.integers(len(items)))]
-
-
-def _shuffled(items: Sequence[Any], rng: np.random.Generator) -> list[Any]:
-    return [items[int(i)] for i in rng.permutation(len(items))]
-
-
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
 def _said(name: str, rng: np.random.Generator) -> str:
-    return _choice(SALIENT_WORDS, rng) if name in SALIENT_CATEGORIES else name
+    return one_of(SALIENT_WORDS, rng) if name in SALIENT_CATEGORIES else name
 
 
 def _background(rng: np.random.Generator) -> Color:
@@ -337,103 +333,18 @@ def _background(rng: np.random.Generator) -> Color:
 
 
 def _spoken_color(color: Color, rng: np.random.Generator) -> str:
-    return format_color(color, _choice(("name", "name", "name", "hex", "(r, g, b)"), rng))
+    return format_color(color, one_of(("name", "name", "name", "hex", "(r, g, b)"), rng))
 
 
 def _colors(count: int, background: Color, rng: np.random.Generator) -> tuple[Color, ...]:
     """Draw legend colours: of a lattice, of those with a name, or any that are far apart."""
-    scheme = _choice(("lattice", "names", "random"), rng)
+    scheme = one_of(("lattice", "names", "random"), rng)
     if scheme == "names" and count <= 16:
         return named_colors(count, rng, background)
     if scheme == "random" and count <= 12:
         return random_colors(count, rng, background)
     return lattice_colors(count, rng, background)
 
-
-def _present(sample: Sample) -> list[Instance]:
-    """Return the instances with at least one pixel."""
-    if sample.instance_ids is None:
-        return []
-    pixels = np.bincount(sample.instance_ids.reshape(-1), minlength=65536)
-    return [instance for instance in sample.instances if pixels[instance.id]]
-
-
-def _classes(sample: Sample) -> dict[str, tuple[int, ...]]:
-    """Return class name to the ids of its visible instances."""
-    classes: dict[str, tuple[int, ...]] = {}
-    for instance in _present(sample):
-        name = spoken(instance.category)
-        classes[name] = (*classes.get(name, ()), instance.id)
-    return classes
-
-
-def _countable(sample: Sample) -> dict[str, tuple[int, ...]]:
-    """Return the classes of things, without those another class of the picture could be meant by, to their ids."""
-    things = {spoken(instance.category) for instance in sample.instances if instance.is_thing}
-    everything = {spoken(instance.category) for instance in sample.instances}
-    return {
-        name: ids
-        for name, ids in _classes(sample).items()
-        if name in things
-        and len(ids) <= MAX_INSTANCES
-        and all(category_match(name, other) == NO for other in everything - {name})
-    }
-
-
-def _salient(sample: Sample) -> Instance | None:
-    """Return the one instance of a photo whose main subject is all that is known of it."""
-    present = _present(sample)
-    return present[0] if len(present) == 1 and present[0].category in SALIENT_CATEGORIES else None
-
-
-def _main_subject(sample: Sample) -> Instance | None:
-    """Return the instance that facts["main_subject"] names."""
-    named = sample.facts.get("main_subject")
-    return next((instance for instance in _present(sample) if instance.id == named), None)
-
-
-def _complete(sample: Sample) -> tuple[str, ...]:
-    """Return the classes of which a sample that is not exhaustive has all."""
-    return tuple(sample.facts.get("complete", ()))
-
-
-def _knows_absence(sample: Sample) -> bool:
-    return sample.exhaustive or bool(sample.facts.get("absent"))
-
-
-def _absent(sample: Sample, count: int, rng: np.random.Generator) -> tuple[str, ...]:
-    """Draw classes that are not in the picture: any of the vocabulary when every object is known, else such as the
-    sample says are absent."""
-    present = [instance.category for instance in sample.instances]
-    if sample.exhaustive:
-        return absent_categories(present, count, rng)
-    named = [category for category in present if category not in SALIENT_CATEGORIES]
-    return absent_categories(named, count, rng, sample.facts["absent"])
-
-
-def _known_depth(sample: Sample) -> bool:
-    depth_m = sample.depth_m
-    return depth_m is not None and bool(
-        (~np.isnan(depth_m)).mean() >= MIN_KNOWN_SHARE and np.isfinite(depth_m).mean() >= 0.01
-    )
-
-
-def _known_normals(sample: Sample) -> bool:
-    return sample.normals is not None and bool(sample.normals.any(axis=-1).mean() >= 0.1)
-
-
-_SERVES: Mapping[str, Callable[[Sample], bool]] = {
-    "depth": _known_depth,
-    "normals": _known_normals,
-    "semantic": lambda sample: bool(_present(sample)),
-    "instance": lambda sample: bool(_countable(sample)),
-    "referring": lambda sample: (
-        bool(_salient(sample) or _main_subject(sample))
-        or describable(scene_table(sample), sample.exhaustive, _complete(sample))
-    ),
-    "generate": lambda sample: any(caption.strip() for caption in sample.captions),
-    "edit": lambda sample: sample.edit is not None and bool(sample.edit.instruction.strip()),
-}
 
 _MAKERS: Mapping[str, Callable[[Sample, np.random.Generator, float], Drawn]] = {
     "normals": _normals,

@@ -68,6 +68,11 @@ def is_plain_name(name: str) -> bool:
     )
 
 
+def quote_if_needed(name: str) -> str:
+    """Return a name as a prompt has to say it: in quotes unless it is plain."""
+    return name if is_plain_name(name) else f'"{name}"'
+
+
 def parse_legend(prompt: str) -> dict[str, Color]:
     """Recover the legend that a prompt states.
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from encoders.draws import one_of
 from encoders.legend_parser import BACKGROUND, Legend, is_plain_name
 from encoders.legend_patterns import MODIFIERS
 from encoders.palettes import Color, format_hex, format_triple, name_of, parse_color
@@ -80,12 +81,8 @@ def write_legend(legend: Legend, notation: Notation, rng: np.random.Generator, e
 Entries = Sequence[tuple[str, str]]
 
 
-def _pick(rng: np.random.Generator, *options: str) -> str:
-    return options[int(rng.integers(len(options)))]
-
-
 def _separator(color_format: str, rng: np.random.Generator) -> str:
-    return _pick(rng, "; ", "\n") if color_format in ("r, g, b", "r g b") else _pick(rng, ", ", "; ", "\n", ", ")
+    return one_of(("; ", "\n"), rng) if color_format in ("r, g, b", "r g b") else one_of((", ", "; ", "\n", ", "), rng)
 
 
 def _write_json(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
@@ -105,7 +102,7 @@ def _write_python(entries: Entries, color_format: str, rng: np.random.Generator,
 
 def _write_joined(connectors: Sequence[str]) -> Callable[[Entries, str, np.random.Generator, str], str]:
     def write(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
-        connector, separator = _pick(rng, *connectors), _separator(color_format, rng)
+        connector, separator = one_of(connectors, rng), _separator(color_format, rng)
         return separator.join(f"{name}{connector}{color}" for name, color in entries)
 
     return write
@@ -117,7 +114,7 @@ def _write_parentheses(entries: Entries, color_format: str, rng: np.random.Gener
 
 
 def _write_lines(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
-    bullet, connector = _pick(rng, "- ", "* ", "  ", ""), _pick(rng, ": ", " = ", " -> ", " - ")
+    bullet, connector = one_of(("- ", "* ", "  ", ""), rng), one_of((": ", " = ", " -> ", " - "), rng)
     return "\n".join(f"{bullet}{name}{connector}{color}" for name, color in entries)
 
 
@@ -128,7 +125,8 @@ def _write_table(entries: Entries, color_format: str, rng: np.random.Generator, 
 
 
 def _write_color_first(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
-    connector, separator = _pick(rng, " for ", " = ", ": ", " -> ", " means ", " for "), _separator(color_format, rng)
+    connector = one_of((" for ", " = ", ": ", " -> ", " means ", " for "), rng)
+    separator = _separator(color_format, rng)
     return separator.join(f"{color}{connector}{name}" for name, color in entries)
 
 
@@ -156,7 +154,7 @@ _FUSES = re.compile(rf"\b(?:{MODIFIERS})$", re.IGNORECASE)  # "every sky blue": 
 def _write_sentence(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
     fused = color_format == "name" and any(_FUSES.search(name) for name, _ in entries)
     sentences = [row for row in _SENTENCES if not fused or "{name} {color}" not in row[1]]
-    start, item, separator, last, end = sentences[int(rng.integers(len(sentences)))]
+    start, item, separator, last, end = one_of(sentences, rng)
     items = [item.format(every="" if name == BACKGROUND else every, name=name, color=color) for name, color in entries]
     if color_format in ("r, g, b", "r g b"):
         separator, last = "; ", "; "

@@ -16,6 +16,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.draws import shuffled
 from encoders.sample import InputError
 
 Color = tuple[int, int, int]
@@ -173,7 +174,7 @@ def named_colors(n: int, rng: np.random.Generator, background: Color = BLACK) ->
     free = [color for color in COLOR_NAMES.values() if color_distance(color, background) >= 80]
     if n > len(free):
         raise InputError(f"{n} named colors: there are {len(free)} that differ from {background}")
-    return tuple(free[int(i)] for i in rng.permutation(len(free))[:n])
+    return tuple(shuffled(free, rng)[:n])
 
 
 def random_colors(n: int, rng: np.random.Generator, background: Color = BLACK) -> tuple[Color, ...]:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from encoders.draws import one_of
+
 _CHOICE = re.compile(r"\[([^\[\]{}]*\|[^\[\]{}]*)\]")
 _SLOT = re.compile(r"\{(\w+)\}")
 
@@ -19,10 +21,9 @@ def draw_wording(templates: Sequence[str], slots: Mapping[str, str], rng: np.ran
         slots: text for every slot that any of the templates has. It is not expanded again.
         rng: draws the template, then each choice from left to right.
     """
-    template = templates[int(rng.integers(len(templates)))]
+    template = one_of(templates, rng)
     while match := _CHOICE.search(template):
-        options = match[1].split("|")
-        template = template[: match.start()] + options[int(rng.integers(len(options)))] + template[match.end() :]
+        template = template[: match.start()] + one_of(match[1].split("|"), rng) + template[match.end() :]
     return fill_slots(template, slots)
 
 

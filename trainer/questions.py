@@ -15,9 +15,9 @@ import numpy as np
 from encoders import wordings
 from encoders.depth import CUBE_WALK
 from encoders.expressions import plural, singular
-from encoders.legend_parser import BACKGROUND, is_plain_name, parse_legend
+from encoders.legend_parser import BACKGROUND, parse_legend, quote_if_needed
 from encoders.normals import CODEC_ID as NORMALS_CODEC
-from encoders.palettes import BLACK, Color, lattice_colors, named_colors
+from encoders.palettes import BLACK, Color, format_hex, lattice_colors, named_colors
 from encoders.prompts import draw_wording
 from encoders.sample import InputError
 from encoders.specs import legend_spec
@@ -121,9 +121,9 @@ def _segment(expressions: list[str], rng: np.random.Generator, pass_number: int)
         return Question(_worded(wordings.REFERRING_SEVERAL, {"legend": _legend_text(legend)}, rng, pass_number), spec)
     ((expression, color),) = legend.items()
     slots = {
-        "expression": _quoted(expression),
+        "expression": quote_if_needed(expression),
         "quoted": f'"{expression}"',
-        "color": _hex(color),
+        "color": format_hex(color),
         "background": "black",
     }
     return Question(_worded(wordings.REFERRING, slots, rng, pass_number), spec)
@@ -142,12 +142,4 @@ def _instances(name: str, rng: np.random.Generator, pass_number: int) -> Questio
 
 
 def _legend_text(legend: Mapping[str, Color]) -> str:
-    return ", ".join(f"{_quoted(name)}: {_hex(color)}" for name, color in legend.items())
-
-
-def _quoted(name: str) -> str:
-    return name if is_plain_name(name) else f'"{name}"'
-
-
-def _hex(color: Color) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*color)
+    return ", ".join(f"{quote_if_needed(name)}: {format_hex(color)}" for name, color in legend.items())
