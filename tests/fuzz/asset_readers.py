@@ -10,7 +10,7 @@ import numpy as np
 
 from encoders.sample import InputError
 from tests.fuzz.mutations import to_json
-from tests.fuzz.readers import Reader, picture, put
+from tests.fuzz.readers import Reader, picture, png, put
 
 
 def _write_meshes(folder: Path) -> None:
@@ -50,7 +50,7 @@ def _read_meshes(folder: Path) -> None:
             assert "\n" not in str(error)  # noqa: PT017
 
 
-def _benchmark(name: str, write: Callable[[Path], object], *broken: str) -> Reader:
+def _benchmark(name: str, write: Callable[[Path], object], *broken: str, form: str = "") -> Reader:
     def read(folder: Path) -> None:
         from trainer.evaluation.benchmarks import read_benchmark
 
@@ -63,7 +63,7 @@ def _benchmark(name: str, write: Callable[[Path], object], *broken: str) -> Read
             if item.read_truth is not None:
                 item.read_truth()
 
-    return Reader(f"benchmark: {name}", write, broken, read)
+    return Reader(f"benchmark: {name}{form}", write, broken, read)
 
 
 def _write_refcocog(folder: Path) -> None:
@@ -106,8 +106,7 @@ def _write_imgedit(folder: Path) -> None:
 def _write_cityscapes(folder: Path) -> None:
     stem = "val/frankfurt/frankfurt_000000_000294"
     put(folder, f"leftImg8bit/{stem}_leftImg8bit.png", picture(side=64))
-    labels = cv2.imencode(".png", np.full((64, 64), 7, np.uint8))[1].tobytes()
-    put(folder, f"gtFine/{stem}_gtFine_labelIds.png", labels)
+    put(folder, f"gtFine/{stem}_gtFine_labelIds.png", png(np.full((64, 64), 7, np.uint8)))
 
 
 def _write_kitti(folder: Path) -> None:
@@ -123,6 +122,67 @@ def _write_diode(folder: Path) -> None:
     np.save(folder / f"{stem}_depth_mask.npy", np.ones((24, 24), np.float32))
 
 
+def _write_nyuv2(folder: Path) -> None:
+    import h5py
+    import scipy.io
+
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"] = np.zeros((3, 3, 16, 12), np.uint8)
+        file["rawDepths"] = np.ones((3, 16, 12), np.float32)
+    scipy.io.savemat(folder / "splits.mat", {"testNdxs": np.array([[1], [3]])})
+
+
+def _write_ibims_mat(folder: Path) -> None:
+    import scipy.io
+
+    masks = {name: np.ones((12, 16), np.uint8) for name in ("mask_invalid", "mask_transp")}
+    data = {"rgb": np.zeros((12, 16, 3), np.uint8), "depth": np.ones((12, 16)), **masks}
+    (folder / "ibims1_core_mat").mkdir()
+    scipy.io.savemat(folder / "ibims1_core_mat/a.mat", {"data": data})
+    scipy.io.savemat(folder / "ibims1_core_mat/b.mat", {"data": data}, do_compression=True)
+
+
+def _write_ibims_raw(folder: Path) -> None:
+    put(folder, "ibims1_core_raw/rgb/a.png", picture(side=32))
+    put(folder, "ibims1_core_raw/depth/a.png", png(np.full((32, 32), 9999, np.uint16)))
+    for name in ("mask_invalid", "mask_transp"):
+        put(folder, f"ibims1_core_raw/{name}/a.png", png(np.full((32, 32), 255, np.uint8)))
+
+
+def _write_eth3d(folder: Path) -> None:
+    put(folder, "office/images/dslr_images/a.JPG", picture(side=24, kind=".jpg"))
+    put(folder, "office/ground_truth_depth/dslr_images/a.JPG", np.full((24, 24), 2, "<f4").tobytes())
+
+
+def _write_depth_pngs(folder: Path) -> None:
+    """Virtual KITTI 2 and ScanNet, whose depth is 16-bit PNG."""
+    frames = "Scene01/clone/frames"
+    put(folder, f"vkitti_2.0.3_rgb/{frames}/rgb/Camera_0/rgb_00000.jpg", picture(side=24, kind=".jpg"))
+    put(folder, f"vkitti_2.0.3_depth/{frames}/depth/Camera_0/depth_00000.png", png(np.full((24, 24), 999, np.uint16)))
+    put(folder, "scene0011_00/color/0.jpg", picture(side=32, kind=".jpg"))
+    put(folder, "scene0011_00/depth/0.png", png(np.full((24, 24), 2500, np.uint16)))
+
+
+def _write_normals(folder: Path) -> None:
+    """DSINE's sets, of which NYUv2 is 8-bit PNG, Virtual KITTI 16-bit PNG and iBims-1 OpenEXR; DIODE's are .npy."""
+    import OpenEXR
+
+    toward = np.zeros((24, 24, 3), np.float32)
+    toward[..., 2] = 1
+    for place in ("nyuv2/test/1", "ibims/ibims/a", "vkitti/Scene01/1"):
+        put(folder, f"dsine_eval/{place}_img.png", picture(side=24))
+    put(folder, "dsine_eval/nyuv2/test/1_normal.png", png(np.round((toward[..., ::-1] + 1) * 127.5).astype(np.uint8)))
+    put(
+        folder,
+        "dsine_eval/vkitti/Scene01/1_normal.png",
+        png(np.round((toward[..., ::-1] + 1) * 32767.5).astype(np.uint16)),
+    )
+    exr = OpenEXR.File({"type": OpenEXR.scanlineimage}, {"RGB": toward})
+    exr.write(str(folder / "dsine_eval/ibims/ibims/a_normal.exr"))
+    put(folder, "val/indoors/scene_1/scan_1/1.png", picture(side=24))
+    np.save(folder / "val/indoors/scene_1/scan_1/1_normal.npy", toward)
+
+
 READERS: tuple[Reader, ...] = (
     Reader("GLB", _write_meshes, ("m/chair/*.glb",), _read_meshes),
     Reader("OBJ, MTL", _write_meshes, ("m/mug/*",), _read_meshes),
@@ -136,4 +196,14 @@ READERS: tuple[Reader, ...] = (
     _benchmark("cityscapes", _write_cityscapes, "*/val/*/*"),
     _benchmark("kitti", _write_kitti, "*.txt"),
     _benchmark("diode-indoor", _write_diode, "val/*/*/*/*"),
+    _benchmark("nyuv2", _write_nyuv2, "*.mat"),
+    _benchmark("ibims", _write_ibims_mat, "ibims1_core_mat/*", form=" (.mat)"),
+    _benchmark("ibims", _write_ibims_raw, "ibims1_core_raw/*/*"),
+    _benchmark("eth3d", _write_eth3d, "office/*/*/*"),
+    _benchmark("vkitti2-depth", _write_depth_pngs, "vkitti*/Scene01/*/*/*/*/*"),
+    _benchmark("scannet-depth", _write_depth_pngs, "scene*/*/*"),
+    _benchmark("nyuv2-normals", _write_normals, "dsine_eval/nyuv2/*/*"),
+    _benchmark("ibims-normals", _write_normals, "dsine_eval/ibims/*/*"),
+    _benchmark("vkitti-normals", _write_normals, "dsine_eval/vkitti/*/*"),
+    _benchmark("diode-normals", _write_normals, "val/*/*/*/*"),
 )

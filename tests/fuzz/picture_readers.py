@@ -6,7 +6,6 @@ import pickle
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -69,28 +68,21 @@ def _read_arrays(folder: Path) -> None:
             decode_normals_file(data, path.name, "opengl")
 
 
-def _write_mats(folder: Path) -> None:
-    import h5py
+def _write_arrays_of_others(folder: Path) -> None:
     import OpenEXR
-    import scipy.io
 
     np.save(folder / "a.npy", np.zeros((8, 8), np.float32))
     OpenEXR.File({"type": OpenEXR.scanlineimage}, {"RGB": np.ones((8, 8, 3), np.float32)}).write(str(folder / "a.exr"))
-    scipy.io.savemat(folder / "a.mat", {"data": {"rgb": np.zeros((8, 8, 3), np.uint8), "depth": np.ones((8, 8))}})
-    with h5py.File(folder / "b.mat", "w") as file:
-        file["images"] = np.zeros((2, 3, 8, 8), np.uint8)
     put(folder, "a.p", pickle.dumps([{"ref_id": 1, "sentences": [{"sent": "a"}]}], protocol=2))
 
 
-def _read_mats(folder: Path) -> None:
+def _read_arrays_of_others(folder: Path) -> None:
     from trainer.evaluation.benchmarks import files
     from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 
     reads: tuple[Callable[[], object], ...] = (
         lambda: files.read_npy(folder / "a.npy"),
         lambda: files.read_exr(folder / "a.exr"),
-        lambda: files.read_mat(folder / "a.mat", ["data"]),
-        lambda: _slice(files.open_mat73(folder / "b.mat", ["images"])),
         lambda: read_plain_pickle(folder / "a.p"),
     )
     for read in reads:
@@ -100,9 +92,35 @@ def _read_mats(folder: Path) -> None:
             assert "\n" not in str(error)  # noqa: PT017
 
 
-def _slice(file: Any) -> None:
-    with file:
-        np.asarray(file["images"][0])
+def _write_mats(folder: Path) -> None:
+    import h5py
+    import scipy.io
+
+    values = {"data": {"rgb": np.zeros((8, 8, 3), np.uint8), "depth": np.ones((8, 8))}, "n": np.arange(3.0)}
+    scipy.io.savemat(folder / "v5.mat", values)
+    scipy.io.savemat(folder / "v7.mat", values, do_compression=True)
+    scipy.io.savemat(folder / "v4.mat", {"n": np.arange(3.0)}, format="4")
+    with h5py.File(folder / "v73.mat", "w") as file:
+        file["images"] = np.zeros((2, 3, 8, 8), np.uint8)
+        file.create_dataset("n", data=np.ones((2, 8, 8)), chunks=(1, 8, 8), compression="gzip", shuffle=True)
+
+
+def _read_mats(folder: Path) -> None:
+    from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
+
+    reads: tuple[Callable[[], object], ...] = (
+        lambda: read_mat(folder / "v5.mat", ["data.rgb", "data.depth", "n"]),
+        lambda: read_mat(folder / "v7.mat", ["data.rgb", "data.depth", "n"]),
+        lambda: read_mat(folder / "v4.mat", ["n"]),
+        lambda: mat73_shapes(folder / "v73.mat", ["images", "n"]),
+        lambda: read_mat73(folder / "v73.mat", "images", 1),
+        lambda: read_mat73(folder / "v73.mat", "n", 1),
+    )
+    for read in reads:
+        try:
+            read()
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
 
 
 def _web_tar() -> bytes:
@@ -211,7 +229,9 @@ READERS: tuple[Reader, ...] = (
     *map(_image, (".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif")),
     Reader("16-bit and grey PNG", _write_png16, ("*",), _read_png16),
     Reader("depth and normals files", _write_arrays, ("*",), _read_arrays),
-    Reader("npy, exr, mat, HDF5, pickle", _write_mats, ("*",), _read_mats),
+    Reader("npy, exr, pickle", _write_arrays_of_others, ("*",), _read_arrays_of_others),
+    Reader("MATLAB v4 to v7", _write_mats, ("v[457].mat",), _read_mats),
+    Reader("MATLAB v7.3 (HDF5)", _write_mats, ("v73.mat",), _read_mats),
     Reader("tars of others", lambda f: put(f, "web/w.tar", _web_tar()), ("web/w.tar",), _read_web_tar, _break_tar),
     Reader("COCO, arrow, parquet, sidecars", _write_sources, ("*/*", "urls.parquet"), _read_sources),
 )

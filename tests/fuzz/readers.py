@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 from PIL import Image
 
 from tests.fuzz.mutations import Break, break_bytes, break_json, break_values, to_json
@@ -82,6 +83,11 @@ def picture(seed: int = 0, side: int = 72, kind: str = ".png") -> bytes:
     pixels = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
     Image.fromarray(pixels).save(file, {".png": "PNG", ".jpg": "JPEG"}.get(kind, kind[1:].upper()))
     return file.getvalue()
+
+
+def png(pixels: NDArray[np.integer[Any]]) -> bytes:
+    """Encode pixels as they are, 8 or 16 bits, one channel or BGR."""
+    return cv2.imencode(".png", pixels)[1].tobytes()
 
 
 def tar_of(members: dict[str, bytes], form: int = tarfile.USTAR_FORMAT) -> bytes:

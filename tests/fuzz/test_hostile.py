@@ -32,7 +32,7 @@ from tests.fuzz.readers import pack_glb, picture, put, tar_of
 from tests.mixing.shard_data import lock_text, write_raw
 from trainer.checkpoint import State, read_checkpoint, write_checkpoint
 from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.files import read_gray, read_mat, read_npy
+from trainer.evaluation.benchmarks.files import read_gray, read_npy
 from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 
 
@@ -232,10 +232,7 @@ def test_npy_headers_that_are_no_python_are_one_line(tmp_path: Path) -> None:
             decode_depth_file(data, "a.npy", 1.0, None)
 
 
-def test_a_mat_file_cut_in_its_header_and_a_pickle_that_appends_to_text_are_one_line(tmp_path: Path) -> None:
-    put(tmp_path, "a.mat", b"MATLAB 5.0 MAT-file"[:7])
-    with pytest.raises(InputError, match="not a MATLAB file"):
-        read_mat(tmp_path / "a.mat", ["x"])
+def test_a_pickle_that_appends_to_text_is_one_line(tmp_path: Path) -> None:
     put(tmp_path, "a.p", b"\x80\x02U\x01aU\x01ba.")
     with pytest.raises(InputError, match="damaged pickle"):
         read_plain_pickle(tmp_path / "a.p")

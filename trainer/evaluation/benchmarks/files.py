@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import h5py
 import numpy as np
 import OpenEXR
-import scipy.io
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
@@ -108,35 +106,6 @@ def read_exr(path: Path) -> NDArray[np.float32]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not an OpenEXR file with channels R, G and B: {_line(error)}") from None
-
-
-def read_mat(path: Path, names: Sequence[str]) -> dict[str, Any]:
-    """Read variables of a MATLAB file before v7.3 (structs become objects with attributes)."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        values = scipy.io.loadmat(path, variable_names=list(names), squeeze_me=True, struct_as_record=False)
-    except Exception as error:  # scipy raises whatever the first wrong byte leads to
-        raise InputError(f"{path}: not a MATLAB file this reader knows (v4 to v7): {_line(error)}") from None
-    missing = [name for name in names if name not in values]
-    if missing:
-        raise InputError(f"{path}: no variable {missing[0]!r}")
-    return {name: values[name] for name in names}
-
-
-def open_mat73(path: Path, names: Sequence[str]) -> Any:
-    """Open a MATLAB v7.3 (HDF5) file that holds these data sets; the caller slices them. MATLAB's axes are reversed."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path}: not a MATLAB v7.3 (HDF5) file: {error}") from None
-    missing = [name for name in names if not isinstance(file.get(name), h5py.Dataset)]
-    if missing:
-        file.close()
-        raise InputError(f"{path}: no data set {missing[0]!r}")
-    return file
 
 
 def _line(error: Exception) -> str:

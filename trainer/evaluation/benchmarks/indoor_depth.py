@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
 from trainer.evaluation.benchmarks.files import (
     need_files,
     need_folder,
-    open_mat73,
     read_float32,
     read_gray,
-    read_mat,
     read_npy,
     read_png16,
     read_rgb,
@@ -26,6 +21,7 @@ from trainer.evaluation.benchmarks.files import (
     same_size,
 )
 from trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
+from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
 from trainer.evaluation.benchmarks.prompts import depth_prompt
 from trainer.evaluation.depth import DepthProtocol
 
@@ -49,13 +45,15 @@ def read_nyuv2(folder: Path) -> Benchmark:
     Public evaluation codes score against rawDepths (0 = no measurement), not against the in-painted depths.
     """
     path = folder / _NYU_MAT
-    with open_mat73(path, ("images", "rawDepths")) as file:
-        count, shape = file["images"].shape[0], file["rawDepths"].shape
-    if shape[0] != count:
-        raise InputError(f"{path}: {count} images and {shape[0]} rawDepths")
-    test = np.atleast_1d(read_mat(folder / "splits.mat", ["testNdxs"])["testNdxs"]).astype(np.int64).ravel()
+    images, depths = mat73_shapes(path, ("images", "rawDepths"))
+    if len(images) != 4 or images[1] != 3 or depths != (images[0], *images[2:]):
+        raise InputError(f"{path}: expected images (N, 3, W, H) and rawDepths (N, W, H), found {images} and {depths}")
+    count = images[0]
+    test = read_mat(folder / "splits.mat", ["testNdxs"])[0].ravel()
     if test.size and not 1 <= test.min() <= test.max() <= count:
         raise InputError(f"{folder / 'splits.mat'}: testNdxs run from {test.min()} to {test.max()}, {path} has {count}")
+    if not np.array_equal(np.unique(test), np.sort(test.astype(np.int64))):
+        raise InputError(f"{folder / 'splits.mat'}: testNdxs must be whole numbers, each of them once")
     items = tuple(
         depth_item(f"{index:04d}", partial(_nyu_image, path, index - 1), partial(_nyu_truth, path, index - 1))
         for index in (int(i) for i in test)
@@ -63,18 +61,15 @@ def read_nyuv2(folder: Path) -> Benchmark:
     return Benchmark("nyuv2", "depth", items, expected=654, depth=NYUV2)
 
 
-def _nyu_slice(path: Path, name: str, index: int) -> NDArray[Any]:
-    with open_mat73(path, (name,)) as file:
-        dataset: h5py.Dataset = file[name]
-        return np.asarray(dataset[index]).T  # MATLAB stores columns first
-
-
 def _nyu_image(path: Path, index: int) -> UInt8Image:
-    return np.ascontiguousarray(_nyu_slice(path, "images", index)).astype(np.uint8)
+    image = read_mat73(path, "images", index)
+    if image.dtype != np.uint8:
+        raise InputError(f"{path}: images are of {image.dtype}, expected uint8")
+    return np.ascontiguousarray(image.T)  # MATLAB stores columns first
 
 
 def _nyu_truth(path: Path, index: int) -> DepthTruth:
-    return DepthTruth(_nyu_slice(path, "rawDepths", index).astype(np.float32))
+    return DepthTruth(read_mat73(path, "rawDepths", index).T.astype(np.float32))
 
 
 def read_ibims(folder: Path) -> Benchmark:
@@ -102,20 +97,18 @@ def _ibims_raw(root: Path, image: Path) -> DepthTruth:
     return DepthTruth(depth_m, masks[0] & masks[1])
 
 
-def _ibims_mat_field(path: Path, name: str) -> NDArray[Any]:
-    value = getattr(read_mat(path, ["data"])["data"], name, None)
-    if not isinstance(value, np.ndarray) or value.ndim < 2:
-        raise InputError(f"{path}: data.{name} is missing or not an array")
-    return value
-
-
 def _ibims_mat_image(path: Path) -> UInt8Image:
-    return np.ascontiguousarray(_ibims_mat_field(path, "rgb").astype(np.uint8))
+    (image,) = read_mat(path, ["data.rgb"])
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise InputError(f"{path}: data.rgb is {image.shape} of {image.dtype}, expected (H, W, 3) of uint8")
+    return image
 
 
 def _ibims_mat(path: Path) -> DepthTruth:
-    masks = [_ibims_mat_field(path, name) > 0 for name in ("mask_invalid", "mask_transp")]
-    return DepthTruth(_ibims_mat_field(path, "depth").astype(np.float32), masks[0] & masks[1])
+    depth_m, *masks = read_mat(path, ["data.depth", "data.mask_invalid", "data.mask_transp"])
+    if depth_m.ndim != 2 or any(mask.shape != depth_m.shape for mask in masks):
+        raise InputError(f"{path}: data.depth {depth_m.shape} and its masks must be one (H, W)")
+    return DepthTruth(depth_m.astype(np.float32), (masks[0] > 0) & (masks[1] > 0))
 
 
 def read_eth3d(folder: Path) -> Benchmark:
