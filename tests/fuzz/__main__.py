@@ -43,7 +43,7 @@ def main() -> int:
 def _campaign(reader: Reader, first: int, cases: int, keep: Path | None) -> int:
     seen: Counter[str] = Counter()
     told = os.fdopen(os.dup(1), "w", buffering=1)
-    began = time.process_time()
+    began, slowest_s, slowest = time.process_time(), 0.0, first
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as place:
         folder = Path(place) / "case"
         folder.mkdir()
@@ -55,7 +55,10 @@ def _campaign(reader: Reader, first: int, cases: int, keep: Path | None) -> int:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY_BYTES, used + MEMORY_BYTES))
         for seed in range(first, first + cases):
             (Path(place) / "seed").write_text(str(seed))
+            case_began = time.process_time()
             finding = run_case(reader, folder, seed)
+            if time.process_time() - case_began > slowest_s:
+                slowest_s, slowest = time.process_time() - case_began, seed
             if finding is None:
                 continue
             key = f"{finding.what} at {finding.where.partition(':')[0]}:{finding.where.partition(':')[2][:60]}"
@@ -70,7 +73,7 @@ def _campaign(reader: Reader, first: int, cases: int, keep: Path | None) -> int:
     rss_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
         f"{reader.name}: {cases} cases, {seen.total()} findings of {len(seen)} kinds, "
-        f"{time.process_time() - began:.0f} CPU s, at most {rss_mb:.0f} MB",
+        f"{time.process_time() - began:.0f} CPU s, at most {rss_mb:.0f} MB and {slowest_s:.2f} s (seed {slowest})",
         file=told,
     )
     return 1 if seen else 0
