@@ -56,6 +56,18 @@ def _check_header(data: bytes, name: str) -> bool:
     return is_png
 
 
+def check_chunks(data: bytes, name: str) -> None:
+    """Check that each chunk of a PNG is as long as it says: OpenCV takes memory for up to 2 GB before it looks.
+
+    Raises:
+        InputError: cut, or a length that is not true.
+    """
+    at = len(_PNG)
+    while at < len(data) and data[at - 8 : at - 4] != b"IEND":
+        if at + 12 > len(data) or (at := at + 12 + int.from_bytes(data[at : at + 4], "big")) > len(data):
+            raise InputError(f"{name}: damaged image: a chunk is longer than what is left of it")
+
+
 def _decode_png(data: bytes, name: str) -> NDArray[Any]:
     try:
         return np.asarray(imagecodecs.png_decode(data))
@@ -73,6 +85,8 @@ def decode_rgb(data: bytes, name: str) -> UInt8Image:
         pixels = _decode_png(data, name)
         if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):  # four channels where tRNS makes a colour clear
             return pixels
+    if data.startswith(_PNG):
+        check_chunks(data, name)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if decoded is None:
         raise InputError(f"{name}: damaged image")

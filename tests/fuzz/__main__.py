@@ -16,7 +16,7 @@ from tests.fuzz.cases import run_case
 from tests.fuzz.every import READERS
 from tests.fuzz.readers import Reader
 
-MEMORY_BYTES = 3 << 30
+MEMORY_BYTES = 2 << 30
 
 
 def main() -> int:

@@ -92,6 +92,20 @@ def test_pictures_that_claim_what_cannot_be_in_their_bytes_are_refused(tmp_path:
         read_gray(tmp_path / "x.png")
 
 
+def test_a_chunk_of_a_png_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    grey = png_claiming(16, 16, 8, 0)
+    put(tmp_path, "x.png", grey[:33] + struct.pack(">I", 2**31 - 9) + b"tEXt" + grey[33:])
+    told = bounded(
+        "from mixing.images import decode_rgb\nfrom trainer.evaluation.benchmarks.files import read_gray\nlimit()\n"
+        "path = folder / 'x.png'\n"
+        "for read in (read_gray, lambda path: decode_rgb(path.read_bytes(), 'x.png')):\n"
+        "    try:\n        read(path)\n    except InputError as error:\n        print(error)\n",
+        tmp_path,
+        100,
+    )
+    assert told.count("x.png: damaged image: a chunk is longer") == 2
+
+
 def test_a_zip_bomb_in_a_glb_takes_no_memory(tmp_path: Path) -> None:
     accessor = {"bufferView": 0, "componentType": 5126, "type": "VEC3", "count": 3}
     texture = png_claiming(30_000, 30_000)

@@ -13,7 +13,7 @@ import OpenEXR
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
-from mixing.images import MAX_PIXELS, decode_png16, decode_rgb
+from mixing.images import MAX_PIXELS, check_chunks, decode_png16, decode_rgb
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -68,6 +68,7 @@ def _small_png(data: bytes, path: Path) -> bool:
         raise InputError(f"{path}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
     if width * height * data[24] // 8 > 1040 * len(data):  # deflate never does better than 1032 to 1
         raise InputError(f"{path}: {width}x{height} pixels cannot be in {len(data)} bytes: damaged image")
+    check_chunks(data, str(path))
     return True
 
 
