@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 from encoders.sample import Example, InputError, Rejection, Sample
@@ -48,6 +49,10 @@ Build = Callable[[int], Iterable[Sample | Example | Rejection]]
 
 MAX_PARTITIONS = 20_000
 """On dask: one element each up to here; beyond, the scheduler's work for each would begin to count."""
+
+WORKER_DIED = "a worker process died (killed, out of memory, or crashed)"
+DEATHS_IN_VAIN = 3
+"""Fresh workers are given what is left until so many deaths in a row had nothing committed in between."""
 
 _IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
@@ -97,7 +102,7 @@ def run(
 
     Raises:
         InputError: the directory holds another plan, or the runner is one known to lose data.
-        JobFailed: a shard's function raised, a worker process died, or nothing was committed for too long.
+        JobFailed: a shard's function raised, workers died again and again, or nothing was committed for too long.
     """
     check_engine(engine)
     start_dataset(directory, plan)
@@ -130,18 +135,33 @@ def run_elements(
     """Run `work` on each element on the engine; `done_among` tells from disk which of some are finished.
 
     Jobs that make something other than shards (the audit's scan) use this directly; `work` commits its own result.
-    `called` is what errors call the elements.
+    `called` is what errors call the elements. When a worker process of the embedded runner dies, what is left is given
+    to fresh workers, which a line on stderr says; an element that kills its workers is named in the end.
 
     Raises:
         JobFailed: see `run`.
     """
     check_engine(engine)
-    if engine.runner != "DaskRunner":
-        _run_pipeline(work, elements, engine, done_among, progress, called)
-        return
-    with connected(engine.scheduler) as cluster:
-        there = partial(run_on_worker, Path.cwd(), code_digest(), work)
-        _run_pipeline(there, elements, engine, done_among, progress, called, cluster)
+    if engine.runner == "DaskRunner":
+        with connected(engine.scheduler) as cluster:
+            there = partial(run_on_worker, Path.cwd(), code_digest(), work)
+            left, fault = _run_pipeline(there, elements, engine, done_among, progress, cluster)
+    else:
+        left, fault = _run_pipeline(work, elements, engine, done_among, progress)
+    order = np.random.default_rng(0)
+    in_vain = 0
+    while left and fault == WORKER_DIED and in_vain < DEATHS_IN_VAIN:
+        print(f"{fault}; {len(left)} of {len(elements)} {called} are left, for fresh workers", file=sys.stderr)
+        before = len(left)
+        again = order.permutation(left).tolist()  # so that one that kills its workers does not always come first
+        told = None if progress is None else lambda done, of: progress(len(elements) - of + done, len(elements))
+        left, fault = _run_pipeline(work, again, engine, done_among, told)
+        in_vain = in_vain + 1 if len(left) == before else 0
+    if left:
+        again_and_again = f", {in_vain} times with nothing done in between" if in_vain > 1 else ""
+        raise JobFailed(
+            f"{fault}{again_and_again}; {len(left)} of {len(elements)} {called} not done ({_some(left)}). {_SAFE}"
+        )
 
 
 def _run_pipeline(
@@ -150,9 +170,9 @@ def _run_pipeline(
     engine: Engine,
     done_among: Callable[[Collection[int]], set[int]],
     progress: Progress | None,
-    called: str,
     cluster: Cluster | None = None,
-) -> None:
+) -> tuple[list[int], str]:
+    """Run `work` on each element once; return the elements that were not done, and why."""
     logging.getLogger("apache_beam.runners.common").addFilter(_is_untold)
     runner, options = _runner_with_options(engine, len(elements), cluster)
     failures: list[BaseException] = []
@@ -177,13 +197,10 @@ def _run_pipeline(
         if cluster is not None:
             _leave(results)
     left = sorted(pending - done_among(pending))
-    if left:
-        if not fault:
-            fault = _cause(failures[0]) if failures else "the runner reported success; does it see the same folders?"
-            fault = (cluster and cluster.fault()) or fault
-        raise JobFailed(
-            f"{fault.rstrip('.')}; {len(left)} of {len(elements)} {called} not done ({_some(left)}). {_SAFE}"
-        )
+    if left and not fault:
+        fault = _cause(failures[0]) if failures else "the runner reported success; does it see the same folders?"
+        fault = (cluster and cluster.fault()) or fault.rstrip(".")
+    return left, fault
 
 
 def _one_at_a_time(work: Callable[[int], Any], element: int) -> None:
@@ -285,7 +302,7 @@ def _watch(
                 thread.join(timeout=5)  # it may have ended them itself, for an error that it is about to tell
                 if not thread.is_alive():
                     return pending, ""
-                fault = "a worker process died (killed, out of memory, or crashed)"
+                fault = WORKER_DIED
         if time.monotonic() - last_commit > engine.stall_timeout_s:
             fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
             if cluster is not None:

@@ -13,7 +13,7 @@ import pytest
 
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import Engine, JobFailed, run
-from mixing.shards import Plan, read_dataset, verify
+from mixing.shards import Plan, verify
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test-beam", 6, {"seed": 3})
@@ -64,14 +64,30 @@ def test_committed_shards_are_not_made_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_ends_the_job_with_names_and_the_next_run_completes(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_the_bytes_are_the_same(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "marks").mkdir()
-    killer = partial(build_and_die, tmp_path / "marks")
-    with pytest.raises(JobFailed, match=r"worker process died.*not done .*3"):
-        run(PLAN, killer, tmp_path / "out", Engine(workers=2))
-    run(PLAN, killer, tmp_path / "out", Engine(workers=2))
-    assert len(list(read_dataset(tmp_path / "out"))) == 18
-    assert verify(tmp_path / "out") == []
+    result = run(PLAN, partial(build_and_die, tmp_path / "marks"), tmp_path / "out", Engine(workers=2))
+    told = capfd.readouterr().err
+    assert told.count("a worker process died") == 1
+    assert "Traceback" not in told
+    assert result.made == 6
+    run(PLAN, build, tmp_path / "reference")
+    assert shards_of(tmp_path / "out") == shards_of(tmp_path / "reference")
+
+
+def build_or_die(index: int) -> Iterator[Sample | Rejection]:
+    if index == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    yield from build(index)
+
+
+@pytest.mark.slow
+def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_made(tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"worker process died.*3 times.*; 1 of 3 shards not done \(1\)"):
+        run(Plan("test-beam", 3, {}), build_or_die, tmp_path, Engine(workers=2))
+    assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == ["shard-000000.tar", "shard-000002.tar"]
 
 
 ERRORS = {
