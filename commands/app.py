@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from encoders.sample import InputError
 from mixing.config import Config
-from mixing.places import Place, is_url, parse_place
+from mixing.places import Place, parse_place
 
 app = typer.Typer(
     name="cavendish",
@@ -31,19 +32,29 @@ def complain(text: str) -> None:
     errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def local_folder(text: Place) -> Path:
-    """Read a folder of this machine out of an option; a URL is refused."""
-    place = parse_place(text)
-    if is_url(place):
-        raise typer.BadParameter(f"{text}: this works on folders of this machine alone")
-    return Path(place)
+_URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
+"""A path has one slash where its URL had two; a letter alone would be a drive."""
 
 
-ConfigPath = Annotated[Path, typer.Argument(help="A commented YAML; examples/ has one for each verb.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
-Out = Annotated[
-    Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write; an unfinished one is continued.")
+def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
+    """Refuse a URL given for what a verb reads or writes on this machine alone; `file://` is a path of it."""
+    if isinstance(value, list | tuple):
+        return type(value)(here_only(parameter, one) for one in value)
+    found = _URL_AS_PATH.match(str(value))
+    if found is None:
+        return value
+    rest = str(value)[found.end() :]
+    if found[1] == "file":
+        return Path("/", rest)
+    name = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper()
+    raise InputError(f"{name} {found[1]}://{rest}: has to be on this machine; copy it here first")
+
+
+ConfigPath = Annotated[
+    Path, typer.Argument(callback=here_only, help="A commented YAML; examples/ has one for each verb.")
 ]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Out = Annotated[Path, typer.Option(callback=here_only, help="The folder to write; an unfinished one is continued.")]
 OutPlace = Annotated[
     Any,
     typer.Option(
@@ -52,9 +63,7 @@ OutPlace = Annotated[
         help="The folder to write, or a URL such as s3://bucket/folder; an unfinished one is continued.",
     ),
 ]
-Data = Annotated[
-    Path, typer.Option(parser=local_folder, metavar="PATH", help="Where relative paths in the configuration start.")
-]
+Data = Annotated[Path, typer.Option(callback=here_only, help="Where relative paths in the configuration start.")]
 DataPlace = Annotated[
     Any,
     typer.Option(

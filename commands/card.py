@@ -4,19 +4,30 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from commands.app import Data, app, console
+from commands.app import DataPlace, app, console
 from encoders.sample import InputError
+from mixing.places import is_file, name_of, parse_place
 
 
 @app.command()
 def card(
-    path: Annotated[Path, typer.Argument(help="A finished directory of shards, or the lock of a mixture.")],
-    out: Annotated[Path | None, typer.Option(help="The folder to write to; without it that of the shards.")] = None,
-    data: Data = Path(),
+    path: Annotated[
+        Any,
+        typer.Argument(
+            parser=parse_place, metavar="PATH|URL", help="A finished directory of shards, or the lock of a mixture."
+        ),
+    ],
+    out: Annotated[
+        Any,
+        typer.Option(
+            parser=parse_place, metavar="PATH|URL", help="The folder to write to; without it that of the shards."
+        ),
+    ] = None,
+    data: DataPlace = Path(),
     name: Annotated[str, typer.Option(help="Of the data set; without it that of the folder or lock.")] = "",
     description: Annotated[str, typer.Option(help="One or two sentences.")] = "",
     version: Annotated[str, typer.Option(help="Of the data set, as MAJOR.MINOR.PATCH.")] = "1.0.0",
@@ -33,10 +44,12 @@ def card(
         raise InputError(f"--date {date}: write it as YYYY-MM-DD")
     if not re.fullmatch(r"\d+\.\d+\.\d+", version):
         raise InputError(f"--version {version}: write it as MAJOR.MINOR.PATCH, for example 1.0.0")
-    if out is None and path.is_file():
+    is_lock = is_file(path)
+    if out is None and is_lock:
         raise InputError("the card of a lock needs --out, a folder of its own")
-    title = name or path.resolve().name.removesuffix(".json").removesuffix(".lock")
-    told = description or f"{title}: {'a mixture of ' if path.is_file() else ''}shards made by Cavendish."
+    place = path.resolve() if isinstance(path, Path) else path
+    title = name or name_of(place).removesuffix(".json").removesuffix(".lock")
+    told = description or f"{title}: {'a mixture of ' if is_lock else ''}shards made by Cavendish."
     about = About(title, told, version, creator, url, date, cite)
     for file in write_card(path, path if out is None else out, about, data):
         console.print(str(file), markup=False, highlight=False)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from commands.app import DataPlace, Overrides, app, console
+from commands.app import DataPlace, Overrides, app, console, here_only
 from encoders.sample import InputError
 from mixing.places import is_url, parse_place
 
@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def mix(
-    mixture: Annotated[Path | None, typer.Argument(help="A mixture file; examples/mixture.yaml explains it.")] = None,
+    mixture: Annotated[
+        Path | None, typer.Argument(callback=here_only, help="A mixture file; examples/mixture.yaml explains it.")
+    ] = None,
     override: Overrides = None,
     out: Annotated[
         Any, typer.Option(parser=parse_place, metavar="PATH|URL", help="Where to write the lock file.")
@@ -43,7 +45,10 @@ def mix(
     simulate: Annotated[
         str | None, typer.Option(help="Account for so many examples, 1e9 for example, without drawing one.")
     ] = None,
-    diff: Annotated[tuple[Path, Path] | None, typer.Option(help="Say what changed between two locks, instead.")] = None,
+    diff: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(callback=here_only, help="Say what changed between two locks, instead."),
+    ] = None,
 ) -> None:
     """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
     from mixing.lock import diff_locks, read_lock, write_lock

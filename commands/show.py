@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from commands.app import Data, app, complain, console
+from commands.app import DataPlace, app, complain, console
 from encoders.sample import InputError
 from mixing.places import Place, name_of, parse_place
 
@@ -49,11 +49,21 @@ def show(
         bool, typer.Option("--lineage", help="Trace a checkpoint, generator or lock to its base, mixture and shards.")
     ] = False,
     config: Annotated[
-        Path | None, typer.Option(help="Write the configuration these shards were made with to this YAML.")
+        Any,
+        typer.Option(
+            parser=parse_place,
+            metavar="PATH|URL",
+            help="Write the configuration these shards were made with to this YAML.",
+        ),
     ] = None,
-    data: Data = Path(),
+    data: DataPlace = Path(),
     lock: Annotated[
-        Path | None, typer.Option(help="For --lineage: the lock, where it is not where the training found it.")
+        Any,
+        typer.Option(
+            parser=parse_place,
+            metavar="PATH|URL",
+            help="For --lineage: the lock, where it is not where the training found it.",
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="For --lineage: do not hash the tars.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For --provenance and --lineage: as json.")] = False,
@@ -70,12 +80,9 @@ def show(
             raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")
         _print_trace(trace_record(path, key, data), as_json)
     elif lineage:
-        from mixing.published import fetched
         from trainer.lineage import trace_lineage
 
-        with fetched(path, [Path()]) as folder:
-            trace = trace_lineage(folder, data, lock, quick)
-        _print_trace(trace, as_json)
+        _print_trace(trace_lineage(path, data, lock, quick), as_json)
     elif verify:
         _verify(path)
     else:

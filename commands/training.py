@@ -19,7 +19,7 @@ from commands.app import (
     app,
     complain,
     console,
-    local_folder,
+    here_only,
     progress_bar,
 )
 from encoders.sample import InputError
@@ -93,7 +93,10 @@ def evaluate(
     data: DataPlace = Path(),
     predictions: Annotated[
         Path | None,
-        typer.Option(help="A folder of pictures any model drew: score these on the configuration's benchmark."),
+        typer.Option(
+            callback=here_only,
+            help="A folder of pictures any model drew: score these on the configuration's benchmark.",
+        ),
     ] = None,
     requests: Annotated[bool, typer.Option(help="Write to --out what to ask a model: prompts and pictures.")] = False,
 ) -> None:
@@ -135,10 +138,10 @@ def _score_folder(config: Path, override: list[str] | None, data: Place, predict
 
 @app.command()
 def predict(
-    pictures: Annotated[list[Path], typer.Argument(help="Pictures, or folders of pictures.")],
+    pictures: Annotated[list[Path], typer.Argument(callback=here_only, help="Pictures, or folders of pictures.")],
     task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
-    generator: Annotated[Path, typer.Option(help="Folder of a trained generator.")],
-    out: Annotated[Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder to write the answers to.")],
+    generator: Annotated[Path, typer.Option(callback=here_only, help="Folder of a trained generator.")],
+    out: Annotated[Path, typer.Option(callback=here_only, help="The folder to write the answers to.")],
     size: Annotated[
         int, typer.Option(min=16, help="Side the generator draws at, in pixels: that of its training.")
     ] = 64,
@@ -176,14 +179,18 @@ def predict(
 
 @app.command()
 def compare(
-    out: Annotated[Path, typer.Option(parser=local_folder, metavar="PATH", help="The folder of the page and its key.")],
-    a: Annotated[Path | None, typer.Argument(help="Folder of one generator's pictures.")] = None,
-    b: Annotated[Path | None, typer.Argument(help="Folder of the other's, under the same names.")] = None,
+    out: Annotated[Path, typer.Option(callback=here_only, help="The folder of the page and its key.")],
+    a: Annotated[Path | None, typer.Argument(callback=here_only, help="Folder of one generator's pictures.")] = None,
+    b: Annotated[
+        Path | None, typer.Argument(callback=here_only, help="Folder of the other's, under the same names.")
+    ] = None,
     requests: Annotated[
-        Path | None, typer.Option(help="requests.jsonl of `cavendish evaluate --requests`: the prompts.")
+        Path | None,
+        typer.Option(callback=here_only, help="requests.jsonl of `cavendish evaluate --requests`: the prompts."),
     ] = None,
     answers: Annotated[
-        list[Path] | None, typer.Option(help="Answers saved from the page; repeat it for several judges.")
+        list[Path] | None,
+        typer.Option(callback=here_only, help="Answers saved from the page; repeat it for several judges."),
     ] = None,
     question: Annotated[str, typer.Option(help="What is asked of every pair.")] = (
         "Which picture follows the prompt better and looks better?"

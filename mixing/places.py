@@ -40,6 +40,11 @@ def name_of(place: Place) -> str:
     return str(place).rstrip("/").rpartition("/")[2] if is_url(place) else Path(place).name
 
 
+def parent_of(place: Place) -> Place:
+    """Return the folder that a place is in."""
+    return str(place).rstrip("/").rpartition("/")[0] if is_url(place) else Path(place).parent
+
+
 def with_suffix(place: Place, suffix: str) -> Place:
     """Return the place with its last suffix replaced."""
     if is_url(place):
@@ -57,6 +62,19 @@ def make_folder(place: Place) -> None:
 def exists(place: Place) -> bool:
     """Tell whether a file is there."""
     return objects.exists(str(place)) if is_url(place) else Path(place).exists()
+
+
+def is_file(place: Place) -> bool:
+    """Tell whether a file, rather than a folder or nothing, is there."""
+    return objects.is_file(str(place)) if is_url(place) else Path(place).is_file()
+
+
+def files_below(folder: Place) -> list[str]:
+    """List every file below a folder by its path in it, sorted; none where there is no folder."""
+    if is_url(folder):
+        return objects.tree(str(folder))
+    paths = Path(folder).rglob("*")
+    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
 def read_bytes(place: Place) -> bytes:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError, Rejection
-from mixing.places import Place, exists, join, read_bytes
+from mixing.places import Place, exists, join, read_all
 from mixing.rebuild import job_of, rebuild_commands
 from mixing.shards import Row, committed_rows, open_tar, parse_row, read_parts, row_names
 from mixing.storage import canonical_json, file_sha256
@@ -47,10 +47,10 @@ def trace_record(path: Place, key: str, data: Place = Path()) -> Link:
 
 def _rows_with(directory: Place, words: Sequence[str]) -> Iterator[Row]:
     """Yield the rows in whose text one of the words is: of a hundred thousand rows few have to be parsed."""
-    for name in row_names(directory):
-        text = read_bytes(join(directory, name))
+    places = [join(directory, name) for name in row_names(directory)]
+    for place, text in zip(places, read_all(places), strict=True):
         if any(word.encode() in text for word in words):
-            yield parse_row(text, join(directory, name))
+            yield parse_row(text, place)
 
 
 def _trace(directory: Place, row: Row, key: str, data: Place) -> Link:

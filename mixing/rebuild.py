@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from encoders.sample import InputError
-from mixing.places import Place, name_of
+from mixing.places import Place, make_folder, name_of, parent_of
 from mixing.shards import Plan
 from mixing.storage import write_atomic
 from mixing.trace import read_plan
@@ -33,11 +32,11 @@ def job_of(plan: Plan) -> tuple[str, dict[str, Any]]:
     raise InputError(f"no verb makes shards of kind {plan.kind!r} from a configuration")
 
 
-def write_config(directory: Place, path: Path) -> str:
+def write_config(directory: Place, path: Place) -> str:
     """Write the configuration that a directory of shards was made with as YAML; return the verb that takes it."""
     verb, config = job_of(read_plan(directory)[0])
     text = f"# cavendish {verb}: the configuration of {name_of(directory)}, from its plan\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(parent_of(path))
     write_atomic(path, (text + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)).encode())
     return verb
 

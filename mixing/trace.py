@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from encoders.sample import InputError
-from mixing.places import Place, exists, join, name_of
+from mixing.places import Place, exists, join, name_of, parent_of
 from mixing.shards import Plan, Row, committed_rows
 from mixing.storage import digest, file_sha256, read_json
 
@@ -52,7 +51,7 @@ def split_place(path: Place) -> tuple[Place, str]:
     name = name_of(path)
     if not name.endswith(".tar"):
         return path, ""
-    return (path.parent if isinstance(path, Path) else path.rpartition("/")[0]), name
+    return parent_of(path), name
 
 
 def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:

@@ -6,14 +6,16 @@ lock of its mixture, and the lineage of its base in turn.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError
+from mixing import objects
 from mixing.lock import Lock, read_lock
-from mixing.places import Place
+from mixing.places import Place, exists, files_below, is_file, is_url, join, name_of, parent_of, size_of
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 from mixing.trace import Link, State, directory_link, file_link
 
@@ -22,20 +24,28 @@ SCHEMA = "cavendish-lineage/1"
 _MAX_DEPTH = 32
 
 
-def model_digest(folder: Path) -> str:
+def model_digest(folder: Place) -> str:
     """Name a generator: by the bytes of its files; a model in diffusers' layout, by configurations and file sizes.
 
     Raises:
         InputError: neither is there.
     """
-    if (folder / "generator.json").exists():
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
-    if not (folder / "model_index.json").exists():
+    if exists(join(folder, "generator.json")):
+        return digest({name: file_sha256(join(folder, name)) for name in files_below(folder)})
+    if not exists(join(folder, "model_index.json")):
         raise InputError(f"{folder}: no trained generator there; run its training first")
-    from trainer.generators.diffusers_folder import read_origin
+    return layout_digest(folder)
 
-    return read_origin(folder).model_digest
+
+def layout_digest(folder: Place) -> str:
+    """Name a model in diffusers' layout, whose weights are too large to be hashed every time."""
+    facts: dict[str, str | int] = {}
+    for name in files_below(folder):
+        if name.endswith(".json"):
+            facts[name] = file_sha256(join(folder, name))
+        elif name.endswith(".safetensors"):
+            facts[name] = size_of(join(folder, name))
+    return digest(facts)
 
 
 def write_lineage(
@@ -85,21 +95,24 @@ def lock_summary(lock: Lock) -> dict[str, Any]:
     }
 
 
-def _lineage_of(folder: Path) -> dict[str, Any] | None:
-    return read_json(folder / FILE, "the lineage of a generator") if (folder / FILE).exists() else None
+def _lineage_of(folder: Place) -> dict[str, Any] | None:
+    place = join(folder, FILE)
+    return read_json(place, "the lineage of a generator") if exists(place) else None
 
 
 @dataclass(frozen=True)
 class _Search:
     """Where the files of a trace are looked for."""
 
-    data: Path
-    lock: Path | None
+    data: Place
+    lock: Place | None
     quick: bool
 
 
-def trace_lineage(path: Path, data: Path = Path(), lock: Path | None = None, quick: bool = False) -> Link:
+def trace_lineage(path: Place, data: Place = Path(), lock: Place | None = None, quick: bool = False) -> Link:
     """Trace a checkpoint, the folder of a generator or of a run, or a lock, to all that it was made from.
+
+    At URLs everything is hashed where it is; only the checkpoint of one process is fetched, for as long as it is read.
 
     Args:
         data: folder that the paths of configurations and locks are relative to.
@@ -110,33 +123,44 @@ def trace_lineage(path: Path, data: Path = Path(), lock: Path | None = None, qui
         InputError: nothing there that has a lineage, or it is damaged.
     """
     search = _Search(data, lock, quick)
-    if path.is_file() and path.suffix == ".json":
+    if name_of(path).endswith(".json") and is_file(path):
         found = read_lock(path)
         return _lock_link(lock_summary(found), f"{path}, {found.digest[:16]}", "ok", search, data)
-    if path.suffix == ".pt" or (path / "facts.json").exists():
+    if name_of(path).endswith(".pt") or exists(join(path, "facts.json")):
         return _checkpoint(path, search)
-    if (path / "train.json").exists() and (path / "generator").is_dir():
-        path = path / "generator"
-    if (path / "generator.json").exists() or (path / "model_index.json").exists():
-        return _generator("generator", path, None, search, 0)
+    folder = join(path, "generator") if exists(join(path, "train.json")) else path
+    if _is_generator(folder):
+        return _generator("generator", folder, None, search, 0)
     raise InputError(f"{path}: no checkpoint, generator, training run or lock there")
 
 
-def _checkpoint(path: Path, search: _Search) -> Link:
-    if path.is_dir():
+def _is_generator(folder: Place) -> bool:
+    return any(exists(join(folder, name)) for name in ("generator.json", "model_index.json"))
+
+
+def _checkpoint(path: Place, search: _Search) -> Link:
+    if exists(join(path, "facts.json")):
         from trainer.sharded_checkpoint import read_facts
 
         facts = read_facts(path)
     else:
-        from trainer.checkpoint import read_checkpoint
-
-        state = read_checkpoint(path)
-        facts = {"step": state.step, "identity": state.identity}
-    links = _run_links({"identity": facts["identity"]}, path.parent, search, 0)
+        facts = _facts_of_file(path)
+    links = _run_links({"identity": facts["identity"]}, parent_of(path), search, 0)
     return Link("checkpoint", f"{path}, step {facts['step']}", "", tuple(links))
 
 
-def _generator(name: str, folder: Path, recorded: str | None, search: _Search, depth: int) -> Link:
+def _facts_of_file(path: Place) -> dict[str, Any]:
+    from trainer.checkpoint import read_checkpoint
+
+    with tempfile.TemporaryDirectory(prefix="cavendish-") as folder:
+        file = Path(folder) / name_of(path) if is_url(path) else Path(path)
+        if is_url(path):
+            objects.download(str(path), file)
+        state = read_checkpoint(file)
+    return {"step": state.step, "identity": state.identity}
+
+
+def _generator(name: str, folder: Place, recorded: str | None, search: _Search, depth: int) -> Link:
     """Trace a generator that is here; `recorded` is the digest that what was made from it knows it by."""
     if depth > _MAX_DEPTH:
         raise InputError(f"{folder}: more than {_MAX_DEPTH} generators, each the base of the next")
@@ -147,33 +171,34 @@ def _generator(name: str, folder: Path, recorded: str | None, search: _Search, d
     links = []
     if facts is not None:
         links.append(_lineage_link(folder, facts))
-        links += [file_link("weights", folder / file, sha256) for file, sha256 in facts["weights"].items()]
-    elif (folder.parent / "train.json").exists():
-        facts = read_json(folder.parent / "train.json", "the result of a training run")
+        links += [file_link("weights", join(folder, file), sha256) for file, sha256 in facts["weights"].items()]
+    elif exists(told := join(parent_of(folder), "train.json")):
+        facts = read_json(told, "the result of a training run")
     if facts is None:
         links.append(Link("training", "nothing here says how it was made: a model from elsewhere", "missing"))
     else:
-        links += _run_links(facts, folder.parent, search, depth)
+        links += _run_links(facts, parent_of(folder), search, depth)
     return Link(name, said, state, tuple(links))
 
 
-def _lineage_link(folder: Path, facts: Mapping[str, Any]) -> Link:
+def _lineage_link(folder: Place, facts: Mapping[str, Any]) -> Link:
     if facts.get("schema") != SCHEMA:
-        raise InputError(f"{folder / FILE}: schema {facts.get('schema')!r}, this version reads {SCHEMA!r}")
+        raise InputError(f"{join(folder, FILE)}: schema {facts.get('schema')!r}, this version reads {SCHEMA!r}")
     values = {name: value for name, value in facts.items() if name != "digest"}
     written, found = str(facts.get("digest")), digest(values)
-    said = f"{folder / FILE}, {written[:16]}, {facts.get('steps')} steps"
+    said = f"{join(folder, FILE)}, {written[:16]}, {facts.get('steps')} steps"
     return Link("lineage", said, "ok") if written == found else Link("lineage", f"{said}: edited since", "changed")
 
 
-def _run_links(facts: Mapping[str, Any], run: Path, search: _Search, depth: int) -> list[Link]:
+def _run_links(facts: Mapping[str, Any], run: Place, search: _Search, depth: int) -> list[Link]:
     """List what a run was made from: its settings, its mixture, its base."""
     identity = facts["identity"]
-    hints = read_json(run / "config.json", "the settings of a run") if (run / "config.json").exists() else {}
+    config = join(run, "config.json")
+    hints = read_json(config, "the settings of a run") if exists(config) else {}
     settings = {name: value for name, value in identity.items() if not name.endswith("_digest")}
     differing = sorted(name for name, value in settings.items() if hints and hints.get(name) != value)
     state: State = "changed" if differing else "ok" if hints else "missing"
-    said = f"{run / 'config.json'}" + (f": {', '.join(differing)} differ" if differing else "")
+    said = f"{config}" + (f": {', '.join(differing)} differ" if differing else "")
     links = [Link("settings", said, state), _find_lock(facts, run, hints, search)]
     if identity.get("base_digest"):
         links.append(_base(facts, hints, search, depth))
@@ -182,15 +207,15 @@ def _run_links(facts: Mapping[str, Any], run: Path, search: _Search, depth: int)
     return links
 
 
-def _find_lock(facts: Mapping[str, Any], run: Path, hints: Mapping[str, Any], search: _Search) -> Link:
+def _find_lock(facts: Mapping[str, Any], run: Place, hints: Mapping[str, Any], search: _Search) -> Link:
     """Compare the lock that the run was trained on with what is here."""
     wanted = str(facts["identity"].get("lock_digest"))
     shards: Place = hints.get("shards") or search.data
-    places = [search.lock] if search.lock else [run / "mixture.lock.json"]
-    places += [search.data / hints["lock"]] if hints.get("lock") and search.lock is None else []
+    places = [search.lock] if search.lock else [join(run, "mixture.lock.json")]
+    places += [join(search.data, hints["lock"])] if hints.get("lock") and search.lock is None else []
     others = []
     for place in places:
-        if not place.exists():
+        if not exists(place):
             continue
         try:
             lock = read_lock(place)
@@ -212,7 +237,7 @@ def _lock_link(summary: Mapping[str, Any], said: str, state: State, search: _Sea
     links = [_audit_link(summary, search)]
     for path, sha256 in summary["exclusions"].items():
         if path != "keys":
-            links.append(file_link("exclusion list", search.data / path, sha256))
+            links.append(file_link("exclusion list", join(search.data, path), sha256))
     for source in summary["sources"]:
         name = f"source {source['name']}"
         found = directory_link(name, source["path"], source["sha256"], shards, search.quick, source["plan"])
@@ -229,7 +254,7 @@ def _audit_link(summary: Mapping[str, Any], search: _Search) -> Link:
     said = f"verdict {audit['verdict']}"
     if not audit.get("path"):
         return Link("audit", f"{said}, sha256 {audit['sha256'][:16]}", "missing")
-    path = search.data / audit["path"]
+    path = join(search.data, audit["path"])
     link = file_link("audit", path, audit["sha256"], said)
     if link.state != "ok":
         return link
@@ -241,9 +266,9 @@ def _audit_link(summary: Mapping[str, Any], search: _Search) -> Link:
 
 def _base(facts: Mapping[str, Any], hints: Mapping[str, Any], search: _Search, depth: int) -> Link:
     wanted = str(facts["identity"]["base_digest"])
-    folder = search.data / hints["base"] if hints.get("base") else None
+    folder = join(search.data, hints["base"]) if hints.get("base") else None
     inner = _Search(search.data, None, search.quick)
-    if folder is not None and folder.is_dir():
+    if folder is not None and _is_generator(folder):
         return _generator("base", folder, wanted, inner, depth + 1)
     told = (facts.get("base") or {}).get("lineage")
     links = () if told is None or depth > _MAX_DEPTH else tuple(_run_links(told, Path("?"), inner, depth + 1))

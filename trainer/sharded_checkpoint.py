@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from encoders.sample import InputError
+from mixing.places import join
 from mixing.storage import canonical_json, commit, read_json, write_atomic
 from trainer.checkpoint import delete_old
 from trainer.parallel import Place, wait_for_all
@@ -77,13 +78,13 @@ def write_sharded(
     return path
 
 
-def read_facts(path: Path) -> dict[str, Any]:
-    """Read what a checkpoint says of its run.
+def read_facts(path: Path | str) -> dict[str, Any]:
+    """Read what a checkpoint, in a folder or at a URL, says of its run.
 
     Raises:
         InputError: not a checkpoint of this schema.
     """
-    facts = read_json(path / "facts.json", "the facts of a checkpoint")
+    facts = read_json(join(path, "facts.json"), "the facts of a checkpoint")
     schema = facts.pop("schema", None) if isinstance(facts, dict) else None
     if schema != SCHEMA:
         raise InputError(f"{path}: schema {schema!r}, this version reads {SCHEMA!r}")

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from encoders.sample import InputError
 from mixing.cards.croissant import About, croissant
 from mixing.cards.facts import ShardSet, read_mixture, read_shard_set
 from mixing.cards.markdown import attribution, card
 from mixing.lock import Lock, read_lock
-from mixing.places import Place, join
-from mixing.remote import is_url
+from mixing.places import Place, is_file, is_url, join, make_folder
 from mixing.storage import write_atomic
 
 
-def write_card(path: Path, out: Path, about: About, data: Path = Path()) -> tuple[Path, ...]:
+def write_card(path: Place, out: Place, about: About, data: Place = Path()) -> tuple[Place, ...]:
     """Write the card; the same shards and words give the same bytes.
 
     Args:
@@ -30,12 +31,12 @@ def write_card(path: Path, out: Path, about: About, data: Path = Path()) -> tupl
     """
     lock: Lock | None = None
     folders: dict[str, Place]
-    if path.is_file():
+    if is_file(path):
         lock = read_lock(path)
         sets = read_mixture(lock, data)
         folders = {one.name: join(data, one.path) for one in sets}
     else:
-        sets = (read_shard_set(path, data, path=path.as_posix()),)
+        sets = (read_shard_set(path, data, path=path.as_posix() if isinstance(path, Path) else path),)
         folders = {sets[0].name: path}
     folder_of = {one.name: _folder(one, folders[one.name], out, about, len(sets) > 1) for one in sets}
     told = json.dumps(croissant(about, sets, folder_of), indent=1, ensure_ascii=False, sort_keys=True)
@@ -44,22 +45,32 @@ def write_card(path: Path, out: Path, about: About, data: Path = Path()) -> tupl
         "croissant.json": told + "\n",
         "ATTRIBUTION.md": attribution(about, sets),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     written = []
     for name, text in files.items():
         if text:
-            write_atomic(out / name, text.encode())
-            written.append(out / name)
+            write_atomic(join(out, name), text.encode())
+            written.append(join(out, name))
     return tuple(written)
 
 
-def _folder(one: ShardSet, folder: Place, out: Path, about: About, several: bool) -> str:
-    """Say where the tars of a set are, for the metadata in `out`."""
-    if is_url(folder):
-        return str(folder).rstrip("/")
+def _folder(one: ShardSet, folder: Place, out: Place, about: About, several: bool) -> str:
+    """Say where the tars of a set are, for the metadata in `out`: where they are published, else relative to it."""
+    if is_url(one.path) and several:
+        return one.path.rstrip("/")
     if about.url:
         if not is_url(about.url):
             raise InputError(f"--url {about.url}: an address with a scheme, such as https://")
         return "/".join([about.url.rstrip("/"), *([one.path] if several else [])])
-    relative = Path(os.path.relpath(folder, out)).as_posix()
+    if is_url(folder) and is_url(out):
+        there, here = urlsplit(str(folder)), urlsplit(str(out))
+        if there[:2] != here[:2]:
+            return str(folder)
+        relative = posixpath.relpath(there.path or "/", here.path or "/")
+    elif is_url(folder):
+        return str(folder)
+    elif is_url(out):
+        raise InputError(f"{folder}: is on this machine, and its card would not be: give --url, where both can be read")
+    else:
+        relative = Path(os.path.relpath(folder, out)).as_posix()
     return "" if relative == "." else relative

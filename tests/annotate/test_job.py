@@ -19,6 +19,7 @@ from annotate.label import Annotators
 from encoders.instructions import tasks_of
 from encoders.palettes import COLOR_WORDS
 from encoders.sample import InputError, Sample, UInt8Image
+from mixing import objects
 from mixing.config import read_config
 from mixing.engine import Engine
 from mixing.images import encode_png
@@ -26,6 +27,7 @@ from mixing.shards import committed_rows, read_dataset, verify
 from tests.annotate.photographs import photo, photo_bytes
 from tests.annotate.test_decode import BOMBS
 from tests.annotate.test_sources import write, write_tar
+from tests.mixing.s3_server import every_tenth, s3_server
 
 ROOT = Path(__file__).parents[2]
 
@@ -268,3 +270,46 @@ def test_sigkill_and_workers_change_no_byte(tmp_path: Path) -> None:
     annotate(config(images_per_shard=1), tmp_path / "two", Engine(workers=2), data=tmp_path)
     assert files_of(tmp_path / "out") == files_of(tmp_path / "two")
     assert verify(tmp_path / "out") == []
+
+
+def test_from_and_to_a_failing_server_it_makes_the_bytes_of_a_local_run(tmp_path: Path, quick: None) -> None:
+    names = {
+        "a.png": square(),
+        "b.png": square(20),
+        "c.png": square(25),
+        "broken.png": b"no picture",
+        "a.txt": b"a square",
+    }
+    for name, data in names.items():
+        write(tmp_path / "web" / name, data)
+    local = annotate(config(images_per_shard=2), tmp_path / "local", data=tmp_path)
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as server:
+        for name, data in names.items():
+            objects.write(f"s3://bucket/photos/{name}", data)
+        server.choose = every_tenth()
+        assert annotate(config(images_per_shard=2), "s3://bucket/out", data=tmp_path).totals == local.totals
+        again = annotate(config(images_per_shard=2), "s3://bucket/out", data=tmp_path)
+        assert (again.already, again.made) == (2, 0)
+        assert verify("s3://bucket/out") == []
+        there = {
+            "name": "web",
+            "kind": "folder",
+            "path": "s3://bucket/photos",
+            "mirror": "mirror",
+            "licence": "CC0-1.0",
+        }
+        mirrored = annotate(config(images_per_shard=2, sources=[there]), "s3://bucket/mirrored", data=tmp_path)
+        assert server.faults.total() >= 9
+        server.choose = lambda *_: ""
+        assert files_of(tmp_path / "mirror") == names
+        assert {name: objects.read(f"s3://bucket/out/{name}") for name in objects.tree("s3://bucket/out")} == files_of(
+            tmp_path / "local"
+        )
+        assert mirrored.totals == local.totals
+        server.choose = lambda number, method, path: "cut" if "a.png" in path else ""
+        (tmp_path / "mirror" / "a.png").unlink()
+        patch.setenv("AWS_MAX_ATTEMPTS", "1")
+        patch.setattr(objects, "ATTEMPTS", 1)
+        with pytest.raises(InputError, match=r"s3://bucket/photos/a\.png: could not be copied in 1 attempts"):
+            annotate(config(images_per_shard=2, sources=[there]), "s3://bucket/mirrored", data=tmp_path)
+        assert sorted(path.name for path in (tmp_path / "mirror").iterdir()) == sorted(set(names) - {"a.png"})

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from cavendish import app
 from encoders.sample import InputError
+from mixing import objects
 from mixing.lock import read_lock
 from mixing.mixture import write_lock
 from mixing.trace import Link, every_link, states
+from tests.mixing.s3_server import every_tenth, s3_server
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 from trainer.checkpoint import checkpoints
 from trainer.config import TrainConfig
@@ -119,3 +121,29 @@ def test_a_generator_that_went_elsewhere_still_names_its_lock_base_and_shards(ma
 def test_what_has_no_lineage_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no checkpoint, generator, training run or lock there"):
         trace_lineage(tmp_path)
+
+
+def told(link: Link, place: str) -> Link:
+    """Return a trace with the place its files are at left out."""
+    links = tuple(told(one, place) for one in link.links)
+    return Link(link.name, link.said.replace(place, "DATA"), link.state, links)
+
+
+def test_at_a_failing_server_it_is_the_trace_of_a_folder(made: Path) -> None:
+    url = "s3://bucket/made"
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as server:
+        for path in made.rglob("*.*"):
+            if path.is_file():
+                objects.upload(path, f"{url}/{path.relative_to(made).as_posix()}")
+        server.choose = every_tenth()
+        checkpoint = f"tuned/{checkpoints(made / 'tuned')[-1].name}"
+        for name in ("tuned", checkpoint):
+            here, there = (
+                trace_lineage(f"{place}/{name}" if place == url else made / name, place) for place in (made, url)
+            )
+            assert told(there, url) == told(here, str(made))
+        assert server.faults.total() >= 6
+        lock = trace_lineage(f"{url}/tuned/generator", made / "elsewhere", f"{url}/lock.json")
+        assert next(link for link in every_link(lock) if link.name == "mixture lock").state == "ok"
+        with pytest.raises(InputError, match="s3://bucket/made/raw: no checkpoint, generator, training run or lock"):
+            trace_lineage(f"{url}/raw", url)

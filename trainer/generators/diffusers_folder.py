@@ -18,7 +18,8 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from encoders.sample import InputError
-from mixing.storage import canonical_json, digest, file_sha256, write_atomic
+from mixing.storage import canonical_json, write_atomic
+from trainer.lineage import layout_digest
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 
@@ -39,12 +40,7 @@ def read_origin(model: Path) -> Origin:
     """
     if not (model / "model_index.json").is_file():
         raise InputError(f"{model}: no model_index.json; download the model in diffusers' layout to this folder")
-    files = sorted(path for path in model.rglob("*") if path.is_file() and path.suffix in (".json", ".safetensors"))
-    facts = {
-        path.relative_to(model).as_posix(): file_sha256(path) if path.suffix == ".json" else path.stat().st_size
-        for path in files
-    }
-    return Origin(model, digest(facts))
+    return Origin(model, layout_digest(model))
 
 
 def read_part(kind: Any, folder: Path, part: str, dtype: torch.dtype | None = None) -> Any:

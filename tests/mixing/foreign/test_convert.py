@@ -13,12 +13,14 @@ import pytest
 from PIL import Image
 
 from encoders.sample import InputError, Sample
+from mixing import objects
 from mixing.config import read_config
 from mixing.foreign.arrays import decode_depth_file, decode_normals_file
 from mixing.foreign.job import ConvertConfig, convert
 from mixing.loader import MixtureDataset
 from mixing.mixture import Mixture, lock_mixture
 from mixing.shards import committed_rows, read_dataset, read_parts, verify
+from tests.mixing.s3_server import every_tenth, s3_server
 
 ROOT = Path(__file__).parents[3]
 
@@ -211,3 +213,17 @@ def test_nothing_there_and_unknown_axes_are_refused(tmp_path: Path) -> None:
         convert(config(), tmp_path / "raw", data=tmp_path)
     with pytest.raises(InputError, match="normals_convention 'maya': known are vision-banana"):
         convert(config(normals_convention="maya"), tmp_path / "raw", data=tmp_path)
+
+
+def test_to_a_failing_server_it_makes_the_bytes_of_a_local_run(tmp_path: Path) -> None:
+    img2dataset(tmp_path)
+    write_tar(tmp_path / "foreign/00002.tar", {"x.jpg": b"no picture", "x.txt": b"words"})
+    local = convert(config(records_per_shard=2), tmp_path / "local", data=tmp_path)
+    with pytest.MonkeyPatch.context() as patch, s3_server(patch) as server:
+        server.choose = every_tenth()
+        assert convert(config(records_per_shard=2), "s3://bucket/out", data=tmp_path).totals == local.totals
+        assert convert(config(records_per_shard=2), "s3://bucket/out", data=tmp_path).made == 0
+        assert server.faults.total() >= 5
+        server.choose = lambda *_: ""
+        found = {name: objects.read(f"s3://bucket/out/{name}") for name in objects.tree("s3://bucket/out")}
+    assert found == {path.name: path.read_bytes() for path in (tmp_path / "local").iterdir()}
