@@ -68,7 +68,8 @@ def list_records(root: Path, source: str, fields: Mapping[str, Sequence[str]]) -
             records.append(Found(key, name, pieces, problem))
     if not any(record.pieces for record in records):
         endings = ", ".join(suffix for suffixes in fields.values() for suffix in suffixes)
-        raise InputError(f"{root}: no tar and no file that ends in any of {endings}")
+        problems = [record.problem for record in records]
+        raise InputError(f"{root}: {problems[0] if problems else f'no tar and no file that ends in any of {endings}'}")
     return records
 
 
@@ -91,8 +92,10 @@ def _groups_of_tar(root: Path, tar: Path) -> Iterator[_Group]:
                     members = {}
                 current = name
                 members[suffix.lower()] = Piece(relative, member.offset, member.size, suffix.lower())
-    except (DamagedTar, OSError) as error:
+    except DamagedTar as error:
         problem = f"{tar.name}: {error}; nothing after it was read"
+    except OSError as error:
+        problem = f"{tar.name}: cannot be read: {error.strerror}"
     if members:
         yield f"{tar.stem}/{current}", members, ""
     if problem:

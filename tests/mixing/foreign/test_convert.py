@@ -204,6 +204,15 @@ def test_a_damaged_tar_gives_what_comes_before_the_damage(tmp_path: Path) -> Non
     assert len(samples_of(tmp_path / "raw")) >= 3
 
 
+def test_when_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> None:
+    (tmp_path / "foreign/folder.tar").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"folder.tar: cannot be read: Is a directory"):
+        convert(config(), tmp_path / "raw", data=tmp_path)
+    (tmp_path / "foreign/empty.tar").touch()
+    with pytest.raises(InputError, match=r"empty.tar: cut short at byte 0"):
+        convert(config(), tmp_path / "raw", data=tmp_path)
+
+
 def test_the_example_configuration_is_read() -> None:
     assert read_config(ConvertConfig, ROOT / "examples/convert.yaml").depth_unit_m == 0.001
 
