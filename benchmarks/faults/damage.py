@@ -178,8 +178,10 @@ def _mend(target: Target, path: Path, good: bytes, out: Path) -> str:
         path.unlink()
     else:
         path.write_bytes(good)
-    if "deletes the output" in target.mend:
-        shutil.rmtree(out)
+    words, _, output = target.mend.partition(", ")
+    if not output or not out.exists():  # a job that refused its input has none
+        return words
+    shutil.rmtree(out)
     return target.mend
 
 
