@@ -61,16 +61,23 @@ def write_atomic(path: Place, data: bytes) -> None:
 
 @contextlib.contextmanager
 def writing(temporary: Path, path: Place) -> Iterator[None]:
-    """Delete the temporary file of `path` when writing it fails, and name `path` in an error of the system.
-
-    What is found out by a write, such as a full disk, names no file by itself.
-    """
+    """Delete the temporary file of `path` when writing it fails, and name `path` in an error of the system."""
     try:
-        yield
-    except BaseException as error:
+        with naming(path, temporary):
+            yield
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        if isinstance(error, OSError) and error.errno and error.filename in (None, str(temporary)):
+        raise
+
+
+@contextlib.contextmanager
+def naming(path: Place, temporary: Path | None = None) -> Iterator[None]:
+    """Name `path` in an error of the system that names its temporary file, or nothing, as a full disk does."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and (error.filename is None or error.filename == str(temporary)):
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
