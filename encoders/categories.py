@@ -21,18 +21,10 @@ SALIENT_WORDS = (
 SALIENT_EXPRESSIONS = (
     *("the main subject", "the main subject of the photo", "the salient object", "the most prominent object"),
     *("the object in the foreground", "the focal point of this picture", "whatever stands out most", "the main thing"),
-    *(
-        "what this photo is about",
-        "the thing that catches the eye first",
-        "the dominant object",
-        "the star of the shot",
-    ),
-    *(
-        "the foreground subject",
-        "what the photographer focused on",
-        "the most eye-catching object",
-        "the primary subject",
-    ),
+    *("what this photo is about", "the thing that catches the eye first"),
+    *("the dominant object", "the star of the shot"),
+    *("the foreground subject", "what the photographer focused on"),
+    *("the most eye-catching object", "the primary subject"),
     *("the object of interest", "the subject the camera is aimed at", "the main object", "the most noticeable object"),
 )
 

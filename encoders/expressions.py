@@ -283,19 +283,8 @@ _IRREGULAR: Mapping[str, str] = {
     "torus": "tori",
 }
 PLURAL_ONLY = (
-    *(
-        "scissors",
-        "glasses",
-        "skis",
-        "pants",
-        "shorts",
-        "jeans",
-        "clothes",
-        "slippers",
-        "sneakers",
-        "logs",
-        "headphones",
-    ),
+    *("scissors", "glasses", "skis", "pants", "shorts", "jeans", "clothes", "slippers", "sneakers"),
+    *("logs", "headphones"),
 )
 _UNCHANGED = (*PLURAL_ONLY, "sheep", "deer", "fish", "aircraft", "people", "bread", "butter", "furniture")
 
