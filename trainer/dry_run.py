@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from torch import Tensor, nn
+from torch import Tensor
 
 from encoders.sample import UInt8Image
 from trainer.config import TrainConfig
 from trainer.items import Item, Items
 from trainer.loss import draw_noise, draw_sigma
-from trainer.parallel import joined, moved
+from trainer.parallel import joined, moved, other_parts
 from trainer.precompute import with_kept
 from trainer.run import Run
 from trainer.step import batch_of, cut_into_passes, learn_from
@@ -74,8 +74,8 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
     torch.set_num_threads(config.threads)
     try:
         alone = config.model_copy(update={"parallel": "none"})
-        with joined(alone) as place:
-            run = Run(alone, data, place)
+        with joined(alone) as process:
+            run = Run(alone, data, process)
             items = with_kept(items, run.generator.spec, config, data)
             batch = [items[index] for index in range(config.batch)]
             activations = _activations(run, batch, alone)
@@ -91,12 +91,11 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
 
 def _held(run: Run) -> dict[str, int]:
     """Measure what is held between steps, in bytes."""
-    parts = [part for part in vars(run.generator).values() if isinstance(part, nn.Module) and part is not run.module]
     trained = _bytes(run.parameters.values())
     moments = (value for state in run.optimizer.state.values() for value in state.values())
     return {
         "network": _bytes(run.module.parameters()),
-        "other parts": sum(_bytes(part.parameters()) for part in parts),
+        "other parts": sum(_bytes(part.parameters()) for part in other_parts(run.generator)),
         "gradients": trained,
         "optimiser": _bytes(moments),
         "average": _bytes(run.ema.values()),

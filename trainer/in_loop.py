@@ -73,10 +73,10 @@ def prepare(run: Run, out: Path, base_digest: str) -> Callable[[Sequence[Tracker
     """
     kept = checkpoints(out)
     complaint = over_the_limit(run.config, out, step_of(kept[-1])) if kept else None
-    refused = gathered(complaint, run.place)[0]
+    refused = gathered(complaint, run.process)[0]
     if refused is not None and _stops(run.config):
         raise RunStopped(_stop_message(refused, out))
-    if run.place.rank == 0:
+    if run.process.rank == 0:
         _warn_of_shards_trained_on(run)
     return partial(evaluate_run, run, _read_held_out(run, out, base_digest), out)
 
@@ -116,7 +116,7 @@ def _asked(run: Run, name: str, benchmark: Benchmark) -> Asked:
     settings = run.config.evaluate
     assert settings is not None
     passes = tuple(tuple(ask(benchmark, run.config.sizes, number)) for number in range(settings.passes))
-    if run.place.rank > 0:
+    if run.process.rank > 0:
         return Asked(name, passes, None, None)
     priors = None if settings.priors is None else run.data / settings.priors
     for item in benchmark.items:
@@ -133,11 +133,11 @@ def _base_figures(run: Run, kept: Sequence[Example], out: Path, base_digest: str
     path = out / "retention_base.json"
     found = read_json(path, "what was measured of the base") if path.exists() else None
     known = found["figures"] if isinstance(found, dict) and found.get("of") == of else None
-    if gathered(known is not None, run.place)[0]:
+    if gathered(known is not None, run.process)[0]:
         return known or {}
     with _undisturbed(run):
         figures = _figures(run, kept)
-    if run.place.rank == 0:
+    if run.process.rank == 0:
         write_atomic(path, json.dumps({"of": of, "figures": figures}, indent=1, sort_keys=True).encode())
     return figures
 
@@ -149,17 +149,17 @@ def _sha256(picture: UInt8Image | None) -> str | None:
 def _figures(run: Run, kept: Sequence[Example]) -> dict[str, Any]:
     config = run.config
     assert config.retention is not None
-    return measure_figures(run.generator, kept, config.seed, config.retention.steps, config.evaluate_batch, run.place)
+    return measure_figures(run.generator, kept, config.seed, config.retention.steps, config.evaluate_batch, run.process)
 
 
 @contextlib.contextmanager
 def _undisturbed(run: Run) -> Iterator[None]:
     """Compute as in training, with random states of its own; not compiled, since that depends on all shapes seen."""
-    module, device = run.module, run.place.device
+    module, device = run.module, run.process.device
     training = module.training
     module.eval()
     with (
-        computing(run.config, run.place),
+        computing(run.config, run.process),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.compiler.set_stance("force_eager") if run.config.compile else contextlib.nullcontext(),
     ):
@@ -182,7 +182,7 @@ def evaluate_run(run: Run, held_out: HeldOut, out: Path, trackers: Sequence[Trac
         drawn = [_draw(run, asked) for asked in held_out.asked]
         figures = _figures(run, held_out.kept) if held_out.kept else {}
     complaint = None
-    with first_alone(run.place) as first:
+    with first_alone(run.process) as first:
         if first:
             rows = [row for asked, pictures in zip(held_out.asked, drawn) for row in _score(run, asked, pictures, out)]
             if figures:
@@ -194,7 +194,7 @@ def evaluate_run(run: Run, held_out: HeldOut, out: Path, trackers: Sequence[Trac
             complaint = over_the_limit(config, out, run.step)
             if complaint is not None and not _stops(config):
                 print(complaint, file=sys.stderr, flush=True)
-    complaint = gathered(complaint, run.place)[0]
+    complaint = gathered(complaint, run.process)[0]
     return _stop_message(complaint, out) if complaint is not None and _stops(config) else None
 
 
@@ -207,7 +207,7 @@ def _draw(run: Run, asked: Asked) -> list[UInt8Image]:
     assert config.evaluate is not None
     examples = [example for one in asked.passes for example in one]
     return predict_examples(
-        run.generator, examples, config.evaluate.steps, config.seed, config.evaluate_batch, run.place
+        run.generator, examples, config.evaluate.steps, config.seed, config.evaluate_batch, run.process
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
@@ -30,7 +30,7 @@ Predict = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
-class Place:
+class Process:
     """Which process this is, of how many, and the device it computes on."""
 
     rank: int
@@ -38,7 +38,7 @@ class Place:
     device: torch.device
 
 
-ALONE = Place(0, 1, torch.device("cpu"))
+ALONE = Process(0, 1, torch.device("cpu"))
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others, when joining them too, before it fails and torchrun starts all again."""
 PATIENCE = timedelta(hours=24)
@@ -46,7 +46,7 @@ PATIENCE = timedelta(hours=24)
 
 
 @contextlib.contextmanager
-def joined(config: TrainConfig) -> Iterator[Place]:
+def joined(config: TrainConfig) -> Iterator[Process]:
     """Join the processes of torchrun, when `config.parallel` says so, for as long as the context lasts.
 
     Raises:
@@ -58,7 +58,7 @@ def joined(config: TrainConfig) -> Iterator[Place]:
     if config.parallel == "none":
         if world > 1:
             raise InputError(f"parallel: none, but there are {world} processes; set parallel=ddp or parallel=fsdp")
-        yield Place(0, 1, torch.device(config.device))
+        yield Process(0, 1, torch.device(config.device))
         return
     if not dist.is_initialized() and "RANK" not in os.environ:
         raise InputError(f"parallel: {config.parallel} is started by torchrun; docs/training.md has the command line")
@@ -74,31 +74,36 @@ def joined(config: TrainConfig) -> Iterator[Place]:
     if mine:
         dist.init_process_group("nccl" if config.device == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Place(dist.get_rank(), dist.get_world_size(), device)
+        yield Process(dist.get_rank(), dist.get_world_size(), device)
     finally:
         if mine:
             dist.destroy_process_group()
 
 
-def spread(generator: Generator, config: TrainConfig, place: Place) -> Predict:
+def spread(generator: Generator, config: TrainConfig, process: Process) -> Predict:
     """Move the generator to its device, compile it and share it as `config` says; return what predicts in training."""
     module = generator.module()
-    for part in vars(generator).values():
-        if isinstance(part, nn.Module) and part is not module:
-            part.to(place.device)
+    for part in other_parts(generator):
+        part.to(process.device)
     units = _units(module) if config.parallel == "fsdp" else [module]
     if config.compile:
         for unit in units:
             unit.compile()
     if config.parallel == "fsdp":
-        mesh = init_device_mesh(place.device.type, (place.world,))
+        mesh = init_device_mesh(process.device.type, (process.world,))
         for unit in (*units, module):
             fully_shard(unit, mesh=mesh)
         return generator.predict
-    module.to(place.device)
+    module.to(process.device)
     if config.parallel == "ddp":
         return DistributedDataParallel(_Predict(generator), forward_sync_buffers=False, find_unused_parameters=True)
     return generator.predict
+
+
+def other_parts(generator: Generator) -> list[nn.Module]:
+    """List what a generator has besides the network that is trained: text encoders, an autoencoder."""
+    parts = [part for part in vars(generator).values() if isinstance(part, nn.Module)]
+    return [part for part in parts if part is not generator.module()]
 
 
 class _Predict(nn.Module):
@@ -137,9 +142,9 @@ def reshard(module: nn.Module) -> None:
             unit.reshard()
 
 
-def computing(config: TrainConfig, place: Place) -> AbstractContextManager[Any]:
+def computing(config: TrainConfig, process: Process) -> AbstractContextManager[Any]:
     """Compute in `config.precision`: matrix products in bfloat16, sums and norms in float32."""
-    return torch.autocast(place.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+    return torch.autocast(process.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
 
 def moved(value: Any, device: torch.device) -> Any:
@@ -156,52 +161,68 @@ def device_of(generator: Generator) -> torch.device:
     return next((p.device for p in generator.module().parameters()), torch.device("cpu"))
 
 
-def gathered(value: Any, place: Place) -> list[Any]:
+def gathered(value: Any, process: Process) -> list[Any]:
     """Return the `value` of every process, in order of rank."""
-    if place.world == 1:
+    if process.world == 1:
         return [value]
-    values: list[Any] = [None] * place.world
+    values: list[Any] = [None] * process.world
     dist.all_gather_object(values, value)
     return values
 
 
-def gathered_by_first(value: Any, place: Place) -> list[Any]:
-    """Return the `value` of every process on the first, in order of rank; nothing on the others."""
-    if place.world == 1:
-        return [value]
-    values: list[Any] | None = [None] * place.world if place.rank == 0 else None
-    dist.gather_object(value, values)
-    return values or []
+def put_together(found: Mapping[int, Any], process: Process) -> list[Any]:
+    """Return what all processes have found, by position, on the first; nothing on the others."""
+    if process.world == 1:
+        return [found[position] for position in sorted(found)]
+    parts: list[Any] | None = [None] * process.world if process.rank == 0 else None
+    dist.gather_object(found, parts)
+    whole = {position: one for part in parts or () for position, one in part.items()}
+    return [whole[position] for position in sorted(whole)]
 
 
-def turns(count: int, batch_size: int, place: Place) -> list[list[int]]:
+def turns(count: int, batch_size: int, process: Process) -> list[list[int]]:
     """Share the positions 0..count - 1 in batches, as many for every process, since shards are gathered by all or none.
 
     A process that has none left at the end takes the last position once more.
     """
-    stride = batch_size * place.world
-    first = place.rank * batch_size
+    stride = batch_size * process.world
+    first = process.rank * batch_size
     starts = range(first, first + -(-count // stride) * stride, stride)
     return [list(range(start, min(start + batch_size, count))) or [count - 1] for start in starts]
 
 
+def by_size(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Return the positions of each size, sizes in the order they first come in."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for position, size in enumerate(sizes):
+        found.setdefault(size, []).append(position)
+    return list(found.values())
+
+
+def turns_by_size(sizes: Sequence[tuple[int, ...]], batch_size: int, process: Process) -> Iterator[list[int]]:
+    """Share positions as `turns` does, in batches of one size."""
+    for alike in by_size(sizes):
+        for turn in turns(len(alike), batch_size, process):
+            yield [alike[i] for i in turn]
+
+
 @contextlib.contextmanager
-def first_alone(place: Place) -> Iterator[bool]:
+def first_alone(process: Process) -> Iterator[bool]:
     """Give True to the first process, which may take hours; the others wait for it where the block ends."""
-    if place.world == 1:
+    if process.world == 1:
         yield True
         return
     group = dist.new_group(backend="gloo", timeout=PATIENCE)
     try:
-        yield place.rank == 0
+        yield process.rank == 0
         dist.barrier(group)
     finally:
         dist.destroy_process_group(group)
 
 
-def wait_for_all(place: Place) -> None:
+def wait_for_all(process: Process) -> None:
     """Go on when every process has come here."""
-    if place.world > 1:
+    if process.world > 1:
         dist.barrier()
 
 
@@ -210,10 +231,10 @@ def whole(tensor: Tensor) -> Tensor:
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
 
 
-def largest(number: int, place: Place) -> int:
+def largest(number: int, process: Process) -> int:
     """Return the largest `number` of all processes."""
-    if place.world == 1:
+    if process.world == 1:
         return number
-    numbers = torch.tensor(number, device=place.device)
+    numbers = torch.tensor(number, device=process.device)
     dist.all_reduce(numbers, dist.ReduceOp.MAX)
     return int(numbers)

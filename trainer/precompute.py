@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from encoders.sample import Example, InputError, UInt8Image
 from mixing.engine import Progress
@@ -27,6 +26,7 @@ from trainer.generators.folder import load_generator
 from trainer.generators.frozen import Frozen, to_arrays
 from trainer.generators.protocol import Generator, Spec
 from trainer.items import Item, Items, Kept, KeptItem
+from trainer.parallel import other_parts
 
 TEXT, LATENTS = "text", "latents"
 _PER_SHARD = 100  # the condition of one prompt of a large model takes megabytes
@@ -56,7 +56,8 @@ def precompute(
         InputError: the generator has no frozen parts, or `out` holds what was computed for another run or model.
     """
     generator, frozen = _load(config, data)
-    _move_frozen(generator, torch.device(config.device))
+    for part in other_parts(generator):
+        part.to(torch.device(config.device))
     examples = ((config.steps - 1) // config.repeats + 1) * config.batch
     texts: dict[str, int] = {}
     pictures: dict[str, tuple[int, str]] = {}
@@ -112,13 +113,6 @@ def _load(config: TrainConfig, data: Path) -> tuple[Generator, Frozen]:
     if generator.spec.frozen is None:
         raise InputError(f"precompute: {generator.spec.name} has no frozen parts, so there is nothing to compute")
     return generator, generator.spec.frozen
-
-
-def _move_frozen(generator: Generator, device: torch.device) -> None:
-    """Move what encodes; the network that is trained is not needed."""
-    for part in vars(generator).values():
-        if isinstance(part, nn.Module) and part is not generator.module():
-            part.to(device)
 
 
 def _digest(spec: Spec, what: str, config: TrainConfig) -> str:

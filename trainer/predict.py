@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from encoders.sample import Example, UInt8Image
 from trainer.generators.protocol import Generator
 from trainer.loss import make_batch
-from trainer.parallel import ALONE, Place, device_of, gathered_by_first, moved, turns
+from trainer.parallel import ALONE, Process, device_of, moved, put_together, turns_by_size
 from trainer.sampler import sample
 
 
@@ -17,7 +17,7 @@ def predict_examples(
     steps: int,
     seed: int,
     batch_size: int = 32,
-    place: Place = ALONE,
+    process: Process = ALONE,
 ) -> list[UInt8Image]:
     """Draw the answer to each example's prompt and source; the target is not looked at, only its size.
 
@@ -25,7 +25,7 @@ def predict_examples(
         steps: Euler steps. 4 is a good value; 1 is fine for depth.
         seed: with the position of an example in `examples` it decides the noise; the batch size does not matter
             beyond the rounding of sums (at most one grey level).
-        place: of several processes, all of which must ask for the same: each draws a part.
+        process: of several processes, all of which must ask for the same: each draws a part.
 
     Returns:
         (H, W, 3) uint8 images in the order of `examples`; of several processes the first gets them, the others nothing.
@@ -34,16 +34,8 @@ def predict_examples(
     module = generator.module()
     training = module.training
     module.eval()
-    of_size: dict[tuple[int, ...], list[int]] = {}
-    for position, example in enumerate(examples):
-        of_size.setdefault(example.target.shape, []).append(position)
-    for alike in of_size.values():
-        for turn in turns(len(alike), batch_size, place):
-            positions = [alike[i] for i in turn]
-            batch = moved(make_batch(generator, [examples[i] for i in positions]), device_of(generator))
-            answers |= zip(positions, generator.decode(sample(generator, batch, positions, steps, seed)))
+    for positions in turns_by_size([e.target.shape for e in examples], batch_size, process):
+        batch = moved(make_batch(generator, [examples[i] for i in positions]), device_of(generator))
+        answers |= zip(positions, generator.decode(sample(generator, batch, positions, steps, seed)))
     module.train(training)
-    whole: dict[int, UInt8Image] = {}
-    for part in gathered_by_first(answers, place):
-        whole |= part
-    return [whole[i] for i in sorted(whole)]
+    return put_together(answers, process)

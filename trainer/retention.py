@@ -23,7 +23,7 @@ from trainer.evaluation.distances import Features, layout_features, picture_dist
 from trainer.evaluation.samples import read_samples
 from trainer.generators.protocol import Generator
 from trainer.loss import draw_noise, flow_matching_loss, make_batch
-from trainer.parallel import ALONE, Place, device_of, gathered_by_first, moved, turns
+from trainer.parallel import ALONE, Process, device_of, moved, put_together, turns_by_size
 from trainer.predict import predict_examples
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -81,14 +81,14 @@ def measure_figures(
     seed: int,
     steps: int,
     batch_size: int = 32,
-    place: Place = ALONE,
+    process: Process = ALONE,
     features: Features = layout_features,
 ) -> dict[str, Any]:
     """Measure what of one generator is compared; a function of it, the examples and the seed.
 
     Args:
         steps: Euler steps of the pictures that are drawn; 0: draw none, and measure losses only.
-        place: of several processes, all of which must ask for the same; the first gets the figures.
+        process: of several processes, all of which must ask for the same; the first gets the figures.
 
     Returns:
         json-able: "losses", task to a row of losses at LEVELS for each example; with edits drawn "edit_psnr_db"; with
@@ -103,13 +103,13 @@ def measure_figures(
         raise InputError(f"retention is measured on generate and edit examples; got {', '.join(other) or 'none'}")
     by_task = {task: part for task in TASKS if (part := [e for e in examples if e.task == task])}
     figures: dict[str, Any] = {
-        "losses": {task: _losses(generator, part, seed, batch_size, place) for task, part in by_task.items()}
+        "losses": {task: _losses(generator, part, seed, batch_size, process) for task, part in by_task.items()}
     }
     drawn: dict[str, list[UInt8Image]] = {}
     if steps:
         for task, part in by_task.items():
-            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, place)
-    if place.rank > 0:
+            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, process)
+    if process.rank > 0:
         return {}
     if "edit" in drawn:
         edits = by_task["edit"]
@@ -124,29 +124,21 @@ def measure_figures(
 
 @torch.no_grad()
 def _losses(
-    generator: Generator, examples: Sequence[Example], seed: int, batch_size: int, place: Place
+    generator: Generator, examples: Sequence[Example], seed: int, batch_size: int, process: Process
 ) -> list[list[float]]:
     """Return the loss of each example at each level; on the first process."""
     rows: dict[int, list[float]] = {}
-    of_size: dict[tuple[int, ...], list[int]] = {}
-    for position, example in enumerate(examples):
-        of_size.setdefault(example.target.shape, []).append(position)
-    for alike in of_size.values():
-        for turn in turns(len(alike), batch_size, place):
-            positions = [alike[i] for i in turn]
-            device = device_of(generator)
-            batch = moved(make_batch(generator, [examples[i] for i in positions]), device)
-            levels = []
-            for k, level in enumerate(LEVELS):
-                draws = [position * len(LEVELS) + k for position in positions]
-                noise_BCHW = draw_noise(seed, draws, batch.clean_BCHW.shape[1:]).to(device)
-                sigma_B = torch.full((len(positions),), level, device=device)
-                levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
-            rows |= {position: list(losses) for position, losses in zip(positions, zip(*levels, strict=True))}
-    whole: dict[int, list[float]] = {}
-    for part in gathered_by_first(rows, place):
-        whole |= part
-    return [whole[i] for i in sorted(whole)]
+    device = device_of(generator)
+    for positions in turns_by_size([e.target.shape for e in examples], batch_size, process):
+        batch = moved(make_batch(generator, [examples[i] for i in positions]), device)
+        levels = []
+        for k, level in enumerate(LEVELS):
+            draws = [position * len(LEVELS) + k for position in positions]
+            noise_BCHW = draw_noise(seed, draws, batch.clean_BCHW.shape[1:]).to(device)
+            sigma_B = torch.full((len(positions),), level, device=device)
+            levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
+        rows |= {position: list(losses) for position, losses in zip(positions, zip(*levels, strict=True))}
+    return put_together(rows, process)
 
 
 def compare_figures(tuned: Mapping[str, Any], base: Mapping[str, Any], seed: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
 from trainer.generators.protocol import Generator
 from trainer.generators.tiny import TinyGenerator
-from trainer.parallel import Place, gathered, reshard, spread, wait_for_all, whole
+from trainer.parallel import Process, gathered, reshard, spread, wait_for_all, whole
 from trainer.sharded_checkpoint import load_sharded, read_facts, write_sharded
 from trainer.trainable import choose_trainable, merge_lora
 
@@ -52,11 +52,11 @@ def start_generator(config: TrainConfig, data: Path) -> tuple[Generator, str]:
 class Run:
     """A run at some step."""
 
-    def __init__(self, config: TrainConfig, data: Path, place: Place) -> None:
-        self.config, self.data, self.place = config, data, place
+    def __init__(self, config: TrainConfig, data: Path, process: Process) -> None:
+        self.config, self.data, self.process = config, data, process
         self.generator, self.trained = start_generator(config, data)
         self.module = self.generator.module().train()
-        self.predict = spread(self.generator, config, place)
+        self.predict = spread(self.generator, config, process)
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
@@ -98,7 +98,7 @@ class Run:
     def collect(self) -> dict[tuple[str, str], list[float]]:
         """Count what all processes have seen since the last time; return the losses by source and task."""
         losses: dict[tuple[str, str], list[float]] = {}
-        for source, task, loss, read, replaced in (row for rows in gathered(self.seen, self.place) for row in rows):
+        for source, task, loss, read, replaced in (row for rows in gathered(self.seen, self.process) for row in rows):
             losses.setdefault((source, task), []).append(loss)
             if read:
                 tasks = self.counts.setdefault(source, {})
@@ -126,7 +126,7 @@ class Run:
             state = State(step=self.step, **facts, model=model, ema=self.ema, optimizer=self.optimizer.state_dict())
             write_checkpoint(out, state, keep)
         else:
-            write_sharded(out, self.step, dict(self._tensors()), facts, keep, self.place)
+            write_sharded(out, self.step, dict(self._tensors()), facts, keep, self.process)
 
     def restore(self, path: Path, identity: dict[str, Any]) -> None:
         """Become what a checkpoint of either format holds, whatever number of processes wrote it."""
@@ -172,7 +172,7 @@ class Run:
         """Write the generator with its averaged weights; what was sharded is put together on the first process."""
         sharded = isinstance(self.module, FSDPModule)
         averages = {name: whole(value) for name, value in self.ema.items()} if sharded else self.ema
-        if self.place.rank == 0:
+        if self.process.rank == 0:
             generator = start_generator(self.config, self.data)[0] if sharded else self.generator
             parameters = dict(generator.module().named_parameters())
             with torch.no_grad():
@@ -180,4 +180,4 @@ class Run:
                     parameters[name].copy_(value)
             merge_lora(generator)
             generator.save(folder)
-        wait_for_all(self.place)
+        wait_for_all(self.process)

@@ -24,7 +24,7 @@ from encoders.sample import InputError
 from mixing.places import join
 from mixing.storage import canonical_json, commit, read_json, write_atomic
 from trainer.checkpoint import delete_old
-from trainer.parallel import Place, wait_for_all
+from trainer.parallel import Process, wait_for_all
 
 SCHEMA = "cavendish-sharded-checkpoint/1"
 _METADATA = "ChunkStorageMetadata Metadata MetadataIndex StorageMeta TensorProperties TensorStorageMetadata"
@@ -59,22 +59,22 @@ class _Reader(FileSystemReader):
 
 
 def write_sharded(
-    folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], keep: int, place: Place
+    folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], keep: int, process: Process
 ) -> Path:
     """Write a checkpoint together with all other processes, then delete all but the newest `keep`."""
     path = folder / f"checkpoint-{step:06d}"
     staging = folder / f"{path.name}.tmp"
-    if place.rank == 0:
+    if process.rank == 0:
         shutil.rmtree(staging, ignore_errors=True)
-    wait_for_all(place)
+    wait_for_all(process)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", UserWarning)  # that a single process is one
         save(tensors, checkpoint_id=staging)
-    if place.rank == 0:
+    if process.rank == 0:
         write_atomic(staging / "facts.json", canonical_json({"schema": SCHEMA, "step": step, **facts}))
         commit(staging, path)
         delete_old(folder, keep)
-    wait_for_all(place)
+    wait_for_all(process)
     return path
 
 

@@ -15,14 +15,14 @@ from trainer.config import TrainConfig
 from trainer.generators.protocol import Generator
 from trainer.items import Item, KeptItem
 from trainer.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
-from trainer.parallel import Place, computing, largest, moved, sharing_gradients
+from trainer.parallel import Process, by_size, computing, largest, moved, sharing_gradients
 from trainer.run import Run
 
 
-def part_of_batch(b: int, batch: int, place: Place) -> range:
+def part_of_batch(b: int, batch: int, process: Process) -> range:
     """Return the global numbers of batch b that this process takes."""
-    size = batch // place.world
-    first = b * batch + place.rank * size
+    size = batch // process.world
+    first = b * batch + process.rank * size
     return range(first, first + size)
 
 
@@ -32,18 +32,15 @@ def cut_into_passes(sizes: Sequence[tuple[int, ...]], most: int) -> list[list[in
     Args:
         sizes: (H, W) of each picture.
     """
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place, size in enumerate(sizes):
-        places.setdefault(size, []).append(place)
-    return [alike[start : start + most] for alike in places.values() for start in range(0, len(alike), most)]
+    return [alike[start : start + most] for alike in by_size(sizes) for start in range(0, len(alike), most)]
 
 
 def learn_from(run: Run, items: Sequence[Item], config: TrainConfig) -> list[float]:
     """Take one optimiser step; return the loss of each example of this process."""
     run.optimizer.zero_grad(set_to_none=True)
-    draws = part_of_batch(run.step, config.batch, run.place)
+    draws = part_of_batch(run.step, config.batch, run.process)
     passes = cut_into_passes([item.example.target.shape[:2] for item in items], len(items) // config.accumulate)
-    count = len(passes) if config.buckets is None else largest(len(passes), run.place)
+    count = len(passes) if config.buckets is None else largest(len(passes), run.process)
     losses = [0.0] * len(items)
     for number in range(count):
         idle = number >= len(passes)  # another process has more passes, and all gather and share the weights together
@@ -76,12 +73,12 @@ def batch_of(generator: Generator, items: Sequence[Item], pixel_weights: bool = 
 
 def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
     """Return the loss (B,) of each item, with the noise of its draw."""
-    device = run.place.device
+    device = run.process.device
     batch = moved(batch_of(run.generator, items, config.pixel_weights), device)
     means = [config.sigma.mean_of(item.kind) for item in items]
     sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
     noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
-    with computing(config, run.place):
+    with computing(config, run.process):
         return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
 
 

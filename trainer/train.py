@@ -24,7 +24,7 @@ from mixing.engine import JobFailed, Progress
 from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
-from mixing.remote import is_url
+from mixing.places import is_url
 from mixing.storage import canonical_json, collect_dead, read_json, write_atomic
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, TrainConfig
@@ -41,7 +41,7 @@ from trainer.log import (
     mean_losses,
     start_table,
 )
-from trainer.parallel import Place, joined, wait_for_all
+from trainer.parallel import Process, joined, wait_for_all
 from trainer.precompute import with_kept
 from trainer.run import Run, RunStopped
 from trainer.step import learn_from, part_of_batch
@@ -138,8 +138,8 @@ def train_on(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        with joined(config) as place:
-            run = Run(config, data, place)
+        with joined(config) as process:
+            run = Run(config, data, process)
             run.lock = lock
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
@@ -191,7 +191,7 @@ def _resume_or_start(run: Run, out: Path, identity: dict[str, Any]) -> None:
     found = checkpoints(out)
     if found:
         run.restore(found[-1], identity)
-    if run.place.rank > 0:
+    if run.process.rank > 0:
         return
     for name, columns in (("loss.csv", LOSS_COLUMNS), ("ratios.csv", RATIO_COLUMNS)):
         if found:
@@ -212,21 +212,21 @@ def _resume_or_start(run: Run, out: Path, identity: dict[str, Any]) -> None:
 class _Batches(torch.utils.data.Dataset[list[Item]]):
     """This process's part of batch b as a list of items: what one worker process reads in one go."""
 
-    def __init__(self, items: Items, batch: int, place: Place) -> None:
+    def __init__(self, items: Items, batch: int, process: Process) -> None:
         self._items = items
         self._batch = batch
-        self._place = place
+        self._process = process
 
     def __getitem__(self, b: int) -> list[Item]:
-        return [self._items[index] for index in part_of_batch(b, self._batch, self._place)]
+        return [self._items[index] for index in part_of_batch(b, self._batch, self._process)]
 
 
-def _read_batches(items: Items, config: TrainConfig, first_step: int, place: Place) -> Iterator[list[Item]]:
+def _read_batches(items: Items, config: TrainConfig, first_step: int, process: Process) -> Iterator[list[Item]]:
     """Yield this process's part of the batch of every step from `first_step` on, read ahead by worker processes."""
     first = first_step // config.repeats
     last = (config.steps - 1) // config.repeats
     loader = DataLoader(
-        _Batches(items, config.batch, place),
+        _Batches(items, config.batch, process),
         batch_size=None,
         sampler=range(first, last + 1),
         num_workers=config.workers,
@@ -267,11 +267,11 @@ def _loop(
     progress: Progress | None,
     evaluate: Evaluate | None,
 ) -> None:
-    first = run.place.rank == 0
+    first = run.process.rank == 0
     trackers = open_trackers(config, out, run.step) if first else []
     if evaluate is not None and run.step == 0 and config.base is not None:
         evaluate(trackers)  # what the base can do is where the curves begin
-    for batch in _read_batches(items, config, run.step, run.place):
+    for batch in _read_batches(items, config, run.step, run.process):
         losses = learn_from(run, batch, config)
         read = run.step % config.repeats == 0
         run.seen += [(i.source, i.example.task, loss, read, len(i.replaced)) for i, loss in zip(batch, losses)]
@@ -306,15 +306,15 @@ def _is_due(step: int, config: TrainConfig) -> bool:
 
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     run.write_generator(out / "generator")
-    if run.place.rank == 0:
+    if run.process.rank == 0:
         base = None if run.config.base is None else run.data / run.config.base
         write_lineage(out / "generator", run.step, identity, run.lock, base)
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
     told["ratios"] = [asdict(row) for row in run.ratios()]
-    if run.place.rank == 0:
+    if run.process.rank == 0:
         _draw_curves(run, out)
         write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
-    wait_for_all(run.place)
+    wait_for_all(run.process)
     return told
 
 

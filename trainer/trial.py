@@ -85,5 +85,5 @@ def _prepared(config: str, data: Path):  # type: ignore[no-untyped-def]
     settings = TrainConfig.model_validate_json(config).model_copy(update={"parallel": "none", "relock": False})
     torch.set_num_threads(settings.threads)
     _, items = open_mixture(settings, Path("unused"), data)
-    with joined(settings) as place:
-        return Run(settings, data, place), items
+    with joined(settings) as process:
+        return Run(settings, data, process), items

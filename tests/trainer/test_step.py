@@ -76,8 +76,8 @@ class Mixed:
 
 
 def gradients(items: object, config: TrainConfig, folder: Path) -> dict[str, torch.Tensor]:
-    with joined(config) as place:
-        run = Run(config, folder, place)
+    with joined(config) as process:
+        run = Run(config, folder, process)
         learn_from(run, [items[i] for i in range(config.batch)], config)  # type: ignore[index]
     return {name: p.grad for name, p in run.parameters.items() if p.grad is not None}
 

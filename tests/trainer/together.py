@@ -135,10 +135,10 @@ def evaluated_runs(out: Path) -> None:
     from tests.trainer.test_in_loop import SHORT_WATCHED, UNWATCHED
 
     torch.set_num_threads(1)
-    with joined(config_of(parallel="ddp")) as place:
+    with joined(config_of(parallel="ddp")) as process:
         torch.distributed.barrier()
         _set_pg_timeout(timedelta(seconds=5))
-        with first_alone(place) as first:
+        with first_alone(process) as first:
             time.sleep(8 if first else 0)
         _set_pg_timeout(trainer.parallel.TIMEOUT)
         for parallel in ("ddp", "fsdp"):
