@@ -101,11 +101,7 @@ def read_checkpoint(path: Path) -> State:
         InputError: not a checkpoint of this schema, or damaged; no pickled code is ever run.
     """
     try:
-        with zipfile.ZipFile(path) as parts:
-            damaged = parts.testzip()  # torch does not look at the hashes
-        if damaged is not None:
-            raise ValueError(f"the hash of {damaged} is not that of its bytes")
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values = load_tensors(path)
     except Exception as error:  # zipfile and torch raise whatever the first wrong byte leads to
         told = " ".join(str(error).split())[:200]
         raise InputError(
@@ -119,6 +115,19 @@ def read_checkpoint(path: Path) -> State:
         return State(**values)
     except TypeError as error:
         raise InputError(f"{path}: a field is missing or unknown: {error}") from None
+
+
+def load_tensors(path: Path) -> Any:
+    """Load what `torch.save` wrote, to the CPU; no pickled code is ever run.
+
+    Raises:
+        Exception: whatever the first wrong byte leads zipfile or torch to; ValueError where a hash is not right.
+    """
+    with zipfile.ZipFile(path) as parts:
+        damaged = parts.testzip()  # torch does not look at the hashes
+    if damaged is not None:
+        raise ValueError(f"the hash of {damaged} is not that of its bytes")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:

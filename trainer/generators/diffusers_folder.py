@@ -18,7 +18,7 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from encoders.sample import InputError
-from mixing.storage import canonical_json, write_atomic
+from mixing.storage import canonical_json, commit, write_atomic
 from trainer.lineage import layout_digest
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
@@ -151,4 +151,4 @@ def save_tuned(folder: Path, name: str, origin: Origin, transformer: Any, pipeli
     write_atomic(staging / "generator.json", canonical_json(values))
     if folder.exists():
         shutil.rmtree(folder)
-    staging.rename(folder)
+    commit(staging, folder)
