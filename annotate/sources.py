@@ -20,8 +20,8 @@ from annotate.items import IMAGE_SUFFIXES, Item, Part, clean_text
 from annotate.mirror import mirror
 from encoders.sample import InputError
 from mixing.config import Config
+from mixing.places import is_url
 from mixing.records import check_key
-from mixing.remote import is_url
 from mixing.storage import file_sha256
 from mixing.tars import DamagedTar, list_members
 

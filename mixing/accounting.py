@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 from encoders.sample import InputError
 from mixing.lock import Lock, Stream
-from mixing.reader import MixtureItem
 from mixing.schedule import Schedule
 
 
@@ -125,12 +124,3 @@ def index_of(schedule: Schedule, stream: int, ordinal: int, count: int) -> int:
         else:
             high = middle
     return low
-
-
-def count_items(items: Iterable[MixtureItem]) -> Mapping[str, int]:
-    """Count drawn items by `source/task`, for the log of a training run; add the maps of all ranks."""
-    counts: dict[str, int] = {}
-    for item in items:
-        name = f"{item.source}/{item.example.task}"
-        counts[name] = counts.get(name, 0) + 1
-    return dict(sorted(counts.items()))

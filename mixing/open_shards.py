@@ -17,8 +17,9 @@ from pydantic import Field
 from encoders.sample import InputError
 from mixing.config import Config
 from mixing.lock import LockedShard
+from mixing.places import is_url
 from mixing.records import Parts
-from mixing.remote import BlockCache, MissingFile, RemoteFile, Server, is_url
+from mixing.remote import BlockCache, MissingFile, RemoteFile, Server
 from mixing.shard_rows import ShardIndex, read_index
 
 OPEN_SHARDS = 128  # indexes and files kept open; an order of records touches about so many shards at a time

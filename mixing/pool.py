@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -16,9 +16,9 @@ import numpy as np
 
 from encoders.sample import InputError
 from mixing.lock import LockedShard, LockedSource, pack_bits
-from mixing.places import Place, join, list_names, read_all, read_bytes
+from mixing.places import Place, is_url, join, list_names, read_all, read_bytes
 from mixing.records import record_facts, record_key
-from mixing.remote import is_url
+from mixing.shard_rows import Row
 from mixing.shards import is_row_name, parse_row, read_shard
 
 HELD_OUT, EXCLUDED, LICENCE, FILTERED, UNFIT = (
@@ -94,16 +94,11 @@ def scan_source(
             reasons = [_reason(record, index, limits) for record in records]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{tar}: damaged facts in the row: {error}") from None
+        drawn = [record for record, reason in zip(records, reasons) if reason is None]
         left_out.update(reason for reason in reasons if reason is not None)
-        licences.update(record["licence"] for record, reason in zip(records, reasons) if reason is None)
-        sizes.update(size_range(*record["size"]) for record, reason in zip(records, reasons) if reason is None)
-        tasks = sorted({task for record in records for task in _wanted(record, limits)})
-        usable = {
-            task: pack_bits(np.array([r is None and task in x["tasks"] for x, r in zip(records, reasons)], bool))
-            for task in tasks
-        }
-        held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if records else "none"
-        shards.append(LockedShard(row.shard, row.sha256, row_sha256, row.bytes, row.count, usable, held_out))
+        licences.update(record["licence"] for record in drawn)
+        sizes.update(size_range(*record["size"]) for record in drawn)
+        shards.append(_lock_shard(row, row_sha256, records, reasons, limits))
     if len(forms) > 1:
         raise InputError(f"{directory}: raw samples and instruction examples in one directory; keep them apart")
     if limits.tasks is None and True in forms:
@@ -121,6 +116,23 @@ def scan_source(
         colormaps=None if colormaps is None else dict(colormaps),
         shards=tuple(shards),
     )
+
+
+def _lock_shard(
+    row: Row,
+    row_sha256: str,
+    records: Sequence[Mapping[str, Any]],
+    reasons: Sequence[str | None],
+    limits: Limits,
+) -> LockedShard:
+    """Say which records of a shard may be drawn for what, given the reason against each."""
+    tasks = sorted({task for record in records for task in _wanted(record, limits)})
+    usable = {
+        task: pack_bits(np.array([r is None and task in x["tasks"] for x, r in zip(records, reasons)], bool))
+        for task in tasks
+    }
+    held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if records else "none"
+    return LockedShard(row.shard, row.sha256, row_sha256, row.bytes, row.count, usable, held_out)
 
 
 def _dataset(name: str, directory: Place) -> dict[str, Any]:

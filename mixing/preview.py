@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -94,12 +94,7 @@ def write_preview(
         account=account,
         size=size,
         kinds=_groups(account, lambda stream: stream.kind),
-        parts=[
-            ("By task", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.task)]),
-            ("By source", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.source)]),
-            ("By licence of the picture", _by_records(lock, account, lambda source: source.licences)),
-            ("By shorter side of the stored picture, pixels", _by_records(lock, account, lambda source: source.sizes)),
-        ],
+        parts=_compositions(lock, account),
         prompts=_prompt_kinds(lock, account, draws),
         absent=sum(_asks_for_nothing(item) for items in draws.values() for item in items),
         askable=sum(len(items) for number, items in draws.items() if lock.streams[number].task in _MAY_BE_ABSENT),
@@ -128,18 +123,28 @@ def _groups(account: Account, name: Any) -> list[tuple[str, float, int, float]]:
     return sorted(rows, key=lambda row: -row[1])
 
 
+def _compositions(lock: Lock, account: Account) -> list[tuple[str, list[Part]]]:
+    """Return under a title each what the examples are made up of."""
+    return [
+        ("By task", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.task)]),
+        ("By source", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.source)]),
+        ("By licence of the picture", _by_records(lock, account, lambda source: source.licences)),
+        ("By shorter side of the stored picture, pixels", _by_records(lock, account, lambda source: source.sizes)),
+    ]
+
+
 def _by_records(lock: Lock, account: Account, counts: Callable[[LockedSource], Mapping[str, int]]) -> list[Part]:
     """Return the composition by a property of records, of which a source has so many each: pools are dealt evenly."""
-    asked: Counter[str] = Counter()
-    realised: Counter[str] = Counter()
+    asked: dict[str, float] = defaultdict(float)
+    realised: dict[str, float] = defaultdict(float)
     of_source = account.by(lambda stream: stream.source)
     for source in lock.sources:
         total = sum(counts(source).values())
         for name, records in counts(source).items():
             due, drawn = of_source.get(source.name, (Fraction(0), 0))
-            asked[name] += float(due) * records / total / account.count  # type: ignore[assignment]
-            realised[name] += drawn * records / total / account.count  # type: ignore[assignment]
-    return [Part(name, float(share), float(realised[name])) for name, share in asked.most_common()]
+            asked[name] += float(due) * records / total / account.count
+            realised[name] += drawn * records / total / account.count
+    return [Part(name, share, realised[name]) for name, share in sorted(asked.items(), key=lambda row: -row[1])]
 
 
 def _first_draws(reader: MixtureReader, stream: int, draws: int, count: int) -> list[MixtureItem]:
@@ -148,26 +153,26 @@ def _first_draws(reader: MixtureReader, stream: int, draws: int, count: int) -> 
 
 def _prompt_kinds(lock: Lock, account: Account, draws: Mapping[int, Sequence[MixtureItem]]) -> list[Part]:
     """Return what prompts ask for: as asked by the mixture, and as found in draws of each stream times its share."""
-    asked: Counter[str] = Counter()
-    realised: Counter[str] = Counter()
+    asked: dict[str, float] = defaultdict(float)
+    realised: dict[str, float] = defaultdict(float)
     for number, row in enumerate(account.streams):
         source = lock.source(row.stream.source)
         share = float(row.asked) / account.count
         if row.stream.task != "depth" or source.form == "instructions":
-            asked[row.stream.task] += share  # type: ignore[assignment]
-            realised[row.stream.task] += row.drawn / account.count  # type: ignore[assignment]
+            asked[row.stream.task] += share
+            realised[row.stream.task] += row.drawn / account.count
             continue
         maps = source.colormaps
         if maps is None:
             maps = dict.fromkeys(COLORMAPS, COLORMAP_PROBABILITY / len(COLORMAPS))
-        asked["depth, cube walk"] += share * (1 - sum(maps.values()))  # type: ignore[assignment]
+        asked["depth, cube walk"] += share * (1 - sum(maps.values()))
         for name, part in maps.items():
-            asked[f"depth, {name}"] += share * part  # type: ignore[assignment]
+            asked[f"depth, {name}"] += share * part
         for item in draws.get(number, ()):
             kind = str(item.example.spec.get("codec", "")).partition("/")[0].replace("-", " ")
-            realised[f"depth, {kind}"] += row.drawn / account.count / len(draws[number])  # type: ignore[assignment]
+            realised[f"depth, {kind}"] += row.drawn / account.count / len(draws[number])
     names = sorted(asked.keys() | realised.keys(), key=lambda name: (-asked[name], name))
-    return [Part(name, float(asked[name]), float(realised[name])) for name in names]
+    return [Part(name, asked[name], realised[name]) for name in names]
 
 
 def _asks_for_nothing(item: MixtureItem) -> bool:

@@ -33,8 +33,9 @@ from mixing.open_shards import (
     Shards,
 )
 from mixing.permutation import LocalOrder
+from mixing.places import is_url
 from mixing.records import parse_example, parse_sample
-from mixing.remote import Unreachable, is_url
+from mixing.remote import Unreachable
 
 BLOCK = 4096  # indices scheduled at a time: 1.5 ms, once per block
 _ATTEMPTS = 16  # records tried for one draw before the run stops

@@ -10,12 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from mixing.config import Config
 from mixing.draw import Buckets, Sizes
+from mixing.lock import Kind
 from mixing.open_shards import Reading
 from trainer.evaluation.settings import EvaluationSets
 from trainer.generators.folder import Precision
 from trainer.generators.tiny import TinyConfig
-
-Kind = Literal["generation", "editing", "vision"]
 
 
 class SigmaConfig(Config):

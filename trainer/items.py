@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import Example, Rejection
-from trainer.config import Kind
+from mixing.lock import Kind
 
 
 class Item(Protocol):

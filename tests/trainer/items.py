@@ -12,8 +12,8 @@ from encoders.normals import encode_normals
 from encoders.palettes import COLOR_NAMES
 from encoders.sample import Example, Rejection, Sample
 from encoders.semantic import encode_semantic
+from mixing.lock import Kind
 from tests.trainer.scenes import analytic_sample
-from trainer.config import Kind
 
 KINDS: Mapping[str, Kind] = {"generate": "generation", "edit": "editing"}
 
