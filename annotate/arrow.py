@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.items import Item, Part, clean_text
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 
 CAPTION_COLUMNS = ("text", "TEXT", "caption", "captions", "sentence", "alt")
 FACT_COLUMNS = {"license": "licence", "licence": "licence", "url": "url", "author": "author"}
@@ -65,7 +65,7 @@ def _batches(path: Path) -> Iterator[tuple[pa.RecordBatch, int, int]]:
                 batch.validate(full=True)  # pyarrow trusts offsets: one beyond the file would end the process
                 yield batch, whole.address, whole.size
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not an arrow stream: {' '.join(str(error).split())[:160]}") from None
+        raise InputError(f"{path}: not an arrow stream: {one_line(error, 160)}") from None
 
 
 def _items(path: str, batch: pa.RecordBatch, base: int, size: int, row: int, split: str) -> Iterator[Item]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
@@ -113,7 +113,7 @@ def _refusals(stage: str) -> Iterator[None]:
     except Image.DecompressionBombError:
         raise InputError(f"the header claims far over the limit of {MAX_PIXELS} pixels") from None
     except Exception as error:
-        detail = " ".join(str(error).split())[:120]
+        detail = one_line(error, 120)
         raise InputError(f"{stage}: {type(error).__name__}{': ' if detail else ''}{detail}") from None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "url": ("url", "URL", "image_url", "IMAGE_URL"),
@@ -90,7 +90,7 @@ def _read_file(file: Path, first: int, start: int, stop: int) -> Iterator[Wanted
                     read.validate(full=True)
                     rows = read.to_pylist()
                 except (pa.ArrowException, OSError, ValueError) as error:
-                    raise InputError(f"{file}: row group {group} cannot be read: {_told(error)}") from None
+                    raise InputError(f"{file}: row group {group} cannot be read: {one_line(error, 160)}") from None
                 for offset, row in enumerate(rows):
                     yield _wanted(first + low + offset, row, columns, facts)
             first += count
@@ -121,8 +121,4 @@ def _opened(file: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise InputError(f"{file}: not a parquet file: {_told(error)}") from None
-
-
-def _told(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]
+        raise InputError(f"{file}: not a parquet file: {one_line(error, 160)}") from None

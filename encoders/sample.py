@@ -29,6 +29,11 @@ class InputError(ValueError):
     """A bad input, said in one line that names the file, key or field and what to do. The command line exits 2."""
 
 
+def one_line(said: object, most: int | None = 200) -> str:
+    """Return what somebody else's error says as part of a message: white space as single spaces, the start of it."""
+    return " ".join(str(said).split())[:most]
+
+
 @dataclass(frozen=True)
 class Camera:
     """Pinhole intrinsics in pixels, and the pose as a row-major 4x4 camera-to-world matrix in metres (or None)."""

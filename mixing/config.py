@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 
 
 class Config(BaseModel):
@@ -39,7 +39,7 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"{path}: not valid YAML{place}: {error.problem or error.context}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not valid YAML: {one_line(error, None)}") from None
     except RecursionError:
         raise InputError(f"{path}: not valid YAML: nested too deeply") from None
     if not isinstance(values, dict):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 from mixing.open_shards import OPEN_SHARDS, OpenShard, Recent, open_local
 from mixing.shards import Plan, ShardWriter, finish_dataset, finished_plan, is_committed, start_dataset
 
@@ -96,7 +96,7 @@ def _from_npy(data: bytes, name: str) -> NDArray[Any]:
         values = np.frombuffer(data, dtype, offset=file.tell())
         return values.reshape(shape, order="F" if fortran else "C").copy(order="K")
     except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
-        raise InputError(f"{name}: not an npy of numbers: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{name}: not an npy of numbers: {one_line(error)}") from None
 
 
 def _key_bytes(key: str) -> bytes:

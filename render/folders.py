@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, ValidationError
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from mixing.config import Config
 
 MESHES, MAPS = (".glb", ".obj", ".ply"), (".hdr", ".exr")
@@ -153,7 +153,7 @@ def _read_settings(folder: Path) -> FolderSettings:
             raise InputError(f"{path}: larger than {MAX_FILE_BYTES // 8} bytes")
         return FolderSettings.model_validate(yaml.safe_load(path.read_text()) or {})
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path}: not valid YAML: {one_line(error, None)}") from None
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from mixing.storage import write_atomic
 
 SCHEMA = "cavendish-checkpoint/2"
@@ -103,9 +103,8 @@ def read_checkpoint(path: Path) -> State:
     try:
         values = load_tensors(path)
     except Exception as error:  # zipfile and torch raise whatever the first wrong byte leads to
-        told = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: not a readable checkpoint ({type(error).__name__}: {told}); "
+            f"{path}: not a readable checkpoint ({type(error).__name__}: {one_line(error)}); "
             "delete it to continue from the one before"
         ) from None
     schema = values.pop("schema", None) if isinstance(values, dict) else None

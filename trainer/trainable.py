@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from trainer.config import LoraSettings, TrainConfig
 from trainer.generators.protocol import Generator
 
@@ -70,7 +70,7 @@ def _add_lora(generator: Generator, lora: LoraSettings) -> None:
     try:
         inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets), module)
     except ValueError as error:
-        raise InputError(f"lora targets {targets!r}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"lora targets {targets!r}: {one_line(error)}") from None
 
 
 def merge_lora(generator: Generator) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
 from annotate.hub_config import ModelFolder
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 from mixing.storage import digest, file_sha256
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -61,7 +61,7 @@ class HubModel(ModelFolder):
                 self.folder / part, local_files_only=True, use_safetensors=True, torch_dtype=self.dtype
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-            raise InputError(f"{self.folder / part}: not a {kind.__name__}: {_one_line(error)}") from None
+            raise InputError(f"{self.folder / part}: not a {kind.__name__}: {one_line(error)}") from None
         return model.eval().requires_grad_(False).to(self.device)
 
     def read_tokenizer(self, part: str = "") -> Any:
@@ -75,11 +75,7 @@ class HubModel(ModelFolder):
         try:
             return AutoTokenizer.from_pretrained(self.folder / part, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{self.folder / part}: no tokenizer there: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder / part}: no tokenizer there: {one_line(error)}") from None
 
 
 @cache

@@ -21,7 +21,7 @@ from annotate.annotators.hub import (
     size_of,
 )
 from annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 from mixing.storage import read_json
 
 _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
@@ -168,7 +168,7 @@ def read_pipeline(model: HubModel, kind: Any) -> Any:
             model.folder, local_files_only=True, use_safetensors=True, torch_dtype=model.dtype
         )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise InputError(f"{model.folder}: not a {kind.__name__}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{model.folder}: not a {kind.__name__}: {one_line(error)}") from None
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(model.device)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 
 DepthKind = Literal["metric", "needs_focal", "scale", "affine", "inverse"]
 """What the numbers of a depth map are: planar metres; metres once multiplied by a focal length; depth up to an unknown
@@ -244,6 +244,5 @@ def each(function: Callable[[Input], Output], queries: Sequence[Input]) -> list[
         try:
             results.append(function(query))
         except Exception as error:  # whatever a runtime raises on one picture must not lose the batch
-            detail = " ".join(str(error).split())[:200]
-            results.append(Failure(f"{type(error).__name__}: {detail}"))
+            results.append(Failure(f"{type(error).__name__}: {one_line(error)}"))
     return results

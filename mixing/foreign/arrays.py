@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.normals import decode_normals, normals_from
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from mixing.images import MAX_PIXELS, decode_png16, decode_rgb
 
 _DEPTH_CHANNELS = (("Z",), ("depth",), ("Y",), ("V",), ("R",))
@@ -81,7 +81,7 @@ def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
         shape, fortran, dtype = read(file)
         size = math.prod(shape)
     except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
-        raise InputError(f"{name}: not a .npy array: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"{name}: not a .npy array: {one_line(error)}") from None
     left = len(data) - file.tell()
     if dtype.hasobject or dtype.kind not in "fiu" or min(shape, default=1) < 0 or size * dtype.itemsize != left:
         raise InputError(f"{name}: {dtype} of shape {shape} in {left} bytes; expected plain numbers that fill the file")
@@ -110,4 +110,4 @@ def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> N
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{name}: not a readable OpenEXR file: {' '.join(str(error).split())[:200]}") from None
+            raise InputError(f"{name}: not a readable OpenEXR file: {one_line(error)}") from None

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from mixing.storage import canonical_json, commit, write_atomic
 from trainer.lineage import layout_digest
 
@@ -57,8 +57,7 @@ def read_part(kind: Any, folder: Path, part: str, dtype: torch.dtype | None = No
     try:
         return kind.from_pretrained(folder / part, local_files_only=True, **settings)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder / part}: cannot be loaded as {kind.__name__}: {told}") from None
+        raise InputError(f"{folder / part}: cannot be loaded as {kind.__name__}: {one_line(error)}") from None
 
 
 def read_transformer(kind: Any, model: Path, tuned: Path | None, dtype: torch.dtype) -> Any:
@@ -86,7 +85,7 @@ def add_lora(transformer: Any, rank: int, alpha: float, targets: str | Iterable[
     try:
         transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=named), adapter_name="default")
     except ValueError as error:
-        raise InputError(f"lora targets {named!r}: {' '.join(str(error).split())[:200]}") from None
+        raise InputError(f"lora targets {named!r}: {one_line(error)}") from None
 
 
 def has_lora(transformer: Any) -> bool:
@@ -106,8 +105,7 @@ def load_lora(transformer: Any, folder: Path) -> None:
             folder, weight_name=LORA_FILE, prefix="transformer", adapter_name="default", local_files_only=True
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        told = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder / LORA_FILE}: cannot be loaded: {told}") from None
+        raise InputError(f"{folder / LORA_FILE}: cannot be loaded: {one_line(error)}") from None
     for name, parameter in transformer.named_parameters():
         parameter.requires_grad_("lora_" in name)
 
