@@ -23,7 +23,7 @@ from torch import Tensor
 from annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
 from annotate.hub_config import ModelFolder
 from encoders.sample import InputError, UInt8Image, one_line
-from mixing.storage import digest, file_sha256
+from mixing.storage import digest, file_sha256, read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -56,13 +56,25 @@ class HubModel(ModelFolder):
         Raises:
             InputError: the folder does not hold such a model.
         """
+        return self._from_folder(kind, part).eval().requires_grad_(False).to(self.device)
+
+    def read_pipeline(self, kind: Any) -> Any:
+        """Load a pipeline of diffusers from the folder.
+
+        Raises:
+            InputError: the folder does not hold one.
+        """
+        pipeline = self._from_folder(kind)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline.to(self.device)
+
+    def _from_folder(self, kind: Any, part: str = "") -> Any:
         try:
-            model = kind.from_pretrained(
+            return kind.from_pretrained(
                 self.folder / part, local_files_only=True, use_safetensors=True, torch_dtype=self.dtype
             )
         except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
             raise InputError(f"{self.folder / part}: not a {kind.__name__}: {one_line(error)}") from None
-        return model.eval().requires_grad_(False).to(self.device)
 
     def read_tokenizer(self, part: str = "") -> Any:
         """Load the tokenizer of the folder.
@@ -76,6 +88,11 @@ class HubModel(ModelFolder):
             return AutoTokenizer.from_pretrained(self.folder / part, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{self.folder / part}: no tokenizer there: {one_line(error)}") from None
+
+    def tipsv2_side(self) -> int:
+        """Return the side in pixels that a TIPSv2 DPT model sees, of either head."""
+        config = read_json(self.folder / "config.json", "the configuration of a TIPSv2 DPT model")
+        return int(config.get("backbone_config", {}).get("image_size", 448))
 
 
 @cache

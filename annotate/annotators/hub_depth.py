@@ -21,11 +21,10 @@ from annotate.annotators.hub import (
     size_of,
 )
 from annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
-from encoders.sample import InputError, UInt8Image, one_line
+from encoders.sample import InputError, UInt8Image
 from mixing.storage import read_json
 
 _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
-_DEPTH_PRO_SIDE = 1536
 
 
 class DepthAnything:
@@ -138,7 +137,7 @@ class MarigoldDepth:
         """Read the weights; see `Annotator.load`."""
         from diffusers import MarigoldDepthPipeline
 
-        self._pipeline = read_pipeline(self._model, MarigoldDepthPipeline)
+        self._pipeline = self._model.read_pipeline(MarigoldDepthPipeline)
 
     def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
         """Estimate the depth of each image; see `Annotator.annotate`."""
@@ -157,28 +156,6 @@ class MarigoldDepth:
         return Depth(values, "affine", np.isfinite(values), uncertainty=spread)
 
 
-def read_pipeline(model: HubModel, kind: Any) -> Any:
-    """Load a pipeline of diffusers from a model's folder.
-
-    Raises:
-        InputError: the folder does not hold one.
-    """
-    try:
-        pipeline = kind.from_pretrained(
-            model.folder, local_files_only=True, use_safetensors=True, torch_dtype=model.dtype
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
-        raise InputError(f"{model.folder}: not a {kind.__name__}: {one_line(error)}") from None
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(model.device)
-
-
-def tipsv2_side(model: HubModel) -> int:
-    """Return the side in pixels that a TIPSv2 DPT model sees, of either head."""
-    config = read_json(model.folder / "config.json", "the configuration of a TIPSv2 DPT model")
-    return int(config.get("backbone_config", {}).get("image_size", 448))
-
-
 class Tipsv2Depth:
     """TIPSv2 with a DPT head: metres by bins from 0.001 to 10 m, so indoors only. Source: TIPSv2 in transformers."""
 
@@ -189,7 +166,7 @@ class Tipsv2Depth:
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("tipsv2-depth/1", "depth", {"side_px": tipsv2_side(self._model)}, "metric")
+        return self._model.spec("tipsv2-depth/1", "depth", {"side_px": self._model.tipsv2_side()}, "metric")
 
     def load(self) -> None:
         """Read the weights; see `Annotator.load`."""
@@ -203,7 +180,7 @@ class Tipsv2Depth:
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Depth:
-        side = tipsv2_side(self._model)
+        side = self._model.tipsv2_side()
         x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
         return _depth(resized_map(predicted, image), "metric")
@@ -288,17 +265,6 @@ def _make_moge(model: HubModel) -> Any:
     except ImportError as error:
         raise InputError(f"moge is not installed ({error}); install its package to use it") from None
     return MoGeModel.from_pretrained(str(model.folder)).to(model.device).eval()
-
-
-def in_metres(depth: Depth, focal_px: float) -> Depth:
-    """Turn canonical depth ("needs_focal", of a 300 px camera) into metres with a known focal length in pixels.
-
-    Raises:
-        InputError: depth of another kind.
-    """
-    if depth.kind != "needs_focal":
-        raise InputError(f'depth of kind {depth.kind!r}: only "needs_focal" becomes metres with a focal length')
-    return Depth((depth.values * np.float32(focal_px / 300)).astype(np.float32), "metric", depth.valid, focal_px)
 
 
 def _depth(values: Tensor, kind: DepthKind, focal_px: float | None = None) -> Depth:

@@ -16,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
-from annotate.annotators.hub_depth import read_pipeline, tipsv2_side
 from annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
 from encoders.sample import UInt8Image
 
@@ -45,7 +44,7 @@ class MarigoldNormals:
         """Read the weights; see `Annotator.load`."""
         from diffusers import MarigoldNormalsPipeline
 
-        self._pipeline = read_pipeline(self._model, MarigoldNormalsPipeline)
+        self._pipeline = self._model.read_pipeline(MarigoldNormalsPipeline)
 
     def annotate(self, queries: Sequence[UInt8Image]) -> list[Normals | Failure]:
         """Estimate the normals of each image; see `Annotator.annotate`."""
@@ -115,7 +114,7 @@ class Tipsv2Normals:
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
         return self._model.spec(
-            "tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": tipsv2_side(self._model)}
+            "tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": self._model.tipsv2_side()}
         )
 
     def load(self) -> None:
@@ -130,7 +129,7 @@ class Tipsv2Normals:
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Normals:
-        side = tipsv2_side(self._model)
+        side = self._model.tipsv2_side()
         x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
         out = self._net(x_NCHW.to(self._model.device, self._model.dtype)).normals.float()
         return _normals(resized_map(F.normalize(out, dim=1)[0], image), self._signs)
