@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.draws import one_of
 from encoders.sample import Camera
 from render.checks import ViewRejected
 from render.meshes import Placed
@@ -66,4 +67,4 @@ def _draw_target(recipe: Recipe, rng: Rng) -> NDArray[np.float64]:
         u, v = camera.cx - camera.fx * x / z, camera.cy + camera.fy * y / z
         if 0 <= u <= camera.width and 0 <= v <= camera.height:
             centers.append(center[:3])
-    return centers[rng.integers(len(centers))] if centers else pose[:3, 3] - 3 * pose[:3, 2]
+    return one_of(centers, rng) if centers else pose[:3, 3] - 3 * pose[:3, 2]

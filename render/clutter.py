@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from render.layout import GAP_M, Layout, model, plain_material, rounded, some_paint, vivid, wood_material
 from render.meshes import place
 from render.presets import Palette, Rng, Style, draw_lens, pick
@@ -125,7 +126,7 @@ def _drop(layout: Layout, rng: Rng, pile: Pile, thing: Thing, reach: float) -> T
     """Drop a thing at a random place; where it would end beyond the pile's reach, or stick out high, it is left out."""
     mesh = place(thing).mesh
     for _ in range(3):
-        pose = POSES[rng.integers(len(POSES))] if not thing.model or rng.random() < 0.5 else POSES[0]
+        pose = one_of(POSES, rng) if not thing.model or rng.random() < 0.5 else POSES[0]
         start = rotation((0.0, 0.0, float(rng.uniform(-math.pi, math.pi)))) @ rotation(pose)
         away, angle = reach * math.sqrt(rng.random()) * 0.9, float(rng.uniform(0, 2 * math.pi))
         rest = settle(pile, mesh, start, away * math.cos(angle), away * math.sin(angle), reach)

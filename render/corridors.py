@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from encoders.draws import one_of
 from render.layout import GAP_M, Footprint, Layout, model, rounded, some_paint
 from render.presets import Palette, Rng, Style, draw_lens, pick
 from render.recipe import Light, Material, Recipe, Rgb, Texture, Thing, Vec3, look_at
@@ -81,8 +82,8 @@ def _furniture(layout: Layout, rng: Rng, palette: Palette, size: Vec3) -> None:
     """Stand narrow furniture, plants and odd things with their backs to the long walls, and a few people on the way."""
     roles = ("low_storage", "floor_plant", "floor_plant", "floor_item", "floor_item", "stool", "chair", "high_storage")
     for _ in range(int(rng.integers(6, 14))):
-        role = roles[rng.integers(len(roles))]
-        piece = model(palette[role][rng.integers(len(palette[role]))], paint=some_paint(rng, 0.15))
+        role = one_of(roles, rng)
+        piece = model(one_of(palette[role], rng), paint=some_paint(rng, 0.15))
         if piece.size_m[1] > 0.42 * size[0] or piece.size_m[2] > size[2] - 0.05:
             continue
         side = int(rng.choice([1, 3]))
@@ -90,7 +91,7 @@ def _furniture(layout: Layout, rng: Rng, palette: Palette, size: Vec3) -> None:
         x, y = put(layout, size, side, along, piece.size_m[1] / 2 + 0.04)
         layout.stand(replace(piece, position_m=(x, y, 0), yaw_rad=QUARTERS[side]))
     for _ in range(int(rng.integers(0, 3))):
-        person = model(palette["person"][rng.integers(len(palette["person"]))], yaw=float(rng.choice([0.0, math.pi])))
+        person = model(one_of(palette["person"], rng), yaw=float(rng.choice([0.0, math.pi])))
         at = (float(rng.uniform(-0.25, 0.25)) * size[0], float(rng.uniform(-0.3, 0.45)) * size[1], 0.0)
         layout.stand(replace(person, position_m=at))
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from encoders.draws import one_of
 from encoders.palettes import color_word
 from encoders.sample import Edit, Instance, UInt8Image
 from render.facts import (
@@ -121,7 +122,7 @@ def _recolor(shot: Shot, rng: Rng) -> Done | None:
     ]  # fmt: skip
     if not candidates:
         return None
-    chosen = candidates[rng.integers(len(candidates))]
+    chosen = one_of(candidates, rng)
     color = str(rng.choice([word for word in RECOLORS if word != chosen.instance.attributes.get("color")]))
     changed = [
         place(replace(placed.thing, paint=PAINTS[color])) if placed.thing.id == chosen.instance.id else placed
@@ -153,7 +154,7 @@ def _remove(shot: Shot, rng: Rng) -> Done | None:
     candidates = _loose(shot)
     if not candidates:
         return None
-    chosen = candidates[rng.integers(len(candidates))]
+    chosen = one_of(candidates, rng)
     changed = shot.without(chosen.instance)
     truth = shot.cast(changed)
     image = shot.draw(changed, truth)
@@ -259,7 +260,7 @@ def _replace(shot: Shot, rng: Rng) -> Done | None:
     """Put a model of another category in a thing's place."""
     candidates = _movable(shot)
     for _ in range(PLACES if candidates else 0):
-        chosen = candidates[rng.integers(len(candidates))]
+        chosen = one_of(candidates, rng)
         placed = shot.placed(chosen.instance)
         stand_in = _draw_stand_in(shot, placed, rng)
         others = shot.without(chosen.instance)
@@ -298,7 +299,7 @@ def _draw_stand_in(shot: Shot, placed: Placed, rng: Rng) -> Placed | None:
             fitting.append(other)
     if not fitting:
         return None
-    drawn = fitting[rng.integers(len(fitting))]
+    drawn = one_of(fitting, rng)
     return place(
         replace(drawn, id=thing.id, position_m=thing.position_m, yaw_rad=thing.yaw_rad, rests_on=thing.rests_on)
     )

@@ -19,6 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, ValidationError
 
+from encoders.draws import shuffled
 from encoders.sample import InputError, one_line
 from mixing.config import Config
 
@@ -232,9 +233,7 @@ def draw_files(files: Mapping[str, OwnFile], count: int, rng: np.random.Generato
     meshes = [name for name, file in files.items() if not file.is_map]
     maps = [name for name, file in files.items() if file.is_map]
     return sorted(
-        names[index]
-        for names, most in ((meshes, count), (maps, -(-count // 3)))
-        for index in rng.permutation(len(names))[:most]
+        name for names, most in ((meshes, count), (maps, -(-count // 3))) for name in shuffled(names, rng)[:most]
     )
 
 

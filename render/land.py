@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from render.layout import Layout
 from render.recipe import Material, Rgb, Texture, Thing
 from render.terrain import height_at
@@ -45,7 +46,7 @@ def lay_ground(layout: Layout, rng: Rng, ground: str, level_m: float, hills_m: f
         Texture(kind, colors, size_m, seed, 512),
         relief_m=0.0 if ground == "snow" else 0.004,
     )
-    green = GREENS[rng.integers(len(GREENS))] if ground not in ("sand", "snow", "dry grass", "earth") else colors[0]
+    green = one_of(GREENS, rng) if ground not in ("sand", "snow", "dry grass", "earth") else colors[0]
     far_colors = (shade(green, 0.9), shade(green, 1.35), (0.58, 0.52, 0.28))
     if ground in ("sand", "snow", "dry grass", "earth"):
         far_colors = (shade(colors[0], 0.85), shade(colors[-1], 0.95), shade(colors[-1], 0.8))
@@ -72,11 +73,7 @@ def lay_ground(layout: Layout, rng: Rng, ground: str, level_m: float, hills_m: f
 
 def leaf_material(rng: Rng, season: str) -> Material:
     """Draw the foliage of a tree; most is green, in autumn it is not."""
-    color = (
-        AUTUMN[rng.integers(len(AUTUMN))]
-        if season == "autumn" and rng.random() < 0.7
-        else GREENS[rng.integers(len(GREENS))]
-    )
+    color = one_of(AUTUMN, rng) if season == "autumn" and rng.random() < 0.7 else one_of(GREENS, rng)
     color = shade(color, float(rng.uniform(0.85, 1.15)))
     tones = (shade(color, 0.74), shade(color, 1.2), (0.5, 0.46, 0.2))
     return Material("leaves", color, 0.75, 0.0, Texture("leaves", tones, 1.0, int(rng.integers(8)), 64))

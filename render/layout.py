@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.draws import one_of
 from render.assets import model_info
 from render.meshes import model_top
 from render.recipe import Material, Rgb, Texture, Thing, Vec3
@@ -159,13 +160,13 @@ def some_paint(rng: np.random.Generator, chance: float) -> Rgb | None:
     if rng.random() > chance:
         return None
     if rng.random() < 0.72:
-        return MUTED[rng.integers(len(MUTED))]
+        return one_of(MUTED, rng)
     return vivid(rng)
 
 
 def vivid(rng: np.random.Generator) -> Rgb:
     """Draw a colour that has a common name, slightly varied."""
-    base = list(PAINTS.values())[rng.integers(len(PAINTS))]
+    base = one_of(list(PAINTS.values()), rng)
     return tuple(round(float(np.clip(part + rng.normal(0, 0.015), 0.02, 0.97)), 4) for part in base)  # type: ignore[return-value]
 
 
@@ -232,7 +233,7 @@ WOODS: tuple[tuple[Rgb, Rgb], ...] = (
 
 def wood_material(rng: np.random.Generator, size_m: float, kind: str) -> Material:
     """Draw wood: grain ("wood") or floor boards ("planks")."""
-    light, dark = WOODS[rng.integers(len(WOODS))]
+    light, dark = one_of(WOODS, rng)
     texture = Texture(kind, (light, dark), size_m, int(rng.integers(1 << 30)))
     return Material("wood", light, float(rng.uniform(0.3, 0.6)), 0.0, texture)
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from encoders.draws import one_of
 from encoders.sample import Camera
 from render.land import bush_thing, fence_thing, grow_grass, lay_ground, plant_forests, tree_thing
 from render.layout import Footprint, Layout, model, rounded, some_paint
@@ -175,7 +176,7 @@ def _yard_houses(layout: Layout, rng: Rng, lit: float) -> None:
 def _parked(layout: Layout, rng: Rng, palette: Palette, count: int) -> None:
     cars = _cars(palette)
     for _ in range(count):
-        car = model(cars[rng.integers(len(cars))], paint=CAR_COLORS[rng.integers(len(CAR_COLORS))])
+        car = model(one_of(cars, rng), paint=one_of(CAR_COLORS, rng))
         yaw = float(rng.choice([0.0, math.pi / 2, math.pi])) + float(rng.normal(0, 0.05))
         _stand_somewhere(layout, rng, replace(car, yaw_rad=yaw), 7, 35, 0.6, keep_yaw=True)
 
@@ -204,7 +205,7 @@ def _vegetation(
     low, high = {"park": (9, 24), "open land": (3, 12), "yard": (1, 6)}[place]
     for _ in range(int(rng.integers(low, high))):
         if ground == "sand" and palette.get("tree"):
-            _stand_somewhere(layout, rng, model(palette["tree"][rng.integers(len(palette["tree"]))]), 8, 60)
+            _stand_somewhere(layout, rng, model(one_of(palette["tree"], rng)), 8, 60)
             continue
         spot = _spot(rng, 9, 66, 0.75)
         thing = tree_thing(rng, season, kinds, spot[1])
@@ -250,14 +251,14 @@ def _roadside(layout: Layout, rng: Rng, edge, walk: float, season: str) -> None:
 
 def _people(layout: Layout, rng: Rng, palette: Palette, near: float, far: float, count: int) -> None:
     for _ in range(count):
-        thing = model(palette["person"][rng.integers(len(palette["person"]))])
+        thing = model(one_of(palette["person"], rng))
         _stand_somewhere(layout, rng, thing, near, far, 0.5)
 
 
 def _street_items(layout: Layout, rng: Rng, palette: Palette, count: int) -> None:
     """Stand benches, bins, mailboxes, animals and the like, nearer to the camera."""
     for _ in range(count):
-        thing = model(palette["street_item"][rng.integers(len(palette["street_item"]))])
+        thing = model(one_of(palette["street_item"], rng))
         if thing.category not in ANIMALS:
             thing = replace(thing, paint=some_paint(rng, 0.15))
         _stand_somewhere(layout, rng, thing, 2.5 + max(thing.size_m[:2]) / 2, 25)

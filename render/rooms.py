@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from encoders.draws import one_of
 from encoders.sample import Camera
 from render.layout import (
     GAP_M,
@@ -127,7 +128,7 @@ def lamp_lights(rng: Rng, size: tuple[float, float, float], lamp: Thing | None, 
 
 
 def _pick(rng: Rng, palette: Palette, role: str) -> str:
-    return palette[role][rng.integers(len(palette[role]))]
+    return one_of(palette[role], rng)
 
 
 def _against_wall(layout: Layout, rng: Rng, palette: Palette, role: str, size: tuple[float, float, float]) -> None:
@@ -308,7 +309,7 @@ def _camera(layout: Layout, rng: Rng, size: tuple[float, float, float], fov: flo
         if clear > 0.25 and (best is None or score > best[0]):
             best = (score, eye)
     eye = best[1] if best else (0.0, -d / 2 + 0.35, 1.5)
-    target = things[rng.integers(len(things))].position_m if things else (0.0, 0.0, 0.0)
+    target = one_of(things, rng).position_m if things else (0.0, 0.0, 0.0)
     mix = float(rng.uniform(0.3, 0.8))
     aim = (
         mix * target[0] + (1 - mix) * 0.15 * -eye[0],

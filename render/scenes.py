@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from encoders.sample import InputError
 from render.assets import catalogue, roles
 from render.clutter import draw_clutter
@@ -75,7 +76,7 @@ def use_own_map(recipe: Recipe, own: Mapping[str, str], share: float, rng: np.ra
     maps = sorted(name for name, role in own.items() if role == "map")
     if recipe.sky.kind != "map" or recipe.sky.name == "night" or not maps or rng.random() >= share:
         return recipe
-    return replace(recipe, sky=replace(recipe.sky, name=maps[rng.integers(len(maps))]))
+    return replace(recipe, sky=replace(recipe.sky, name=one_of(maps, rng)))
 
 
 def draw_recipe(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from render.land import lay_ground, tree_thing
 from render.layout import GAP_M, MUTED, Footprint, Layout, vivid, wood_material
 from render.presets import Rng
@@ -52,7 +53,7 @@ def build_shell(layout: Layout, rng: Rng, size: Vec3, window_chance: float = 0.2
     layout.structure(Thing(0, "floor", "box", (0, 0, -0.1), outer, materials=(floor_material(rng, carpet),)))
     white = Material("plaster", (0.93, 0.93, 0.92), 0.9)
     layout.structure(Thing(0, "ceiling", "box", (0, 0, h), outer, materials=(white,)))
-    color = WALL_COLORS[rng.integers(len(WALL_COLORS))]
+    color = one_of(WALL_COLORS, rng)
     paint = Material("plaster", color, 0.85, 0.0, Texture("plaster", (color,), 2.0, seed % 16))
     accent = _accent(rng, paint)
     trim = Material("wood", ((0.92, 0.92, 0.91), (0.92, 0.92, 0.91), (0.42, 0.27, 0.17))[rng.integers(3)], 0.35)
@@ -101,7 +102,7 @@ def floor_material(rng: Rng, carpet: bool = True) -> Material:
         texture = replace(boards.texture, side=512)
         return replace(boards, roughness=float(rng.uniform(0.25, 0.5)), texture=texture, relief_m=0.0015)
     if kind == "carpet":
-        color = MUTED[rng.integers(len(MUTED))] if rng.random() < 0.4 else (0.60, 0.56, 0.50)
+        color = one_of(MUTED, rng) if rng.random() < 0.4 else (0.60, 0.56, 0.50)
         return Material(
             "carpet", color, 0.98, 0.0, Texture("fabric", (color, shade(color, 0.8)), 0.6, seed), relief_m=0.003
         )
@@ -183,7 +184,7 @@ def door_materials(rng: Rng) -> tuple[Material, ...]:
 
 def hang_curtains(layout: Layout, rng: Rng, windows: Sequence[Window]) -> None:
     """Hang curtains on both sides of the windows, of one cloth."""
-    color = MUTED[rng.integers(len(MUTED))] if rng.random() < 0.6 else (0.86, 0.84, 0.80)
+    color = one_of(MUTED, rng) if rng.random() < 0.6 else (0.86, 0.84, 0.80)
     cloth = Material(
         "fabric", color, 0.95, 0.0, Texture("fabric", (color, shade(color, 0.86)), 0.5, int(rng.integers(9)))
     )
@@ -271,10 +272,10 @@ def neon(rng: Rng) -> Rgb:
         (0.25, 1.0, 0.75),
         (1.0, 0.6, 0.15),
     )
-    return colors[rng.integers(len(colors))]
+    return one_of(colors, rng)
 
 
 def rug_colors(rng: Rng) -> tuple[Rgb, Rgb, Rgb]:
     """Draw three colours that go together on a rug, mostly muted."""
-    first = vivid(rng) if rng.random() < 0.2 else MUTED[rng.integers(len(MUTED))]
-    return first, MUTED[rng.integers(len(MUTED))], (0.84, 0.80, 0.72)
+    first = vivid(rng) if rng.random() < 0.2 else one_of(MUTED, rng)
+    return first, one_of(MUTED, rng), (0.84, 0.80, 0.72)

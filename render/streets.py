@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from render.land import GROUNDS, bush_thing, fence_thing, hedge_thing, tree_thing
 from render.layout import GAP_M, Layout, model, vivid
 from render.presets import Palette, Rng
@@ -138,7 +139,7 @@ def house_thing(rng: Rng, manner: str, plan: tuple[float, float], lit: float, de
     wall = _wall_material(rng, manner, detail, height / storeys)
     gray = float(rng.uniform(0.45, 0.8))
     stone = Material("stone", (gray, gray * 0.98, gray * 0.94), 0.9)
-    tiles = ROOFS[rng.integers(len(ROOFS))]
+    tiles = one_of(ROOFS, rng)
     roofing = Material(
         "tile",
         tiles,
@@ -184,10 +185,10 @@ def _proportions(rng: Rng, manner: str) -> tuple[int, int, bool, bool, float]:
 
 def _wall_material(rng: Rng, manner: str, detail: bool, storey: float) -> Material:
     seed = int(rng.integers(1 << 30))
-    color = WALLS[rng.integers(len(WALLS))]
+    color = one_of(WALLS, rng)
     draw = rng.random()
     if draw < (0.45 if manner != "modern" else 0.2):
-        color = BRICKS[rng.integers(len(BRICKS))]
+        color = one_of(BRICKS, rng)
     if not detail:
         panes = ((0.20, 0.24, 0.28), (0.88, 0.88, 0.86) if draw < 0.6 else (0.25, 0.25, 0.26))
         return Material("plaster", color, 0.8, 0.0, Texture("windows", (color, *panes), round(4 * storey, 2), seed % 4))
@@ -206,14 +207,14 @@ def park_cars(layout: Layout, rng: Rng, street: Street, cars: list[str]) -> None
         y = float(rng.uniform(5, 14))
         full = float(rng.uniform(0.1, 0.8))
         while y < 110:
-            car = model(cars[rng.integers(len(cars))], paint=CAR_COLORS[rng.integers(len(CAR_COLORS))])
+            car = model(one_of(cars, rng), paint=one_of(CAR_COLORS, rng))
             if rng.random() < full and car.size_m[1] < 6:
                 x = street.edge(side, -car.size_m[0] / 2 - float(rng.uniform(0.15, 0.35)))
                 yaw = (0.0 if side < 0 else math.pi) + float(rng.normal(0, 0.012))
                 layout.stand(replace(car, position_m=(x, y + car.size_m[1] / 2, 0), yaw_rad=yaw), 0.25)
             y += max(5.2, car.size_m[1] + float(rng.uniform(0.7, 2.0)))
     for _ in range(int(rng.integers(0, 4))):
-        car = model(cars[rng.integers(len(cars))], paint=CAR_COLORS[rng.integers(len(CAR_COLORS))])
+        car = model(one_of(cars, rng), paint=one_of(CAR_COLORS, rng))
         side = float(rng.choice([-1, 1]))
         x = street.x + side * (street.road / 4 - 0.55)
         y = float(np.exp(rng.uniform(math.log(11), math.log(160)))) + car.size_m[1] / 2
@@ -267,7 +268,7 @@ def furnish_pavements(layout: Layout, rng: Rng, palette: Palette, street: Street
     for _ in range(int(rng.integers(5, 14))):
         walker = not items or rng.random() < 0.6
         names = palette["person"] if walker else items
-        thing = model(names[rng.integers(len(names))])
+        thing = model(one_of(names, rng))
         side, y = float(rng.choice([-1, 1])), float(np.exp(rng.uniform(math.log(3.5), math.log(55))))
         room = street.walk - max(thing.size_m[:2]) - 0.1
         if room < 0:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from encoders.draws import one_of
 from render.layout import MUTED, Layout, model, on_top, rounded, some_paint, vivid, wood_material
 from render.presets import Palette, Rng, Style, draw_lens, pick
 from render.recipe import Light, Material, Recipe, Rgb, Sky, Texture, Thing, look_at
@@ -33,7 +34,7 @@ def draw_tabletop(rng: Rng, palette: Palette, width: int, height: int, style: St
         else:
             on_top(layout, stood, lambda: primitive(rng, float(rng.uniform(0.05, 0.16))), rng)
     placed = [thing for thing in layout.things if thing.rests_on == stood.id]
-    focus = placed[rng.integers(len(placed))].position_m if placed else center
+    focus = one_of(placed, rng).position_m if placed else center
     away = float(rng.uniform(0.55, 1.25)) + 0.35 * max(stood.size_m[0], stood.size_m[1]) * float(rng.random())
     turn = float(rng.uniform(-0.9, 0.9))
     lift = math.radians(float(rng.uniform(14, 52)))
@@ -55,7 +56,7 @@ def draw_table(rng: Rng, palette: Palette, procedural: bool = False) -> Thing:
     """Draw a table: a model, or one of plain parts with a top of wood, stone, paint or cloth."""
     if not procedural and rng.random() < 0.45:
         role = str(rng.choice(["table", "desk", "coffee_table"]))
-        return model(palette[role][rng.integers(len(palette[role]))], yaw=float(rng.choice([0.0, math.pi])))
+        return model(one_of(palette[role], rng), yaw=float(rng.choice([0.0, math.pi])))
     size = (float(rng.uniform(0.8, 1.7)), float(rng.uniform(0.6, 0.95)), float(rng.uniform(0.45, 0.8)))
     draw = rng.random()
     if draw < 0.55:
@@ -89,7 +90,7 @@ def surround(layout: Layout, rng: Rng, palette: Palette, table: Thing) -> None:
     """Build a floor, a wall behind, sometimes one beside, and some furniture along the back wall."""
     behind = table.size_m[1] / 2 + float(rng.uniform(0.15, 2.5))
     layout.structure(Thing(0, "floor", "box", (0, 0, -0.1), (14, 14, 0.1), materials=(floor_material(rng),)))
-    color = WALL_COLORS[rng.integers(len(WALL_COLORS))] if rng.random() < 0.7 else MUTED[rng.integers(len(MUTED))]
+    color = one_of(WALL_COLORS, rng) if rng.random() < 0.7 else one_of(MUTED, rng)
     texture = Texture("plaster", (color,), 2.0, int(rng.integers(1 << 30)))
     if rng.random() < 0.15:
         texture = Texture("bricks", ((0.62, 0.33, 0.25), (0.75, 0.72, 0.68)), 0.96, int(rng.integers(1 << 30)))
@@ -105,8 +106,8 @@ def surround(layout: Layout, rng: Rng, palette: Palette, table: Thing) -> None:
     if behind - table.size_m[1] / 2 > 0.8:
         for _ in range(3):
             roles = ("high_storage", "low_storage", "floor_plant", "sofa", "armchair")
-            role = roles[rng.integers(len(roles))]
-            piece = model(palette[role][rng.integers(len(palette[role]))], paint=some_paint(rng, 0.3))
+            role = one_of(roles, rng)
+            piece = model(one_of(palette[role], rng), paint=some_paint(rng, 0.3))
             y = behind - piece.size_m[1] / 2 - 0.05
             if y - piece.size_m[1] / 2 > table.size_m[1] / 2 + 0.05:
                 layout.stand(replace(piece, position_m=(float(rng.uniform(-2, 2)), y, 0)))

@@ -28,6 +28,9 @@ from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 """An engine: (recipe, scene, truth) -> linear light, with what it measured of itself."""
 
+Seeds = tuple[int, int, int, int]
+"""What a scene is drawn from: seed of the job, shard, index in it, attempt."""
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -88,7 +91,7 @@ def _stand(
     hours: tuple[tuple[str, float], ...],
     own: tuple[tuple[str, str], ...],
     own_share: float,
-    seeds: tuple[int, int, int, int],
+    seeds: Seeds,
     max_model_kb: int,
     size: tuple[int, int],
 ) -> tuple[Recipe, tuple[Placed, ...]]:
@@ -101,16 +104,13 @@ def _stand(
     return recipe, build_scene(recipe)
 
 
-def _palette(
-    own: tuple[tuple[str, str], ...], own_share: float, seeds: tuple[int, int, int, int], max_model_kb: int
-) -> Palette:
+def _palette(own: tuple[tuple[str, str], ...], own_share: float, seeds: Seeds, max_model_kb: int) -> Palette:
     """Draw the models of the scene's shard."""
     return add_own(draw_palette(np.random.default_rng(list(seeds[:2])), max_model_kb), dict(own), own_share)
 
 
-def _make(request: ViewRequest, paint: Paint) -> Sample:
-    seeds = (request.seed, request.shard, request.index, request.attempt)
-    further = (request.view, request.view_attempt) if request.view else ()
+def _draw_scene(request: ViewRequest, seeds: Seeds, further: tuple[int, ...]) -> tuple[Recipe, tuple[Placed, ...]]:
+    """Draw and build the scene of a view; a further view has a camera of its own."""
     recipe, scene = _stand(
         tuple(request.kinds.items()),
         tuple(request.lenses.items()),
@@ -123,6 +123,13 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
     )
     if further:
         recipe = replace(recipe, camera=draw_camera(recipe, scene, np.random.default_rng([*seeds, 5, *further])))
+    return recipe, scene
+
+
+def _make(request: ViewRequest, paint: Paint) -> Sample:
+    seeds = (request.seed, request.shard, request.index, request.attempt)
+    further = (request.view, request.view_attempt) if request.view else ()
+    recipe, scene = _draw_scene(request, seeds, further)
     lens_rng = np.random.default_rng([*seeds, 3, *further])
     lens = _draw_lens(request, recipe, lens_rng)
     truth = cast_scene(scene, recipe.camera, lens, request.albedo)
@@ -178,7 +185,7 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
             "assets": credits,
             **({"edit_result": asdict(done.after)} if done and done.after else {}),
             "versions": request.versions,
-            **({"effects": effects_record(effects)} if effects_record(effects) else {}),
+            **({"effects": told} if (told := effects_record(effects)) else {}),
         },
         quality={"things": float(sum(i.is_thing for i in instances)), **picture.scores},
     )
