@@ -22,9 +22,10 @@ from annotate.weights import check_weights
 from encoders.sample import InputError, Rejection, Sample
 from mixing.beam import run
 from mixing.engine import Engine, JobResult, Progress
-from mixing.places import Place, exists, join, make_folder
+from mixing.inputs import read_inputs, write_inputs
+from mixing.places import Place, exists, join
 from mixing.shards import Plan, start_dataset
-from mixing.storage import canonical_json, digest, read_json, write_atomic
+from mixing.storage import digest
 
 PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "MIT")
 _BATCH = 8  # images held decoded at a time
@@ -97,7 +98,7 @@ def annotate(
     settings = {"pipeline": "annotate/2", "config": config.model_dump(mode="json"), "inputs": inputs}
     plan = Plan("annotate", len(shards), {**settings, "annotators": [asdict(spec) for spec in specs]})
     start_dataset(out, plan)
-    _write_listing(out, shards)
+    write_inputs(out, ([[number, asdict(item)] for number, item in shard] for shard in shards))
     result = run(plan, partial(build_shard, config, data, out), out, engine, progress)
     if result.totals is not None and (result.made or not exists(join(out, REPORT))):
         write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
@@ -112,27 +113,15 @@ def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> 
 
 def build_shard(config: AnnotateConfig, data: Path, out: Place, index: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard, a bounded number of pictures in memory at a time."""
-    listed = _read_listing(out, index)
+    listed = _listed(read_inputs(out, index))
     for start in range(0, len(listed), _BATCH):
         yield from annotate_batch(config, data, listed[start : start + _BATCH], annotators_of(config, data))
 
 
-def _listing_path(out: Place, index: int) -> Place:
-    return join(out, f"inputs/inputs-{index:06d}.json")
-
-
-def _write_listing(out: Place, shards: Sequence[Sequence[tuple[int, Item]]]) -> None:
-    """Write which images go into which shard: the workers read their part, so that no element carries the listing."""
-    make_folder(join(out, "inputs"))
-    for index, shard in enumerate(shards):
-        path, rows = _listing_path(out, index), [[number, asdict(item)] for number, item in shard]
-        if not exists(path):
-            write_atomic(path, canonical_json(rows))
-
-
-def _read_listing(out: Place, index: int) -> list[tuple[int, Item]]:
+def _listed(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, Item]]:
+    """Return the images of a shard, with the number of the source that each is of, from its inputs."""
     listed = []
-    for number, fields in read_json(_listing_path(out, index), "the images of a shard"):
+    for number, fields in rows:
         for name in ("image", "text", "meta"):
             fields[name] = fields[name] and Part(**fields[name])
         listed.append((number, Item(**fields)))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from encoders.sample import InputError
-from mixing.job import EncodeConfig, encode_shard
-from mixing.mixture import read_exclusions
-from mixing.places import join
+from encoders.sample import Example, InputError, Rejection
+from mixing.job import EncodeConfig, encode_shard, read_excluded
+from mixing.places import Place, join
 from mixing.planning import Stage
 from mixing.probe import Trial
 from mixing.shards import committed_rows
@@ -32,7 +32,7 @@ def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
         shards += [join(join(data, source), row.shard) for row in rows]
         able = Counter(task for row in rows for facts in row.facts.values() for task in facts["tasks"])
         examples += config.epochs * float(sum(count * able[task] for task, count in config.tasks.items()))
-    excluded = frozenset(key for path in config.exclude for key in read_exclusions(data / path))
+    excluded = read_excluded(config.exclude, data)
     wanted = max(2, min(3, len(shards)))
     chosen = tuple(shards[i * len(shards) // wanted] for i in range(wanted))
     return Stage(
@@ -41,6 +41,12 @@ def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
         units=max(1, round(examples)),
         units_per_shard=max(1, round(examples / len(shards))),
         shard_key="",
-        trial=Trial(partial(encode_shard, config, chosen, excluded), shards=wanted, units=_EXAMPLES * units),
+        trial=Trial(partial(_encode_one, config, chosen, excluded), shards=wanted, units=_EXAMPLES * units),
         more="several configurations, each with a part of the sources and a directory of its own",
     )
+
+
+def _encode_one(
+    config: EncodeConfig, chosen: tuple[Place, ...], excluded: frozenset[str], index: int
+) -> Iterator[Example | Rejection]:
+    return encode_shard(config, chosen[index], excluded)

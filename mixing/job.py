@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +17,8 @@ from mixing.config import Config
 from mixing.draw import draw_example
 from mixing.engine import Engine, JobResult, Progress
 from mixing.mixture import Positive, Task, read_exclusions
-from mixing.places import Place, join
-from mixing.shards import Plan, committed_rows, read_shard
+from mixing.places import Place, join, name_of
+from mixing.shards import Plan, committed_rows, read_shard, shard_path
 from mixing.storage import digest, read_json
 
 
@@ -49,7 +49,7 @@ def encode(
         InputError: a source is not a finished directory of shards, or two sources share a key.
         JobFailed: see `mixing.beam.run`.
     """
-    shards = []
+    counts = []
     inputs = []
     seen: dict[str, Path] = {}
     for source in config.sources:
@@ -59,26 +59,59 @@ def encode(
             raise InputError(
                 f"{join(data, source)}: {len(rows)} of {dataset['shards']} shards are committed; finish it first"
             )
-        for row in rows:
-            shards.append(join(join(data, source), row.shard))
+        counts.append(len(rows))
+        for number, row in enumerate(rows):
+            if row.shard != name_of(shard_path("", number)):
+                raise InputError(f"{join(data, source)}: holds {row.shard} where shard {number} was to be; verify it")
             for key in row.samples:
                 if key in seen:
                     raise InputError(f"key {key} is in {seen[key]} and in {source}: keys must differ between sources")
                 seen[key] = source
         inputs.append({"path": source.as_posix(), "sha256": digest([row.sha256 for row in rows])})
-    excluded = frozenset(key for path in config.exclude for key in read_exclusions(join(data, path)))
-    made_from = {**config.model_dump(mode="json"), "inputs": inputs, "excluded": digest(sorted(excluded))}
-    plan = Plan("encode", len(shards), made_from)
-    return run(plan, partial(encode_shard, config, tuple(shards), excluded), out, engine, progress)
+    excluded = digest(sorted(read_excluded(config.exclude, data)))
+    made_from = {**config.model_dump(mode="json"), "inputs": inputs, "excluded": excluded}
+    plan = Plan("encode", sum(counts), made_from)
+    return run(plan, partial(encode_nth, config, data, tuple(counts), excluded), out, engine, progress)
 
 
-def encode_shard(
-    config: EncodeConfig, shards: tuple[Place, ...], excluded: frozenset[str], index: int
+def read_excluded(exclude: tuple[Path, ...], data: Place) -> frozenset[str]:
+    """Read the keys of the samples to leave out."""
+    return frozenset(key for path in exclude for key in read_exclusions(join(data, path)))
+
+
+def encode_nth(
+    config: EncodeConfig, data: Place, counts: Sequence[int], excluded: str, index: int
 ) -> Iterator[Example | Rejection]:
-    """Make the examples of raw shard `index`."""
-    for sample in read_shard(shards[index]):
+    """Make the examples of raw shard `index`, counted through all sources.
+
+    What a job sends to its workers: its size does not grow with the number of shards or of keys to leave out.
+
+    Args:
+        counts: shards of each source.
+        excluded: digest of the keys to leave out.
+    """
+    source = 0
+    while index >= counts[source]:
+        index -= counts[source]
+        source += 1
+    shard = shard_path(join(data, config.sources[source]), index)
+    return encode_shard(config, shard, _same_excluded(config.exclude, data, excluded))
+
+
+@lru_cache(maxsize=1)
+def _same_excluded(exclude: tuple[Path, ...], data: Place, recorded: str) -> frozenset[str]:
+    """Read the keys to leave out, once in a process."""
+    excluded = read_excluded(exclude, data)
+    if digest(sorted(excluded)) != recorded:
+        raise InputError(f"{', '.join(map(str, exclude))}: changed since the job was started; run it again")
+    return excluded
+
+
+def encode_shard(config: EncodeConfig, shard: Place, excluded: frozenset[str]) -> Iterator[Example | Rejection]:
+    """Make the examples of a raw shard."""
+    for sample in read_shard(shard):
         if not isinstance(sample, Sample):
-            raise InputError(f"{shards[index]}: holds instruction examples; encode starts from raw samples")
+            raise InputError(f"{shard}: holds instruction examples; encode starts from raw samples")
         if sample.key in excluded:
             yield Rejection(sample.key, "excluded by a list of keys")
             continue

@@ -6,7 +6,8 @@ import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from mixing.engine import Engine, JobResult, Progress
 from mixing.foreign.arrays import decode_depth_file, decode_normals_file
 from mixing.foreign.listing import Found, Piece, list_records
 from mixing.images import decode_rgb, encode_png
+from mixing.inputs import read_inputs, write_inputs
 from mixing.places import Place
 from mixing.records import StoredSample
-from mixing.shards import Plan
+from mixing.shards import Plan, start_dataset
 from mixing.storage import file_sha256
 
 _MAX_BYTES = {"caption": 1 << 16, "instruction": 1 << 16, "meta": 1 << 20}
@@ -88,19 +90,28 @@ def convert(
     if config.normals_convention not in CONVENTIONS:
         raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
     root = data / config.path
-    records = tuple(list_records(root, config.name, config.fields.model_dump()))
+    records = list_records(root, config.name, config.fields.model_dump())
     files = sorted({piece.path for record in records for piece in record.pieces.values()})
     inputs = [[path, file_sha256(root / path if path else root)] for path in files]
-    shards = -(-len(records) // config.records_per_shard)
-    plan = Plan("convert", shards, {**config.model_dump(mode="json"), "inputs": inputs})
-    return run(plan, partial(convert_shard, config, root, records), out, engine, progress)
+    starts = range(0, len(records), config.records_per_shard)
+    plan = Plan("convert", len(starts), {**config.model_dump(mode="json"), "inputs": inputs})
+    start_dataset(out, plan)
+    write_inputs(out, ([asdict(one) for one in records[at : at + config.records_per_shard]] for at in starts))
+    return run(plan, partial(convert_shard, config, root, out), out, engine, progress)
 
 
-def convert_shard(
-    config: ConvertConfig, root: Path, records: tuple[Found, ...], index: int
-) -> Iterator[StoredSample | Rejection]:
-    """Make the samples of shard `index`."""
-    for record in records[index * config.records_per_shard : (index + 1) * config.records_per_shard]:
+def convert_shard(config: ConvertConfig, root: Path, out: Place, index: int) -> Iterator[StoredSample | Rejection]:
+    """Make the samples of shard `index` of `out`."""
+    return convert_records(config, root, map(_found, read_inputs(out, index)))
+
+
+def _found(fields: Mapping[str, Any]) -> Found:
+    return Found(**{**fields, "pieces": {field: Piece(**piece) for field, piece in fields["pieces"].items()}})
+
+
+def convert_records(config: ConvertConfig, root: Path, records: Iterable[Found]) -> Iterator[StoredSample | Rejection]:
+    """Make a sample of each record."""
+    for record in records:
         try:
             yield _convert_record(config, root, record)
         except InputError as error:

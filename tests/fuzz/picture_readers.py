@@ -155,7 +155,7 @@ def _break_tar(data: bytes, rng: np.random.Generator) -> bytes:
 def _read_web_tar(folder: Path) -> None:
     from annotate.decode import decode_image
     from annotate.sources import SourceConfig, fingerprint, list_items, read_item
-    from mixing.foreign.job import ConvertConfig, convert_shard
+    from mixing.foreign.job import ConvertConfig, convert_records
     from mixing.foreign.listing import list_records
 
     source = SourceConfig(name="web", kind="tar", path=Path("web"), licence="x")
@@ -171,7 +171,7 @@ def _read_web_tar(folder: Path) -> None:
         pass
     config = ConvertConfig(name="web", path=Path("web"), licence="x")
     records = list_records(folder / "web", "web", config.fields.model_dump())
-    for made in convert_shard(config, folder / "web", tuple(records), 0):
+    for made in convert_records(config, folder / "web", records):
         assert isinstance(made, Rejection) or made.image.ndim == 3
 
 

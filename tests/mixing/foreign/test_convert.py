@@ -235,4 +235,5 @@ def test_to_a_failing_server_it_makes_the_bytes_of_a_local_run(tmp_path: Path) -
         assert server.faults.total() >= 5
         server.choose = lambda *_: ""
         found = {name: objects.read(f"s3://bucket/out/{name}") for name in objects.tree("s3://bucket/out")}
-    assert found == {path.name: path.read_bytes() for path in (tmp_path / "local").iterdir()}
+    local_files = [path for path in (tmp_path / "local").rglob("*") if path.is_file()]
+    assert found == {path.relative_to(tmp_path / "local").as_posix(): path.read_bytes() for path in local_files}

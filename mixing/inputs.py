@@ -1,0 +1,37 @@
+"""What each shard of a job is made from, in a file of its own beside the shards.
+
+A worker reads its part there. An element of the job carries no listing, so that its size does not grow with the inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from mixing.places import Place, files_below, join, make_folder
+from mixing.storage import canonical_json, read_json, write_atomic
+
+_FOLDER = "inputs"
+
+
+def write_inputs(out: Place, shards: Iterable[Any]) -> None:
+    """Write what each shard is made from, json-able, after the plan has been started; what is there is of this plan."""
+    folder = join(out, _FOLDER)
+    make_folder(folder)
+    there = set(files_below(folder))
+    for index, listed in enumerate(shards):
+        if _name(index) not in there:
+            write_atomic(join(folder, _name(index)), canonical_json(listed))
+
+
+def read_inputs(out: Place, index: int) -> Any:
+    """Read what a shard is made from.
+
+    Raises:
+        InputError: it was not written, or is not json.
+    """
+    return read_json(join(join(out, _FOLDER), _name(index)), "the inputs of a shard")
+
+
+def _name(index: int) -> str:
+    return f"inputs-{index:06d}.json"

@@ -1,0 +1,99 @@
+"""What a job sends for one element does not grow with its inputs: on a cluster a graph of n elements would have n^2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import pytest
+
+from annotate import job as annotating
+from annotate.items import Item, Part
+from annotate.job import AnnotateConfig, annotate
+from encoders.sample import InputError
+from mixing import beam
+from mixing import job as encoding
+from mixing.engine import JobResult
+from mixing.foreign import job as converting
+from mixing.foreign.job import ConvertConfig, convert
+from mixing.foreign.listing import Found, Piece
+from mixing.job import EncodeConfig, encode
+from mixing.shard_rows import Row
+from mixing.storage import canonical_json
+from render.job import RenderConfig, render
+from tests.mixing.shard_data import write_raw
+
+Start = Callable[[int, Path, pytest.MonkeyPatch], JobResult]
+
+
+def start_render(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
+    return render(RenderConfig(engine="pyrender", seed=1, scenes=inputs, scenes_per_shard=1), out)
+
+
+def start_encode(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
+    rows = [Row(f"shard-{n:06d}.tar", "p", 1, 9, f"{n:064x}", {f"s-{n}": {}}) for n in range(inputs)]
+    patch.setattr(encoding, "committed_rows", lambda place: rows)
+    patch.setattr(encoding, "read_json", lambda place, what: {"shards": inputs})
+    (out.parent / "leave-out.json").write_bytes(canonical_json({"keys": [f"s-{n}" for n in range(0, inputs, 2)]}))
+    config = EncodeConfig.model_validate({"sources": ["raw"], "tasks": {"depth": 1}, "exclude": ["leave-out.json"]})
+    return encode(config, out, data=out.parent)
+
+
+def start_convert(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
+    records = [Found(f"w-{n}", f"{n}", {"image": Piece("a.tar", n, 9, "jpg")}) for n in range(inputs)]
+    patch.setattr(converting, "list_records", lambda *_: records)
+    patch.setattr(converting, "file_sha256", lambda _: "0" * 64)
+    return convert(ConvertConfig(name="w", path=Path("w"), licence="MIT", records_per_shard=50), out)
+
+
+def start_annotate(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
+    items = [Item(f"w-{n}", f"{n}.jpg", Part(f"{n}.jpg", 0, 9)) for n in range(inputs)]
+    patch.setattr(annotating, "list_items", lambda *_: items)
+    patch.setattr(annotating, "fingerprint", lambda *_: [])
+    source = {"name": "w", "kind": "folder", "path": "w", "licence": "MIT"}
+    return annotate(AnnotateConfig.model_validate({"sources": [source], "images_per_shard": 50}), out)
+
+
+@pytest.mark.parametrize("start", [start_render, start_encode, start_convert, start_annotate])
+def test_a_task_of_10000_inputs_is_as_large_as_one_of_100(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: dict[int, int] = {}
+    for inputs in (100, 10_000):
+
+        def see(work: Any, elements: Any, *_: Any, inputs: int = inputs, **__: Any) -> None:
+            sizes[inputs] = max(len(cloudpickle.dumps((work, element))) for element in (elements[0], elements[-1]))
+
+        monkeypatch.setattr(beam, "run_elements", see)
+        (tmp_path / f"{inputs:06d}").mkdir()
+        start(inputs, tmp_path / f"{inputs:06d}" / "out", monkeypatch)
+    assert abs(sizes[10_000] - sizes[100]) <= 8
+    assert sizes[10_000] < 5000
+
+
+def test_a_list_of_keys_that_changes_under_a_job_stops_it(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw", shards=2, each=1)
+    excluded = tmp_path / "leave-out.json"
+    excluded.write_bytes(canonical_json({"keys": ["scene-0-0"]}))
+    config = EncodeConfig.model_validate(
+        {"sources": ["raw"], "tasks": {"depth": 1}, "size": 32, "exclude": ["leave-out.json"]}
+    )
+    result = encode(config, tmp_path / "out", data=tmp_path)
+    assert result.totals is not None
+    assert (result.totals["records"], result.totals["rejected"]) == (1, 1)
+    excluded.write_bytes(canonical_json({"keys": []}))
+    with pytest.raises(InputError, match=r"leave-out\.json: changed since the job was started"):
+        next(encoding.encode_nth(config, tmp_path, (2,), "0" * 64, 0))
+
+
+def test_shards_are_counted_through_all_sources(tmp_path: Path) -> None:
+    config = EncodeConfig.model_validate({"sources": ["a", "b", "c"], "tasks": {"depth": 1}, "size": 32})
+    for name, shards in (("a", 2), ("b", 1), ("c", 3)):
+        write_raw(tmp_path / name, shards=shards, each=1, source=name)
+    nothing = encoding.digest([])
+    for index, (name, number) in enumerate([("a", 0), ("a", 1), ("b", 0), ("c", 0), ("c", 1), ("c", 2)]):
+        (made,) = encoding.encode_nth(config, tmp_path, (2, 1, 3), nothing, index)
+        assert not isinstance(made, encoding.Rejection)
+        assert (made.spec["origin"]["source"], made.spec["origin"]["key"]) == (name, f"scene-{number}-0")
