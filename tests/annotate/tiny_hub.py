@@ -8,9 +8,11 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from tokenizers import Tokenizer, decoders, pre_tokenizers, trainers
-from tokenizers.models import BPE, WordPiece
+from tokenizers import Tokenizer, pre_tokenizers
+from tokenizers.models import WordPiece
 from tokenizers.processors import TemplateProcessing
+
+from tests.byte_pairs import train_bpe
 
 SPECIAL = [
     "<s>",
@@ -28,13 +30,7 @@ WORDS = ["a cat", "a red motorcycle on the road", "Describe this picture in one 
 
 def bpe(length: int = 77, ends: bool = False) -> Any:
     """A byte-level tokenizer; `ends`: it adds <s> and </s>."""
-    made = Tokenizer(BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    made.train_from_iterator(
-        WORDS, trainers.BpeTrainer(vocab_size=300, special_tokens=SPECIAL, initial_alphabet=alphabet)
-    )
+    made = train_bpe(WORDS, 300, SPECIAL)
     if ends:
         made.post_processor = TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)])
     return transformers.PreTrainedTokenizerFast(

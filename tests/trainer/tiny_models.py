@@ -17,7 +17,6 @@ from diffusers import (
     FluxTransformer2DModel,
     QwenImageTransformer2DModel,
 )
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -31,6 +30,8 @@ from transformers import (
 )
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from tests.byte_pairs import train_bpe
+
 TEXT = [
     "draw the depth of this picture",
     "Paint every cat red and leave the rest black",
@@ -41,20 +42,21 @@ CHAT = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 TEXT_TOKENS = 48
+SMALL_VAE: dict[str, Any] = {
+    "latent_channels": 4,
+    "block_out_channels": (16, 32),
+    "norm_num_groups": 8,
+    "layers_per_block": 1,
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+}
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"]
 
 
 def tokenizer(length: int = TEXT_TOKENS, special: list[str] = SPECIAL) -> Any:
     """A byte-level BPE tokenizer trained on three lines."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    trained.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trained.train_from_iterator(
-        TEXT, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
-    )
     return PreTrainedTokenizerFast(
-        tokenizer_object=trained,
+        tokenizer_object=train_bpe(TEXT, 320, special),
         eos_token=special[0],
         pad_token=special[0],
         model_max_length=length,
@@ -72,14 +74,7 @@ def write_klein(folder: Path) -> Flux2KleinPipeline:
     """FLUX.2 Klein with 2 + 2 blocks; 28 text layers, since it reads states 9, 18 and 27."""
     torch.manual_seed(0)
     words = tokenizer()
-    vae = AutoencoderKLFlux2(
-        latent_channels=4,
-        block_out_channels=(16, 32),
-        norm_num_groups=8,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
+    vae = AutoencoderKLFlux2(**SMALL_VAE)
     vae.bn.running_mean.normal_(0, 0.3)
     vae.bn.running_var.uniform_(0.5, 2)
     text = Qwen3ForCausalLM(
@@ -114,12 +109,7 @@ def write_kontext(folder: Path) -> FluxKontextPipeline:
     torch.manual_seed(0)
     words, clip_words = tokenizer(), tokenizer(24)
     vae = AutoencoderKL(
-        latent_channels=4,
-        block_out_channels=(16, 32),
-        norm_num_groups=8,
-        layers_per_block=1,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
+        **SMALL_VAE,
         shift_factor=0.12,
         scaling_factor=0.36,
         use_quant_conv=False,
