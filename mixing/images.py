@@ -56,12 +56,19 @@ def _check_header(data: bytes, name: str) -> bool:
     return is_png
 
 
-def check_chunks(data: bytes, name: str) -> None:
-    """Check that each chunk of a PNG is as long as it says: OpenCV takes memory for up to 2 GB before it looks.
+def check_png(data: bytes, name: str) -> None:
+    """Check that bytes are a PNG whose claims about its size can be true, before any decoder believes them.
 
     Raises:
-        InputError: cut, or a length that is not true.
+        InputError: another format, cut, damaged, or larger than `MAX_PIXELS`.
     """
+    if not data.startswith(_PNG) or not _check_header(data, name):
+        raise InputError(f"{name}: not a PNG image")
+    _check_chunks(data, name)
+
+
+def _check_chunks(data: bytes, name: str) -> None:
+    """Check that each chunk of a PNG is as long as it says: OpenCV takes memory for up to 2 GB before it looks."""
     at = len(_PNG)
     while at < len(data) and data[at - 8 : at - 4] != b"IEND":
         if at + 12 > len(data) or (at := at + 12 + int.from_bytes(data[at : at + 4], "big")) > len(data):
@@ -86,7 +93,7 @@ def decode_rgb(data: bytes, name: str) -> UInt8Image:
         if pixels.dtype == np.uint8 and pixels.shape[2:] == (3,):  # four channels where tRNS makes a colour clear
             return pixels
     if data.startswith(_PNG):
-        check_chunks(data, name)
+        _check_chunks(data, name)
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     if decoded is None:
         raise InputError(f"{name}: damaged image")

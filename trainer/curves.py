@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from encoders.sample import InputError
 from mixing.storage import write_atomic
 
 Line = list[tuple[float, float]]
@@ -52,16 +54,22 @@ def write_curves(out: Path, planned: int, limit: float | None = None) -> Path:
     return out / "curves.html"
 
 
-def _rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+@contextmanager
+def _rows(path: Path) -> Iterator[list[dict[str, str]]]:
+    """Read a table, and take what goes wrong with its rows for its damage."""
+    try:
+        with path.open(newline="") as file:
+            yield list(csv.DictReader(file))
+    except (ValueError, KeyError, TypeError, ArithmeticError, csv.Error) as error:
+        raise InputError(f"{path}: damaged table of a run: {type(error).__name__} {error}") from None
 
 
 def _lines(path: Path, column: str) -> dict[str, Line]:
     """Return the points (step, value) of each source and task."""
     lines: dict[str, Line] = {}
-    for row in _rows(path):
-        lines.setdefault(f"{row['source']} / {row['task']}", []).append((float(row["step"]), float(row[column])))
+    with _rows(path) as rows:
+        for row in rows:
+            lines.setdefault(f"{row['source']} / {row['task']}", []).append((float(row["step"]), float(row[column])))
     return dict(sorted(lines.items()))
 
 
@@ -71,9 +79,12 @@ def _evaluations(path: Path, limit: float | None) -> list[str]:
     from trainer.evaluation.tables import headline
 
     lines: dict[tuple[str, str, str], dict[str, Line]] = {}
-    for row in _rows(path):
-        answers = lines.setdefault((row["set"], row["task"], row["metric"]), {})
-        answers.setdefault(row["who"], []).append((float(row["step"]), float(row["value"])))
+    with _rows(path) as rows:
+        for row in rows:
+            if row["set"] != "retention" and row["task"] not in TITLES:
+                raise ValueError(f"no task {row['task']!r}")
+            answers = lines.setdefault((row["set"], row["task"], row["metric"]), {})
+            answers.setdefault(row["who"], []).append((float(row["step"]), float(row["value"])))
     figures: list[str] = []
     for name, task in dict.fromkeys((name, task) for name, task, _ in lines if name != "retention"):
         column = headline(task)
@@ -82,7 +93,7 @@ def _evaluations(path: Path, limit: float | None) -> list[str]:
         title = f"{name}: {TITLES[task].lower()}, {column.heading}"
         drawn = {"generator": answers.get("generator", []), "best trivial answer": best}
         figures.append(_figure(title, drawn, False, ("best trivial answer",)))
-    ratios = {task: lines[key]["generator"] for task in ("generate", "edit")
+    ratios = {task: lines[key].get("generator", []) for task in ("generate", "edit")
               if (key := ("retention", task, "loss_ratio")) in lines}  # fmt: skip
     if ratios:
         marks = {"base": 1.0} if limit is None else {"base": 1.0, "limit": limit}
@@ -105,14 +116,16 @@ def _best(lines: Sequence[Line], more_is_better: bool) -> Line:
 
 def _mean_loss(path: Path) -> Line:
     sums: dict[float, list[float]] = {}
-    for row in _rows(path):
-        total = sums.setdefault(float(row["step"]), [0.0, 0.0])
-        total[0] += float(row["loss"]) * int(row["examples"])
-        total[1] += int(row["examples"])
-    return [(step, loss / count) for step, (loss, count) in sums.items()]
+    with _rows(path) as rows:
+        for row in rows:
+            total = sums.setdefault(float(row["step"]), [0.0, 0.0])
+            total[0] += float(row["loss"]) * int(row["examples"])
+            total[1] += int(row["examples"])
+        return [(step, loss / count) for step, (loss, count) in sums.items()]
 
 
 def _figure(title: str, lines: Mapping[str, Line], log: bool, dashed: Sequence[str] = ()) -> str:
+    lines = {name: [point for point in line if _is_drawable(*point)] for name, line in lines.items()}
     lines = {name: line for name, line in lines.items() if line}
     title = html.escape(title)
     points = [point for line in lines.values() for point in line if not log or point[1] > 0]
@@ -147,6 +160,11 @@ def _figure(title: str, lines: Mapping[str, Line], log: bool, dashed: Sequence[s
     legend = "".join(f'<li><i style="background:{colors[name]}"></i>{html.escape(name)}</li>' for name in lines)
     drawn = f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{title}">{"".join(parts)}</svg>'
     return f"<figure><figcaption>{title}</figcaption>{drawn}<ul>{legend}</ul></figure>"
+
+
+def _is_drawable(x: float, y: float) -> bool:
+    """Tell numbers from NaN, infinity, and what a run that went astray may log."""
+    return 0 <= x < 1e15 and (y == 0 or 1e-30 < abs(y) < 1e30)
 
 
 def _ticks(low: float, high: float) -> Sequence[float]:

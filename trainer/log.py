@@ -27,13 +27,18 @@ def keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
     """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written.
 
     Raises:
-        InputError: the table is not there.
+        InputError: the table is not there, or damaged.
     """
     if not path.exists():
         raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
-    with path.open(newline="") as file:
-        rows = [row for row in csv.reader(file) if len(row) == len(columns)]
-    rows = [rows[0], *(row for row in rows[1:] if int(row[0]) <= step)]
+    try:
+        with path.open(newline="") as file:
+            heading, *rows = [row for row in csv.reader(file) if len(row) == len(columns)]
+        if heading != list(columns):
+            raise ValueError(f"its heading is not {','.join(columns)}")
+        rows = [heading, *(row for row in rows if int(row[0]) <= step)]
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"{path}: damaged: {error}; choose another --out, or delete that folder") from None
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomic(path, text.getvalue().encode())

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
 from mixing.audit.config import Embedder
-from mixing.audit.index import Pack
+from mixing.audit.index import Pack, open_array
 from mixing.audit.scan import Finding
 from mixing.storage import canonical_json, file_sha256, read_json, write_atomic
 
@@ -158,7 +158,7 @@ def read_vectors(pack: Pack, embedder: Embedder) -> Vectors:
     path = folder / "vectors.npy"
     if not path.exists() or file_sha256(path) != header.get("vectors"):
         raise InputError(f"{path}: its sha256 is not the header's; index again")
-    values = np.load(path, mmap_mode="r", allow_pickle=False)
+    values = open_array(path)
     if values.dtype != np.float16 or values.ndim != 2 or len(values) != len(pack.images):
         raise InputError(f"{path}: {values.dtype} {values.shape} does not fit the pack")
     return Vectors(embedder.name, values, header["vectors"])

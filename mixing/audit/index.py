@@ -36,7 +36,7 @@ from mixing.audit.fingerprints import (
 from mixing.audit.postings import ARRAYS as POSTING_ARRAYS
 from mixing.audit.postings import build_postings
 from mixing.images import decode_rgb
-from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
+from mixing.storage import canonical_json, digest, file_sha256, naming, read_json, write_atomic
 
 PACK_SCHEMA = "cavendish-pack/2"
 PICTURES_SCHEMA = "cavendish-pack-pictures/1"
@@ -155,7 +155,7 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         beside.mkdir(exist_ok=True)
         pictures = (beside / "pictures.bin").open("wb")
     rows, images, unread, counts, offsets = [], [], [], [0], [0]
-    with (out / "features.bin").open("wb") as features:
+    with naming(out / "features.bin"), (out / "features.bin").open("wb") as features:
         for path in image_files(folder):
             identity = path.relative_to(folder).as_posix()
             try:
@@ -264,7 +264,7 @@ def read_pack(folder: Path) -> Pack:
             path = folder / f"{key}.npy"
             if file_sha256(path) != header["arrays"][key]:
                 raise InputError(f"{path}: its sha256 is not the header's; index the benchmark again")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = open_array(path)
             if array.dtype != dtype or array.shape[1:] != shape:
                 raise InputError(
                     f"{path}: {array.dtype} {array.shape} where {np.dtype(dtype)} (N, *{shape}) is expected"
@@ -289,6 +289,19 @@ def read_pack(folder: Path) -> Pack:
     return Pack(folder, header, arrays, pictures, name, by_file, by_pixels)
 
 
+def open_array(path: Path) -> NDArray[Any]:
+    """Map a `.npy` file into memory: a size that is not true takes none.
+
+    Raises:
+        InputError: not an array, pickled, or cut.
+    """
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # numpy parses the header as Python and raises whatever it leads to
+        told = " ".join(f"{type(error).__name__} {error}".split())[:300]
+        raise InputError(f"{path}: not a plain .npy array: {told}") from None
+
+
 def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
     """Read the description of the small pictures beside a pack; None when there are none."""
     folder = _pictures_folder(pack)
@@ -302,6 +315,7 @@ def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
         len(offsets) != images + 1
         or not all(type(at) is int and at >= 0 for at in offsets)
         or offsets != sorted(offsets)
+        or offsets[-1] > (folder / "pictures.bin").stat().st_size
     ):
         raise InputError(f"{folder / 'pictures.json'}: damaged; index the benchmark again")
     if file_sha256(folder / "pictures.bin") != pictures["sha256"]:

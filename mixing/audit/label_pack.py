@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError
-from mixing.audit.index import image_files
+from mixing.audit.index import image_files, open_array
 from mixing.audit.labels import (
     DEPTH_SIDE,
     LABELS_ALGORITHM,
@@ -29,6 +29,7 @@ from mixing.audit.labels import (
 )
 from mixing.audit.scan import Finding
 from mixing.audit.verify import dihedral_alignment
+from mixing.images import check_png
 from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 
 LABEL_PACK_SCHEMA = "cavendish-label-pack/1"
@@ -144,7 +145,7 @@ def read_label_pack(folder: Path) -> LabelPack:
             path = folder / f"{key}.npy"
             if file_sha256(path) != header["arrays"][key]:
                 raise InputError(f"{path}: its sha256 is not the header's; index the benchmark again")
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = open_array(path)
             if array.dtype != dtype or array.shape[1:] != shape:
                 raise InputError(
                     f"{path}: {array.dtype} {array.shape} where {np.dtype(dtype)} (N, *{shape}) is expected"
@@ -156,6 +157,8 @@ def read_label_pack(folder: Path) -> LabelPack:
         for key in ("mask_owners", "relief_owners"):
             if len(arrays[key]) and int(arrays[key].max()) >= len(header["images"]):
                 raise InputError(f"{folder}: damaged pack of label fingerprints: {key} names pictures it has not")
+        if not all(isinstance(text, str) for text in (header["name"], *header["images"])):
+            raise InputError(f"{folder}: damaged pack of label fingerprints: names that are no text")
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, InputError):
             raise
@@ -213,13 +216,12 @@ def _read_map(path: Path, identity: str) -> NDArray[Any]:
         raise InputError(f"{identity}: over {_MAX_FILE_BYTES // 2**20} MB")
     values: NDArray[Any] | None
     if path.suffix == ".npy":
-        try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"{identity}: not a plain .npy array: {error}") from None
+        values = open_array(path)
         values = values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
     else:
-        values = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+        data = path.read_bytes()
+        check_png(data, identity)
+        values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim not in (2, 3) or values.dtype.kind not in "uif":
         raise InputError(f"{identity}: not a label map (PNG of one or three channels, or .npy)")
     if values.ndim == 3:  # ids written as colours

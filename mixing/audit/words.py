@@ -74,7 +74,7 @@ def read_lines(path: Path, what: str) -> list[str]:
     if path.suffix == ".json":
         try:
             values = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not valid json ({what}): {error}") from None
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise InputError(f"{path}: expected a json list of strings ({what})")

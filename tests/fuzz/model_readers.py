@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from encoders.sample import InputError
-from tests.fuzz.readers import Reader, picture, put
+from tests.fuzz.mutations import to_json
+from tests.fuzz.readers import Reader, fit_hashes, picture, put, unchanged
 
 
 def _write_pack(folder: Path) -> None:
@@ -18,7 +21,12 @@ def _write_pack(folder: Path) -> None:
 def _read_pack(folder: Path) -> None:
     from mixing.audit.index import read_pack
 
-    pack = read_pack(folder / "pack")
+    header, pictures = folder / "pack/header.json", next(folder.glob("pack*/pictures.json"))
+    with unchanged(header, pictures):
+        fit_hashes(header, "arrays", **{path.stem: path for path in (folder / "pack").glob("*.npy")})
+        fit_hashes(header, features=folder / "pack/features.bin")
+        fit_hashes(pictures, sha256=pictures.with_name("pictures.bin"))
+        pack = read_pack(folder / "pack")
     for number in range(len(pack.images)):
         pack.working_px(number)
         pack.features(number)
@@ -55,6 +63,47 @@ def _read_checkpoint(folder: Path) -> None:
         read_checkpoint(path)
 
 
+def _write_sharded(folder: Path) -> None:
+    import torch
+    from torch.distributed.checkpoint.state_dict_saver import save
+
+    save({"w": torch.arange(6.0), "step": torch.tensor(3.0)}, checkpoint_id=folder / "checkpoint-000003")
+    put(folder, "checkpoint-000003/facts.json", to_json({"schema": "cavendish-sharded-checkpoint/1", "step": 3}))
+
+
+def _read_sharded(folder: Path) -> None:
+    import torch
+
+    from trainer.sharded_checkpoint import load_sharded, read_facts
+
+    read_facts(folder / "checkpoint-000003")
+    load_sharded(folder / "checkpoint-000003", {"w": torch.zeros(6), "step": torch.tensor(0.0)})
+
+
+def _write_tables(folder: Path) -> None:
+    from trainer.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS
+
+    rows = {
+        "loss": (LOSS_COLUMNS, {"source": "a", "task": "depth", "loss": "0.5", "examples": "4"}),
+        "ratios": (RATIO_COLUMNS, {"source": "a", "task": "depth", "share": "0.5", "asked": "0.4"}),
+        "evaluation": (EVALUATION_COLUMNS, {"set": "s", "task": "depth", "who": "generator", "metric": "absrel"}),
+    }
+    for name, (columns, row) in rows.items():
+        lines = [",".join(columns), *(",".join(row.get(key, str(n)) for key in columns) for n in (1, 2, 3))]
+        put(folder, f"{name}.csv", "\n".join(lines) + "\n")
+
+
+def _read_tables(folder: Path) -> None:
+    from trainer.curves import write_curves
+    from trainer.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS, keep_rows
+
+    with TemporaryDirectory() as out:
+        for name, columns in (("loss", LOSS_COLUMNS), ("ratios", RATIO_COLUMNS), ("evaluation", EVALUATION_COLUMNS)):
+            shutil.copy(folder / f"{name}.csv", out)
+            keep_rows(Path(out) / f"{name}.csv", columns, 2)
+        write_curves(Path(out), 3)
+
+
 def _read_texts(folder: Path) -> None:
     """Read what people type or models answer: legends, tasks."""
     from encoders.legend_parser import parse_legend
@@ -88,5 +137,7 @@ READERS: tuple[Reader, ...] = (
     Reader("fingerprint packs", _write_pack, ("pack/*", "pack*/pictures*"), _read_pack),
     Reader("generators", _write_generator, ("generator/*",), _read_generator),
     Reader("checkpoints", _write_checkpoint, ("*.pt",), _read_checkpoint),
+    Reader("sharded checkpoints", _write_sharded, ("*/.metadata", "*/*", "*/facts.json"), _read_sharded),
+    Reader("tables of a run", _write_tables, ("*.csv",), _read_tables),
     *map(_prompt, PROMPTS),
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import struct
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,3 +108,27 @@ def put(folder: Path, name: str, data: bytes | str) -> None:
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def fit_hashes(header: Path, *place: str, **files: Path) -> None:
+    """Write the sha256 of files into a json header, at the keys `place` leads to, as an attacker would."""
+    try:
+        values: Any = json.loads(header.read_bytes())
+        inner = values
+        for key in place:
+            inner = inner[key]
+        inner.update({key: hashlib.sha256(path.read_bytes()).hexdigest() for key, path in files.items()})
+        header.write_text(json.dumps(values))
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
+        pass  # what is broken is the header
+
+
+@contextmanager
+def unchanged(*paths: Path) -> Iterator[None]:
+    """Put files back as they were."""
+    good = {path: path.read_bytes() for path in paths}
+    try:
+        yield
+    finally:
+        for path, data in good.items():
+            path.write_bytes(data)

@@ -69,7 +69,7 @@ def _read_requests(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; `cavendish evaluate CONFIG --requests --out DIR` writes it")
     found = False
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             values = json.loads(line)
             _ = values["file"], values["prompt"]
@@ -94,9 +94,7 @@ def read_answers(key: Path, answers: Sequence[Path]) -> list[Judgement]:
     Raises:
         InputError: not such files, or answers to another page.
     """
-    known = read_json(key, "the key of a comparison page")
-    if not isinstance(known, dict) or known.get("schema") != KEY_SCHEMA:
-        raise InputError(f"{key}: not a {KEY_SCHEMA} file")
+    known = _read_key(key)
     pairs: Mapping[str, Mapping[str, Any]] = {pair["code"]: pair for pair in known["pairs"]}
     judgements = []
     for path in answers:
@@ -117,13 +115,28 @@ def read_answers(key: Path, answers: Sequence[Path]) -> list[Judgement]:
     return judgements
 
 
+def _read_key(path: Path) -> dict[str, Any]:
+    known = read_json(path, "the key of a comparison page")
+    if not isinstance(known, dict) or known.get("schema") != KEY_SCHEMA:
+        raise InputError(f"{path}: not a {KEY_SCHEMA} file")
+    wanted = {"code": str, "file": str, "group": str, "a_is_left": bool}
+    pairs = known.get("pairs")
+    if (
+        not all(isinstance(known.get(name), str) for name in ("page", "a", "b"))
+        or not isinstance(pairs, list)
+        or not all(isinstance(one, dict) and all(type(one.get(k)) is t for k, t in wanted.items()) for one in pairs)
+    ):
+        raise InputError(f"{path}: damaged key of a comparison page: make the page again")
+    return known
+
+
 def judge(out: Path, answers: Sequence[Path], seed: int = 0) -> dict[str, Any]:
     """Write `out/result.json`: the win rate of generator a with its 95 % interval; return its content.
 
     Raises:
         InputError: see `read_answers`; or no answer at all.
     """
-    known = read_json(out / "key.json", "the key of a comparison page")
+    known = _read_key(out / "key.json")
     result = win_rate(read_answers(out / "key.json", answers), np.random.default_rng(seed))
     values = {"a": known["a"], "b": known["b"], "pairs": len(known["pairs"]), "judges": len(answers), **result}
     write_atomic(out / "result.json", canonical_json(values))

@@ -37,9 +37,11 @@ class TinyConfig(Config):
     """Shape of the embedded generator."""
 
     kind: Literal["tiny"] = "tiny"
-    width: int = Field(default=48, ge=16, multiple_of=16, description="channels at 1/4 resolution; twice that at 1/8")
-    text_width: int = Field(default=64, ge=16, multiple_of=16)
-    word_buckets: int = Field(default=2048, ge=16, description="words are hashed into this many embeddings")
+    width: int = Field(
+        default=48, ge=16, le=512, multiple_of=16, description="channels at 1/4 resolution; twice that at 1/8"
+    )
+    text_width: int = Field(default=64, ge=16, le=512, multiple_of=16)
+    word_buckets: int = Field(default=2048, ge=16, le=65536, description="words are hashed into this many embeddings")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import OpenEXR
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
-from mixing.images import MAX_PIXELS, check_chunks, decode_png16, decode_rgb
+from mixing.images import MAX_PIXELS, check_png, decode_png16, decode_rgb
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -54,22 +54,11 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
         InputError: not a one-channel image.
     """
     data = read_bytes(path)
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if _small_png(data, path) else None
+    check_png(data, str(path))
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint8 or pixels.ndim != 2:
         raise InputError(f"{path}: expected an 8-bit one-channel PNG")
     return np.asarray(pixels)
-
-
-def _small_png(data: bytes, path: Path) -> bool:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 25:
-        return False
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if width * height > MAX_PIXELS:
-        raise InputError(f"{path}: {width}x{height} is over the limit of {MAX_PIXELS} pixels")
-    if width * height * data[24] // 8 > 1040 * len(data):  # deflate never does better than 1032 to 1
-        raise InputError(f"{path}: {width}x{height} pixels cannot be in {len(data)} bytes: damaged image")
-    check_chunks(data, str(path))
-    return True
 
 
 def read_npy(path: Path) -> NDArray[Any]:
