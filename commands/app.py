@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,17 +17,43 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from encoders.sample import InputError
 from mixing.config import Config
-from mixing.places import Place, parse_place
+from mixing.places import Place, at_home, parse_place
 
 app = typer.Typer(
     name="cavendish",
     help="Data pipeline and trainer that teaches image generators to answer vision tasks in decodable RGB.",
+    epilog="Exit codes: 0 fine; 1 the answer is no (leak found, damage found, job not finished); 2 bad input, said in "
+    "one line; 130 stopped by Ctrl-C: what is finished is kept, and the same command goes on. docs/verbs has every "
+    "option and every key of the configurations.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 console = Console()
 errors = Console(stderr=True)
+MAKE, CHECK, LEARN, LOOK = "Make data", "Check, mix and hand on", "Train and ask", "Look, plan and try"
+"""Under what a verb stands in the help."""
+LINE_EVERY_S = 60.0
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        say(f"cavendish {version('cavendish')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Say which version this is.")
+    ] = False,
+) -> None:
+    pass
+
+
+def say(text: str) -> None:
+    """Print one line as it is, however narrow the terminal: paths in it can be copied."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text: str) -> None:
@@ -42,7 +71,7 @@ def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
         return type(value)(here_only(parameter, one) for one in value)
     found = _URL_AS_PATH.match(str(value))
     if found is None:
-        return value
+        return at_home(value) if isinstance(value, Path) else value
     rest = str(value)[found.end() :]
     if found[1] == "file":
         return Path("/", rest)
@@ -51,9 +80,16 @@ def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
 
 
 ConfigPath = Annotated[
-    Path, typer.Argument(callback=here_only, help="A commented YAML; examples/ has one for each verb.")
+    Path,
+    typer.Argument(metavar="CONFIG", callback=here_only, help="A commented YAML; examples/ has one for each verb."),
 ]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings to change.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Settings of the configuration to change, such as scenes=100 or ratios.vision=0.05.",
+    ),
+]
 Out = Annotated[Path, typer.Option(callback=here_only, help="The folder to write; an unfinished one is continued.")]
 OutPlace = Annotated[
     Any,
@@ -82,8 +118,12 @@ BeamOptions = Annotated[list[str] | None, typer.Option("--beam-option", help="A 
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Show one line of progress; the function it gives takes (done, planned)."""
+def progress_bar(title: str) -> Iterator[Callable[..., None]]:
+    """Show one line of progress; the function it gives takes (done, planned). What never began shows none."""
+    if not console.is_terminal:
+        with _progress_lines(title) as report:
+            yield report
+        return
     columns = (
         TextColumn("{task.description:<22}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("{task.fields[note]}", style="dim"),
@@ -94,7 +134,32 @@ def progress_bar(title: str) -> Iterator[Callable[[int, int], None]]:
         def report(done: int, planned: int, note: str = "") -> None:
             bar.update(task, completed=done, total=planned, note=note)
 
+        try:
+            yield report
+        finally:
+            if bar.tasks[0].total is None:
+                bar.update(task, visible=False)
+
+
+@contextmanager
+def _progress_lines(title: str) -> Iterator[Callable[..., None]]:
+    """Tell progress to a file or a pipe: a line a minute, and one at the end."""
+    started = told = time.monotonic()
+    line = ""
+
+    def report(done: int, planned: int, note: str = "") -> None:
+        nonlocal told, line
+        now = time.monotonic()
+        line = f"{title}: {done}/{planned}, {timedelta(seconds=int(now - started))} {note}".rstrip()
+        if now - told >= LINE_EVERY_S:
+            told = now
+            say(line)
+
+    try:
         yield report
+    finally:
+        if line:
+            say(line)
 
 
 def engine_of(  # type: ignore[no-untyped-def]
@@ -124,11 +189,25 @@ def run_job(  # type: ignore[no-untyped-def]
     with progress_bar(title) as report:
         arguments = (config, out, engine, report) if data is None else (config, out, engine, report, data)
         result = job(*arguments)
-    totals = result.totals
-    made = f"{result.made} shards made, {result.already} were there already"
-    if totals is None:
-        console.print(f"{out}: {made}; other splits are still to be done")
+    made = f"{counted(result.made, 'shard')} made, {result.already} were there already"
+    if result.totals is None:
+        say(f"{out}: {made}; other splits are still to be done")
         return
-    console.print(
-        f"{out}: {made}; {totals['records']} records, {totals['rejected']} rejected, {totals['bytes'] / 1e6:.1f} MB"
-    )
+    records, rejected = counted(result.totals["records"], "record"), result.totals["rejected"]
+    say(f"{out}: {made}; {records}, {rejected} rejected, {result.totals['bytes'] / 1e6:.1f} MB")
+
+
+def say_rejected(out: Place, at_most: int = 5) -> None:
+    """Say which records the shards under `out` lack, and why: the first few."""
+    from mixing.shards import committed_rows
+
+    rejected = [rejection for row in committed_rows(out) for rejection in row.rejected]
+    for rejection in rejected[:at_most]:
+        say(f"  rejected {rejection.key}: {rejection.reason}")
+    if len(rejected) > at_most:
+        say(f"  and {len(rejected) - at_most:,} more: `rejected` in the shards' json")
+
+
+def counted(count: int, noun: str) -> str:
+    """Say how many of a thing there are."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

@@ -9,6 +9,7 @@ import typer
 import typer.core
 
 from commands.app import (
+    CHECK,
     BeamOptions,
     ConfigPath,
     Data,
@@ -19,9 +20,9 @@ from commands.app import (
     Workers,
     app,
     complain,
-    console,
     engine_of,
     progress_bar,
+    say,
 )
 from mixing.config import read_config
 from mixing.places import Place, is_url, parse_place
@@ -43,7 +44,7 @@ audits = typer.Typer(
     help="Compare shards with benchmarks: leak, clean, or not fully checked, with evidence. `audit CONFIG --out DIR` "
     "is `audit scan CONFIG --out DIR`.",
 )
-app.add_typer(audits, name="audit")
+app.add_typer(audits, name="audit", rich_help_panel=CHECK)
 AuditOut = Annotated[
     Any,
     typer.Option(
@@ -72,11 +73,11 @@ def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, d
             if side.pack is not None:
                 pack = side.open_pack()
                 kept, at = "pixels beside it" if pack.has_pixels else "no pixels", work.place_of(pack.folder)
-                console.print(f"{side.name}: {len(pack.images)} images, {kept}, digest {pack.digest[:16]}: {at}")
+                say(f"{side.name}: {len(pack.images)} images, {kept}, digest {pack.digest[:16]}: {at}")
             if side.labels is not None:
                 labels = side.open_labels()
                 counts = f"{len(labels.arrays['masks'])} masks, {len(labels.arrays['reliefs'])} depth maps that tell"
-                console.print(f"{side.name}: {counts}, digest {labels.digest[:16]}: {work.place_of(labels.folder)}")
+                say(f"{side.name}: {counts}, digest {labels.digest[:16]}: {work.place_of(labels.folder)}")
     for name, reason in missing:
         complain(f"{name}: {reason}")
     raise typer.Exit(3 if missing else 0)
@@ -115,7 +116,7 @@ def audit_scan(
             told = now_and_then(work, report)
             if engine.split != (0, 1):
                 scan_part(settings, work.folder, engine, told, data, _read_questions)
-                console.print(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
+                say(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
                 return
             verdict = audit(settings, work.folder, engine, told, data, _read_questions)
         _say_verdict(verdict, exclude, work)
@@ -166,7 +167,7 @@ def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, 
         problems = verify_report(settings, work.folder, data, _read_questions)
     for problem in problems:
         complain(problem)
-    console.print(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
+    say(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
     raise typer.Exit(1 if problems else 0)
 
 
@@ -179,8 +180,8 @@ def _audit_words(  # type: ignore[no-untyped-def]
     with published(out) as work, progress_bar("audit") as report:
         verdict = audit_words(settings, work.folder, kinds, engine, report, data, _read_questions)
     for line in verdict.lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    console.print(f"{work.place_of(verdict.file)}")
+        say(line)
+    say(f"{work.place_of(verdict.file)}")
     raise typer.Exit(verdict.exit_code)
 
 
@@ -191,7 +192,9 @@ def _say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # ty
         if not is_url(exclude):
             Path(exclude).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(exclude, verdict.exclude.read_bytes())
-    console.print(verdict.words, markup=False, soft_wrap=True)
+    say(verdict.words)
+    if verdict.incomplete and verdict.outcome != "incomplete":
+        say(f"and not fully checked: {'; '.join(verdict.incomplete)}")
     keys = exclude or work.place_of(verdict.exclude)
-    console.print(f"report: {work.place_of(verdict.page)}; keys to leave out: {keys}")
+    say(f"report: {work.place_of(verdict.page)}; keys to leave out: {keys}")
     raise typer.Exit(verdict.exit_code)

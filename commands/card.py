@@ -8,12 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
-from commands.app import DataPlace, app, console
+from commands.app import CHECK, DataPlace, app, say
 from encoders.sample import InputError
 from mixing.places import is_file, name_of, parse_place
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def card(
     path: Annotated[
         Any,
@@ -52,4 +52,4 @@ def card(
     told = description or f"{title}: {'a mixture of ' if is_lock else ''}shards made by Cavendish."
     about = About(title, told, version, creator, url, date, cite)
     for file in write_card(path, path if out is None else out, about, data):
-        console.print(str(file), markup=False, highlight=False)
+        say(str(file))

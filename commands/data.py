@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from commands.app import (
+    MAKE,
     BeamOptions,
     ConfigPath,
     Data,
@@ -21,15 +22,18 @@ from commands.app import (
     Split,
     Workers,
     app,
-    console,
+    counted,
     engine_of,
     progress_bar,
     run_job,
+    say,
+    say_rejected,
 )
 from mixing.config import read_config
+from mixing.places import exists, join
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def render(
     config: ConfigPath,
     out: OutPlace,
@@ -48,10 +52,10 @@ def render(
     settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
     run_job("render", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler))
     for reason, count in count_rejections(out).items():
-        console.print(f"  {count} rejected: {reason}")
+        say(f"  {count} rejected: {reason}")
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def annotate(
     config: ConfigPath,
     out: OutPlace,
@@ -69,9 +73,12 @@ def annotate(
 
     settings = read_config(AnnotateConfig, config, override or ())
     run_job("annotate", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)
+    say_rejected(out)
+    if exists(join(out, "report.html")):
+        say(f"{join(out, 'report.html')}: scores, examples, and what was left out")
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def download(config: ConfigPath, out: Out, override: Overrides = None, data: Data = Path()) -> None:
     """Download a list of picture URLs into tars for `annotate`; robots.txt and opt-outs are respected."""
     from annotate.download import DownloadConfig
@@ -80,12 +87,13 @@ def download(config: ConfigPath, out: Out, override: Overrides = None, data: Dat
     settings = read_config(DownloadConfig, config, override or ())
     with progress_bar("download") as report:
         result = job(settings, out, data, report)
-    console.print(f"{out}: {result.pictures} pictures of {result.rows} rows; {result.made} shards made now")
+    made = f"{counted(result.made, 'shard')} made now"
+    say(f"{out}: {counted(result.pictures, 'picture')} of {counted(result.rows, 'row')}; {made}")
     for reason, count in result.reasons.items():
-        console.print(f"{count:>9,}  {reason}", markup=False, highlight=False)
+        say(f"{count:>9,}  {reason}")
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def encode(
     config: ConfigPath,
     out: OutPlace,
@@ -103,9 +111,10 @@ def encode(
 
     settings = read_config(EncodeConfig, config, override or ())
     run_job("encode", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)
+    say_rejected(out)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def convert(
     config: ConfigPath,
     out: OutPlace,
@@ -123,3 +132,4 @@ def convert(
 
     settings = read_config(ConvertConfig, config, override or ())
     run_job("convert", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler), data)
+    say_rejected(out)

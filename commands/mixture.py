@@ -1,4 +1,4 @@
-"""Verbs that lock mixtures and look into shards: mix, show."""
+"""The verb that locks mixtures, and looks into locks: mix."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from commands.app import DataPlace, Overrides, app, console, here_only
+from commands.app import CHECK, DataPlace, Overrides, app, console, counted, here_only, say
 from encoders.sample import InputError
 from mixing.places import is_url, parse_place
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mixing.lock import Lock
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def mix(
     mixture: Annotated[
         Path | None, typer.Argument(callback=here_only, help="A mixture file; examples/mixture.yaml explains it.")
@@ -57,7 +57,7 @@ def mix(
     if diff is not None:
         changes = diff_locks(read_lock(diff[0]), read_lock(diff[1]))
         for line in changes:
-            console.print(line, markup=False, highlight=False)
+            say(line)
         raise typer.Exit(1 if changes else 0)
     if stats is not None:
         lock = read_lock(stats)
@@ -66,11 +66,12 @@ def mix(
     else:
         lock = lock_mixture(load(mixture, override or ()), data)
         if not is_url(out):
+            if out.is_dir():
+                raise InputError(f"--out {out}: is a folder; name a file, such as {out / 'mixture.lock.json'}")
             out.parent.mkdir(parents=True, exist_ok=True)
         write_lock(out, lock)
-    console.print(
-        f"{stats or out}: {len(lock.streams)} streams of {len(lock.sources)} sources, digest {lock.digest[:16]}"
-    )
+    streams, sources = counted(len(lock.streams), "stream"), counted(len(lock.sources), "source")
+    say(f"{stats or out}: {streams} of {sources}, digest {lock.digest[:16]}")
     if stats is not None:
         _print_sources(lock)
     if simulate is not None or stats is not None:
@@ -82,7 +83,7 @@ def mix(
         with tempfile.TemporaryDirectory(prefix="cavendish-") as blocks:
             reading = Reading(cache=Path(blocks)) if is_url(data) else Reading()
             write_preview(lock, data, size, preview, reading=reading)
-        console.print(f"{preview}")
+        say(f"{preview}")
 
 
 def _print_sources(lock: Lock) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from commands.app import ConfigPath, Data, Overrides, app, console
+from commands.app import LOOK, ConfigPath, Data, Overrides, app, console, say
 from encoders.sample import InputError
 from mixing.config import read_config
 
@@ -30,7 +30,7 @@ class Job(Enum):
     train = "train"
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def plan(
     job: Annotated[Job, typer.Argument(help="What the configuration is for.")],
     config: ConfigPath,
@@ -107,14 +107,13 @@ def _stage(job: Job, path: Path, override: list[str], data: Path, samples: int) 
 def _print_probe(stage: Stage, probe: Probe) -> None:
     made = f"probe: {probe.units} units ({stage.unit}), {probe.records} records, {probe.wall_s:.0f} s"
     once = "once" if stage.start_once else "once for each worker"
-    console.print(f"{made}, {probe.memory_bytes / 1e6:.0f} MB of memory a worker", highlight=False)
-    console.print(
+    say(f"{made}, {probe.memory_bytes / 1e6:.0f} MB of memory a worker")
+    say(
         f"CPU seconds: start {probe.start_s:.2f} ({once}), shard {probe.shard_s:.2f}, "
-        f"{stage.unit} {probe.mean_s:.3f} ± {probe.error_s:.3f} (95 %, {len(probe.unit_s)} measured)",
-        highlight=False,
+        f"{stage.unit} {probe.mean_s:.3f} ± {probe.error_s:.3f} (95 %, {len(probe.unit_s)} measured)"
     )
     if probe.records:
-        console.print(f"bytes: {probe.bytes_per_record:,.0f} a record, with its part of the row", highlight=False)
+        say(f"bytes: {probe.bytes_per_record:,.0f} a record, with its part of the row")
 
 
 def _print_rows(stage: Stage, prices: Prices, rows: dict[str, Estimate]) -> None:
@@ -146,7 +145,7 @@ def _print_rows(stage: Stage, prices: Prices, rows: dict[str, Estimate]) -> None
     console.print(table)
     for name, row in rows.items():
         if row.settings or row.warnings:
-            console.print(f"{name}: {row.settings}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+            say(f"{name}: {row.settings}".rstrip())
         for warning in row.warnings:
             console.print(f"  ! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from commands.app import DataPlace, app, complain, console
+from commands.app import LOOK, DataPlace, app, complain, console, counted, say
 from encoders.sample import InputError
 from mixing.places import Place, name_of, parse_place
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 _STYLES = {"ok": "green", "changed": "bold red", "missing": "yellow", "": "dim"}
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def show(
     path: Annotated[
         Any,
@@ -72,7 +73,7 @@ def show(
     if config is not None:
         from mixing.rebuild import write_config
 
-        console.print(f"{config}: for `cavendish {write_config(path, config)}`", markup=False)
+        say(f"{config}: for `cavendish {write_config(path, config)}`")
     elif provenance:
         from mixing.provenance import trace_record
 
@@ -86,7 +87,28 @@ def show(
     elif verify:
         _verify(path)
     else:
-        _look(path, key, out, count, cell)
+        _look(_shards_at(path), key, out, count, cell)
+
+
+def _shards_at(path: Place) -> Place:
+    """Return the shard or the directory of shards that is meant; say what else is there instead."""
+    if not isinstance(path, Path) or not path.exists():
+        return path
+    if path.is_dir():
+        if any((path / name).exists() for name in ("generator.json", "train.json", "generator/generator.json")):
+            raise InputError(
+                f"{path}: of a training, not of shards: cavendish show {path} --lineage says what it is made of"
+            )
+        inside = [str(each.parent) for each in sorted([*path.glob("*/dataset.json"), *path.glob("*/*/dataset.json")])]
+        if inside and not (path / "dataset.json").exists():
+            raise InputError(f"{path}: no shards in this folder itself; there are in {', '.join(inside[:8])}")
+    elif path.suffix == ".json" and path.with_suffix(".tar").exists():
+        return path.with_suffix(".tar")
+    elif path.name.endswith(".lock.json"):
+        raise InputError(f"{path}: a lock, not shards: cavendish mix --stats {path} says what is in it")
+    elif path.suffix != ".tar":
+        raise InputError(f"{path}: not a shard (.tar) or a directory of shards")
+    return path
 
 
 def _verify(path: Place) -> None:
@@ -96,22 +118,28 @@ def _verify(path: Place) -> None:
     problems = shards.verify(path)
     for problem in problems:
         complain(problem)
-    console.print(f"{path}: {summary(path)}; {len(problems)} problems")
+    say(f"{path}: {summary(path)}; {counted(len(problems), 'problem')}")
     raise typer.Exit(1 if problems else 0)
 
 
 def _look(path: Place, key: str | None, out: Place | None, count: int, cell: int) -> None:
     from mixing import show as looking
 
+    if out is not None:
+        looking.check_sheet(out)
     records = looking.read_records(path, count) if key is None else [looking.read_one(path, key)]
     title = looking.summary(path) if looking.is_directory(path) else name_of(path)
-    table = Table("key", "size", "what is there", "words", title=title)
+    more = f"the first {len(records)}; --count N shows more" if key is None and len(records) == count else None
+    table = Table(title=title, caption=more)
+    table.add_column("key", overflow="fold")  # to be copied whole
+    for name in ("size", "what is there", "words"):
+        table.add_column(name)
     for record in records:
         table.add_row(*looking.describe(record))
     console.print(table)
     if out is not None:
         looking.write_sheet(records, out, cell)
-        console.print(f"{out}")
+        say(f"{out}")
 
 
 def _print_trace(trace: Link, as_json: bool) -> None:
@@ -122,9 +150,10 @@ def _print_trace(trace: Link, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(trace), indent=1, ensure_ascii=False))
     else:
-        console.print(_tree(trace, None), soft_wrap=True)
+        # whole lines in a narrow terminal or a pipe: hashes and commands are there to be copied
+        Console(width=10_000, soft_wrap=True).print(_tree(trace, None))
         counts = [f"{found.get(state, 0)} {state}" for state in ("ok", "missing", "changed")]
-        console.print(f"links: {', '.join(counts)}")
+        say(f"links: {', '.join(counts)}")
     raise typer.Exit(1 if found.get("changed") else 0)
 
 

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from commands.app import (
+    LEARN,
     ConfigPath,
     Data,
     DataPlace,
@@ -19,15 +20,17 @@ from commands.app import (
     app,
     complain,
     console,
+    counted,
     here_only,
     progress_bar,
+    say,
 )
 from encoders.sample import InputError
 from mixing.config import read_config
 from mixing.places import Place, join
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def train(
     config: ConfigPath,
     out: OutPlace,
@@ -47,23 +50,25 @@ def train(
         with brought_here(settings, out, data) as (local, work, folder):
             lines = list(try_mixture(local, work.folder, folder).lines(settings))
         for line in lines:
-            console.print(line, markup=False, highlight=False, soft_wrap=True)
+            say(line)
         return
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, the first tells
     try:
         with progress_bar("train") as report:
             result = train_at(settings, out, data, report)
-    except RunStopped as stopped:
+    except RunStopped:
         if first:
-            complain(f"cavendish: {stopped}")
+            raise
         raise typer.Exit(1) from None
     if not first:
         return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
-    console.print(f"{join(out, 'generator')}: {state}; losses in {join(out, 'loss.csv')}")
+    say(
+        f"{join(out, 'generator')}: {state}; losses in {join(out, 'loss.csv')}, as curves in {join(out, 'curves.html')}"
+    )
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def precompute(
     config: ConfigPath,
     out: Out,
@@ -79,13 +84,13 @@ def precompute(
     settings = read_config(TrainConfig, config, override or ())
     with progress_bar("precompute") as report:
         done = job(open_mixture(settings, out, data)[1], settings, out, data, latents, report)
-    console.print(
+    say(
         f"{out}: {done.examples} examples have {done.prompts} distinct prompts and {done.pictures} pictures to encode; "
         f"{done.size_bytes / 2**20:.1f} MiB"
     )
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def evaluate(
     config: ConfigPath,
     out: OutPlace,
@@ -116,7 +121,7 @@ def evaluate(
         for row in values["rows"]:
             table.add_row(*row["cells"])
         console.print(table)
-    console.print(f"{join(out, 'summary.json')}")
+    say(f"{join(out, 'summary.json')}")
 
 
 def _score_folder(config: Path, override: list[str] | None, data: Place, predictions: Path | None, out: Place) -> None:
@@ -127,16 +132,16 @@ def _score_folder(config: Path, override: list[str] | None, data: Place, predict
     with fetched(data, paths_in(settings)) as folder, published(out) as work:
         if predictions is None:
             count = scoring.write_requests(scoring.load_benchmark(settings, folder), work.folder)
-            console.print(f"{out}: {count} pictures to draw, named in requests.jsonl")
+            say(f"{out}: {count} pictures to draw, named in requests.jsonl")
             return
         with progress_bar("evaluate") as report:
             values = scoring.evaluate(settings, predictions, work.folder, folder, report)
     for line in scoring.summary_lines(values):
-        console.print(line, markup=False)
-    console.print(f"{join(out, 'report.html')}")
+        say(line)
+    say(f"{join(out, 'report.html')}")
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def predict(
     pictures: Annotated[list[Path], typer.Argument(callback=here_only, help="Pictures, or folders of pictures.")],
     task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
@@ -168,16 +173,20 @@ def predict(
     if points not in (None, "ply", "glb"):
         raise InputError(f"--points {points}: ply or glb")
     sizes = tuple(_bucket(text) for text in buckets) if buckets else size
+    if not (generator / "generator.json").exists() and (generator / "generator" / "generator.json").exists():
+        raise InputError(
+            f"--generator {generator}: is the folder of a training; its generator is {generator / 'generator'}"
+        )
     request = Request(tuple(pictures), task, sizes, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
     for failure in values["failed"]:
         complain(f"{failure['file']}: {failure['reason']}")
-    console.print(f"{out}: {len(values['predictions'])} pictures answered, {len(values['failed'])} failed")
+    say(f"{out}: {counted(len(values['predictions']), 'picture')} answered, {len(values['failed'])} failed")
     raise typer.Exit(1 if values["failed"] else 0)
 
 
-@app.command()
+@app.command(rich_help_panel=LEARN)
 def compare(
     out: Annotated[Path, typer.Option(callback=here_only, help="The folder of the page and its key.")],
     a: Annotated[Path | None, typer.Argument(callback=here_only, help="Folder of one generator's pictures.")] = None,
@@ -203,12 +212,12 @@ def compare(
     if answers:
         values = judge(out, answers, seed)
         rate = f"{values['win_rate']:.1%} (95 %: {values['low']:.1%} to {values['high']:.1%})"
-        console.print(f"{values['a']} wins {rate} of {values['prompts']} prompts, ties half; {out / 'result.json'}")
+        say(f"{values['a']} wins {rate} of {values['prompts']} prompts, ties half; {out / 'result.json'}")
         return
     if a is None or b is None or requests is None:
         raise InputError("compare: give two folders of pictures and --requests, or --answers")
     count = write_comparison(requests, a, b, out, question, seed)
-    console.print(f"{out / 'page'}: {count} pairs; open index.html, or hand out that folder. Keep {out / 'key.json'}")
+    say(f"{out / 'page'}: {count} pairs; open index.html, or hand out that folder. Keep {out / 'key.json'}")
 
 
 def _bucket(text: str) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Makes thirty-odd mistakes a newcomer makes, for real, and writes docs/mistakes.md with what the command line says.
+"""Makes forty-odd mistakes a newcomer makes, for real, and writes docs/mistakes.md with what the command line says.
 
 python docs/make_mistakes.py [PAGE]
 """
@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -20,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "mistakes.md"
 RENDER = "render scenes.yaml --out new --workers 1"
 TUNE = "train tune.yaml --out run"
-HEAD = """# Thirty mistakes, and what is said
+_TIMED = re.compile(r": \d+/\d+, \d+:\d\d:\d\d")  # a line of progress
+HEAD = """# Forty mistakes, and what is said
 
 Every one was made for real by `python docs/make_mistakes.py`, which wrote this page; a test makes them again and
 compares. A bad input is one line on stderr that names the file, the key and what to do, and exit code 2; exit code 1
@@ -75,6 +77,10 @@ MISTAKES = (
     Mistake("A number is none", f"{RENDER} scenes=many"),
     Mistake("A number is out of range", f"{RENDER} width=10"),
     Mistake("A setting without its =", f"{RENDER} scenes"),
+    Mistake("A setting written as an option", f"{RENDER} --width 256"),
+    Mistake("The configuration of another verb", "render mixture.yaml --out new"),
+    Mistake("One thing where a list is due", "encode encode.yaml sources=raw/scenes --out examples"),
+    Mistake("A file where a folder is due", "render scenes.yaml --out photo.png --workers 1"),
     Mistake("A preset that is not there", f"{RENDER} --tasks kitchen"),
     Mistake("Two keys that do not go together", f"{RENDER} depth_of_field=0.5"),
     Mistake("A folder of your own models that is not there", f"{RENDER} assets.folders=[models]"),
@@ -82,11 +88,7 @@ MISTAKES = (
     Mistake("A split beyond the last", f"{RENDER} --split 8/8"),
     Mistake("A runner that is not the same everywhere", f"{RENDER} --runner DirectRunner"),
     Mistake("Another configuration in the same folder", "render scenes.yaml seed=9 --out raw/scenes --workers 1"),
-    Mistake(
-        "Shards that are not there",
-        "encode encode.yaml --out examples",
-        write("encode.yaml", "sources: [raw/absent]\ntasks: {depth: 1}\n"),
-    ),
+    Mistake("Shards that are not there", "encode encode.yaml --out examples"),
     Mistake("Shards of an interrupted job", "encode encode.yaml sources=[raw/unfinished] --out examples", lose_a_shard),
     Mistake("A task that does not exist", "encode encode.yaml sources=[raw/scenes] tasks.dpeth=1 --out examples"),
     Mistake(
@@ -95,8 +97,13 @@ MISTAKES = (
         lambda: Path("photos").mkdir(exist_ok=True),
     ),
     Mistake("Looking at what is not there", "show raw/absent"),
+    Mistake("A folder of folders of shards", "show raw"),
+    Mistake("A lock where shards are due", "show tune.lock.json"),
+    Mistake("A sheet in a format that is none", "show raw/scenes --out sheet.pdf"),
     Mistake("A damaged shard", "show raw/damaged --verify", damage_a_shard),
     Mistake("A map without a space after its colon", "mix mixture.yaml ratios={generation:0.8} --out a.lock.json"),
+    Mistake("A folder where the lock is due", "mix mixture.yaml --out raw"),
+    Mistake("A percent", "mix mixture.yaml ratios.vision=5% --out a.lock.json"),
     Mistake("Ratios that are more than everything", "mix mixture.yaml ratios.generation=0.8 --out a.lock.json"),
     Mistake("A kind with a ratio, and no source for it", "mix mixture.yaml ratios.editing=0.1 --out a.lock.json"),
     Mistake("A task the shards cannot serve", "mix mixture.yaml sources.scenes.tasks.pose=1 --out a.lock.json"),
@@ -115,7 +122,11 @@ MISTAKES = (
     Mistake(
         "A generator that is a folder of something else", "predict photo.png --task depth --generator raw --out answers"
     ),
+    Mistake(
+        "The folder of a training for its generator", "predict photo.png --task depth --generator train --out answers"
+    ),
     Mistake("A verb without what it needs", "mix"),
+    Mistake("A verb without where to write", "render scenes.yaml"),
     Mistake("A verb that does not exist", "rendr scenes.yaml"),
 )
 
@@ -129,6 +140,8 @@ def prepare() -> None:
         "sources:\n  scenes: {path: raw/scenes, tasks: {generate: 1, depth: 1}}\n"
     )
     Path("tune.yaml").write_text("lock: tune.lock.json\nsteps: 2\nbatch: 2\ngenerator: {}\nwarmup_steps: 0\n")
+    Path("encode.yaml").write_text("sources: [raw/absent]\ntasks: {depth: 1}\n")
+    Path("photo.png").write_bytes(b"")
     Path("photos.yaml").write_text("sources: [{name: photos, kind: folder, path: photos, licence: CC0-1.0}]\n")
     Path("evaluate.yaml").write_text((ROOT / "examples" / "evaluate.yaml").read_text())
     Path("audit.yaml").write_text("benchmarks: [{name: mine, folder: benchmark}]\nshards: [raw/scenes]\n")
@@ -153,7 +166,7 @@ def say(words: str) -> tuple[int, str]:
     finally:
         sys.argv = typed
     lines = (said.getvalue() or printed.getvalue()).replace(f"{Path.cwd()}/", "").splitlines()
-    return code, "\n".join(line for line in lines if "━" not in line).strip()  # the progress bar tells the time
+    return code, "\n".join(line for line in lines if not _TIMED.search(line)).strip()
 
 
 @contextlib.contextmanager

@@ -19,6 +19,18 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+_WHOLE, _NUMBER, _YES = "should be a whole number", "should be a number", "should be true or false"
+_LIST, _MAP = "should be a list, such as [a, b]", "should be a map of keys to values"
+_KINDS = {  # what pydantic calls a wrong kind of value, in the words of YAML
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
+    **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
+    **dict.fromkeys(("bool_type", "bool_parsing"), _YES),
+    **dict.fromkeys(("tuple_type", "list_type"), _LIST),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), _MAP),
+    "string_type": "should be text",
+    "path_type": "should be a path",
+}
+
 ConfigType = TypeVar("ConfigType", bound=Config)
 
 
@@ -74,6 +86,13 @@ def _problems(model: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
     """Say each wrong key or value once, in the words of the file: of a value that may be several things, one reason."""
     own_words = [item for item in items if item["type"] == "value_error"]  # a check's own words are the clearest
     told = {_where(item): item for item in (*reversed(items), *reversed(own_words))}
+    strange = [str(item["loc"][0]) for item in items if item["type"] == "extra_forbidden" and len(item["loc"]) == 1]
+    lacks = any(item["type"] == "missing" for item in items)
+    if len(strange) > (1 if lacks else 2):  # one question instead of an answer to each
+        names, known = ", ".join(repr(name) for name in strange[:5]), ", ".join(model.model_fields)
+        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
+        yield f"unknown keys {names}{more}: is it for another verb? The keys here are {known}"
+        return
     for item in items:
         where = _where(item)
         follows = item["type"] == "too_short" and any(other.startswith(f"{where}.") for other in told)
@@ -104,7 +123,8 @@ def _problem(model: type[BaseModel], item: Any, where: str) -> str:
         return f"{where}: {told} (found {item['input']!r})" if where and not isinstance(item["input"], dict) else told
     if item["loc"][-1] == "[key]":
         return f"{where}: {item['msg'].replace('Input should be', 'should be')}"
-    return f"{where}: {item['msg'][0].lower()}{item['msg'][1:]} (found {item['input']!r})"
+    words = _KINDS.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
+    return f"{where}: {words} (found {item['input']!r})"
 
 
 def _keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:

@@ -22,7 +22,12 @@ def parse_place(text: Place) -> Place:
         return text
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
-    return text.rstrip("/") if is_url(text) else Path(text)
+    return text.rstrip("/") if is_url(text) else at_home(Path(text))
+
+
+def at_home(path: Path) -> Path:
+    """Read a leading `~/` as the shell does, which leaves it as it is in `--out=~/data`."""
+    return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 def join(base: Place, path: Place) -> Place:

@@ -80,17 +80,28 @@ def write_sheet(records: list[Sample | Example], out: Place, cell: int = 160) ->
     """Write a contact sheet: `.png` one picture, `.html` one self-contained page.
 
     Raises:
-        InputError: another file ending, or no records.
+        InputError: another file ending, no such folder, or no records.
     """
     if not records:
         raise InputError(f"{out}: nothing to show")
+    check_sheet(out)
     if str(out).endswith(".png"):
         rows = [(" · ".join(part for part in _words(record) if part), record_panels(record)) for record in records]
         write_atomic(out, encode_png(grid(rows, cell)))
-    elif str(out).endswith(".html"):
-        write_atomic(out, _page(records, cell).encode())
     else:
+        write_atomic(out, _page(records, cell).encode())
+
+
+def check_sheet(out: Place) -> None:
+    """Check, before anything is read, that a sheet can be written to `out`.
+
+    Raises:
+        InputError: another file ending, or no such folder.
+    """
+    if not str(out).endswith((".png", ".html")):
         raise InputError(f"{out}: a sheet is written as .png or .html")
+    if isinstance(out, Path) and not out.parent.is_dir():
+        raise InputError(f"{out}: no folder {out.parent} to write it to")
 
 
 def _words(record: Sample | Example) -> tuple[str, str]:

@@ -89,7 +89,11 @@ class Worker:
     def _start(self) -> None:
         if self._process is None:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=self._environment,
+                process_group=0,  # Ctrl-C is for the parent: the child leaves with it, without a traceback
             )
             self._asked = 0
             self.hello, _ = self._receive(self._start_timeout_s, "start")

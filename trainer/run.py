@@ -15,6 +15,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from encoders.sample import InputError
 from mixing.accounting import RatioRow, realised_ratios
+from mixing.engine import JobFailed
 from mixing.lock import Lock
 from trainer.checkpoint import State, check_identity, read_checkpoint, write_checkpoint
 from trainer.config import TrainConfig
@@ -29,7 +30,7 @@ Seen = tuple[str, str, float, bool, int]
 """Source, task and loss of an example, whether it was read for this step, and how many records it stands in for."""
 
 
-class RunStopped(Exception):
+class RunStopped(JobFailed):
     """A run ends before its last step, or does not go on, as its configuration asks for; its state is kept."""
 
 
