@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
@@ -27,28 +27,47 @@ from mixing.images import decode_rgb
 from mixing.places import Place, join, name_of, with_suffix
 from mixing.records import Parts
 from mixing.shards import local_copy, read_parts, read_row
-from mixing.storage import canonical_json, file_sha256, write_atomic
+from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
 
 _NOT_PICTURES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
 _DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
 """What a record's metadata of another form than ours may raise; InputError is a ValueError."""
 
 
+def committed_result(plan: ScanPlan, index: int) -> dict[str, Any] | None:
+    """Return the result of an element; None when there is none, or a damaged one, which the next scan makes again."""
+    path = plan.elements[index].result_path(plan.work)
+    try:
+        values = read_json(path, "a result of the scan")
+    except InputError:
+        return None
+    if not isinstance(values, dict) or values.pop("digest", None) != digest(values):
+        return None
+    return values
+
+
 def is_done(plan: ScanPlan, index: int) -> bool:
     """Tell whether an element's result is committed."""
-    return plan.elements[index].result_path(plan.work).exists()
+    return committed_result(plan, index) is not None
+
+
+def forget_damaged(plan: ScanPlan, indices: Iterable[int]) -> None:
+    """Delete the results of shards that were damaged when they were scanned: they may have been restored since."""
+    for index in indices:
+        element, result = plan.elements[index], committed_result(plan, index)
+        if result is not None and any(one["member"] == element.name for one in result.get("failures", ())):
+            element.result_path(plan.work).unlink()
 
 
 def scan_element(plan: ScanPlan, index: int) -> None:
-    """Do one element and commit its result."""
+    """Do one element and commit its result, with the digest by which a flipped bit in it is noticed."""
     cv2.setNumThreads(1)
     if is_done(plan, index):
         return
     element = plan.elements[index]
     facts = {"schema": SCAN_SCHEMA, "plan": element.digest, "kind": element.kind, "name": element.name}
-    result = _do(plan, element)
-    directory = element.facts.get("directory")
-    write_atomic(element.result_path(plan.work), canonical_json({**facts, "directory": directory, **result}))
+    values = {**facts, "directory": element.facts.get("directory"), **_do(plan, element)}
+    write_atomic(element.result_path(plan.work), canonical_json({**values, "digest": digest(values)}))
 
 
 def _do(plan: ScanPlan, element: Element) -> dict[str, Any]:

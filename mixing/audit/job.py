@@ -9,7 +9,7 @@ from typing import Any
 
 from encoders.sample import InputError
 from mixing.audit.config import AuditConfig
-from mixing.audit.elements import is_done, scan_element
+from mixing.audit.elements import committed_result, forget_damaged, is_done, scan_element
 from mixing.audit.evidence import Evidence, read_decisions
 from mixing.audit.plan import ScanPlan, make_plan, words_plan
 from mixing.audit.questions import Reader
@@ -116,6 +116,7 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
     collect_dead(plan.work / "scan")
     indices = range(engine.split[0], len(plan.elements), engine.split[1])
+    forget_damaged(plan, indices)
     pending = [index for index in indices if not is_done(plan, index)]
     already = len(indices) - len(pending)
     if pending:
@@ -129,11 +130,11 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
 def _evidence(plan: ScanPlan) -> Evidence:
     """Collect everything a report is a function of."""
     results = []
-    for element in plan.elements:
-        path = element.result_path(plan.work)
-        if not path.exists():
+    for index, element in enumerate(plan.elements):
+        result = committed_result(plan, index)
+        if result is None:
             raise InputError(f"{plan.work}: {element.kind} {element.name} is not scanned yet; run the scan first")
-        results.append(read_json(path, "a result of the scan"))
+        results.append(result)
     return Evidence(
         plan=plan,
         results=tuple(results),

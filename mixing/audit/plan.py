@@ -27,7 +27,7 @@ from mixing.places import Place, join
 from mixing.shards import Row, committed_rows
 from mixing.storage import digest, file_sha256
 
-SCAN_SCHEMA = "cavendish-audit-scan/2"
+SCAN_SCHEMA = "cavendish-audit-scan/3"
 
 
 @dataclass(frozen=True)

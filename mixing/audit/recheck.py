@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError
+from mixing.audit.elements import is_done
 from mixing.audit.evidence import Evidence
 from mixing.audit.judge import judge
 from mixing.audit.plan import ScanPlan
@@ -25,12 +26,12 @@ def recheck_report(plan: ScanPlan, evidence: Callable[[], Evidence], out: Path) 
     give, byte for byte, and each of its pairs must be found again in its shard.
     """
     problems = changed_sides(plan, out)
-    for element in plan.elements:
+    for index, element in enumerate(plan.elements):
         if element.kind == "shard":
             path = join(join(plan.data, element.facts["directory"]), element.name)
             if file_sha256(path) != element.facts["sha256"]:
                 problems.append(f"{element.facts['directory']}/{element.name}: changed after it was committed")
-        if not element.result_path(plan.work).exists():
+        if not is_done(plan, index):
             problems.append(f"{element.kind} {element.name} is not scanned as it is now")
     if problems:
         return problems

@@ -137,6 +137,7 @@ def test_damage_missing_shards_and_weak_controls_make_it_incomplete(data: Path) 
     assert (verdict.outcome, verdict.exit_code) == ("incomplete", 3)
     assert "could not be read" in verdict.words
     path.write_bytes(whole)
+    assert audit(config(shards=["renders"]), data / "out", data=data).outcome == "clean"  # the shard is scanned again
     (data / "renders/shard-000001.json").unlink()
     verdict = audit(config(shards=["renders"]), data / "out2", data=data)
     assert "1 planned shards are not there" in verdict.words
@@ -145,6 +146,20 @@ def test_damage_missing_shards_and_weak_controls_make_it_incomplete(data: Path) 
     )
     verdict = audit(strict, data / "out3", data=data)
     assert "planted copies were found; the target is 90%" in verdict.words
+
+
+def test_a_flipped_bit_in_a_result_of_the_scan_is_noticed_and_the_part_scanned_again(data: Path) -> None:
+    shards = config(shards=["renders"])
+    audit(shards, data / "out", data=data)
+    before = contents(data / "out")
+    for path in (data / "out/scan").iterdir():
+        good = path.read_bytes()
+        at = good.index(b'"pictures":') + 11 if b'"pictures":' in good else len(good) // 2
+        path.write_bytes(good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :])
+    with pytest.raises(InputError, match="run the scan first"):
+        report(shards, data / "out", data)
+    audit(shards, data / "out", data=data)
+    assert contents(data / "out") == before
 
 
 def test_every_picture_of_a_record_is_compared(data: Path) -> None:
