@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import struct
 import zlib
@@ -13,6 +14,7 @@ import pytest
 import scipy.io
 
 from encoders.sample import InputError
+from trainer.evaluation.benchmarks import matlab
 from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
 
 
@@ -85,6 +87,27 @@ def test_a_bomb_ends_with_the_memory_of_the_child(tmp_path: Path) -> None:
         file.create_dataset("a", (2, 40_000, 40_000), np.float64, chunks=(1, 100, 100))  # a few bytes on disk
     with pytest.raises(InputError, match=r"b\.mat: .* are over 536870912 bytes"):
         read_mat73(tmp_path / "b.mat", "a", 0)
+
+
+def test_a_file_that_takes_too_long_is_named(tmp_path: Path) -> None:
+    for name in ("matlab.py", "matlab_child.py"):  # as they are, but with a second instead of twenty
+        text = Path(matlab.__file__).with_name(name).read_text()
+        (tmp_path / name).write_text(text.replace("CPU_S = 20", "CPU_S = 1"))
+    spec = importlib.util.spec_from_file_location("hasty", tmp_path / "matlab.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hasty = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hasty)
+    count = 20_000_000  # cells, each of them empty: 160 MB of tags, packed to 1 MB
+    cells = struct.pack("<4I", 6, 8, 1, 0) + struct.pack("<4i", 5, 8, count, 1) + struct.pack("<2I8s", 1, 1, b"a")
+    deflate = zlib.compressobj(1)
+    packed = deflate.compress(struct.pack("<2I", 14, len(cells) + 8 * count) + cells)
+    packed += b"".join(deflate.compress(struct.pack("<2I", 14, 0) * 100_000) for _ in range(count // 100_000))
+    packed += deflate.flush()
+    header = _write(tmp_path / "a.mat").read_bytes()[:128]
+    (tmp_path / "a.mat").write_bytes(header + struct.pack("<2I", 15, len(packed)) + packed)
+    with pytest.raises(InputError, match=r"a\.mat: damaged: the process that read it took too much time$"):
+        hasty.read_mat(tmp_path / "a.mat", ["a"])
 
 
 def test_entries_of_hdf5_are_read_one_by_one(tmp_path: Path) -> None:
