@@ -46,7 +46,8 @@ import trainer.train
 from encoders.sample import Example
 from mixing.job import EncodeConfig, encode
 from mixing.mixture import Mixture, lock_mixture, write_lock
-from mixing.shards import Plan, ShardWriter, finish_dataset, read_dataset, start_dataset
+from mixing.shards import read_dataset
+from tests.shard_folder import write_shards
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein
 from trainer.config import TrainConfig
@@ -67,12 +68,7 @@ def prepare(scratch: Path) -> list[Example]:
     """Write the tiny model, frozen shards of depth and normals of analytic scenes, and their lock."""
     if not (scratch / "mixture.lock").exists():
         write_klein(scratch / "klein")
-        plan = Plan("analytic", 1, {})
-        start_dataset(scratch / "raw", plan)
-        with ShardWriter(scratch / "raw", 0, plan.digest) as writer:
-            for k in range(SCENES):
-                writer.add(analytic_sample(f"scene-{k}", k, SIZE))
-        finish_dataset(scratch / "raw", plan)
+        write_shards(scratch / "raw", (analytic_sample(f"scene-{k}", k, SIZE) for k in range(SCENES)))
         settings = {"sources": ["raw"], "tasks": {"depth": 1, "normals": 1}, "size": SIZE}
         encode(EncodeConfig.model_validate(settings), scratch / "frozen", data=scratch)
         for name, source in (("mixture", {"path": "frozen"}), ("drawn", {"path": "raw", "tasks": TASKS})):

@@ -14,8 +14,8 @@ from encoders.sample import InputError
 from mixing import objects
 from mixing.lock import write_lock
 from mixing.mixture import Mixture, lock_mixture
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
+from tests.shard_folder import write_shards
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.test_train import changed
 from trainer.at_url import old_checkpoints, train_at, without_old_checkpoints
@@ -31,12 +31,7 @@ def s3() -> Iterator[Proxy]:
 
 
 def locked_scenes(data: Path | str) -> None:
-    plan = Plan("analytic", 1, {})
-    start_dataset(f"{data}/raw", plan)
-    with ShardWriter(f"{data}/raw", 0, plan.digest) as writer:
-        for k in range(6):
-            writer.add(analytic_sample(f"scene-{k}", k, 32))
-    assert finish_dataset(f"{data}/raw", plan) is not None
+    write_shards(f"{data}/raw", (analytic_sample(f"scene-{k}", k, 32) for k in range(6)))
     sources = {"scenes": {"path": "raw", "tasks": {"generate": 1, "edit": 1, "depth": 1}}}
     mixture = Mixture.model_validate(
         {"ratios": {"vision": "1/4", "editing": "1/4"} | {"generation": "rest"}, "sources": sources}

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import cavendish  # noqa: F401  (its import gives the application its verbs)
 from commands.app import app
 from encoders.sample import InputError
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
+from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
 from tests.trainer.items import FakeItem
 from tests.trainer.scenes import analytic_sample
@@ -48,12 +48,7 @@ def watched(**values: object) -> TrainConfig:
 
 
 def write_scenes(folder: Path, seeds: range) -> None:
-    plan = Plan("analytic", 1, {})
-    start_dataset(folder, plan)
-    with ShardWriter(folder, 0, plan.digest) as writer:
-        for k in seeds:
-            writer.add(analytic_sample(f"scene-{k}", k, 32))
-    assert finish_dataset(folder, plan) is not None
+    write_shards(folder, (analytic_sample(f"scene-{k}", k, 32) for k in seeds))
 
 
 def write_evaluated(out: Path) -> None:

@@ -17,8 +17,8 @@ from encoders.sample import InputError
 from mixing.draw import draw_example, nearest_size
 from mixing.loader import MixtureDataset
 from mixing.mixture import Mixture, lock_mixture, write_lock
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
+from tests.shard_folder import write_shards
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.test_train import ITEMS, Interrupted, changed, stop_at
 from trainer.config import TrainConfig
@@ -103,12 +103,9 @@ def test_over_buckets_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: 
 
 def locked_sizes(data: Path) -> None:
     """Raw shards of squares, tall and wide pictures, and a mixture of them."""
-    plan = Plan("sizes", 1, {})
-    start_dataset(data / "raw", plan)
-    with ShardWriter(data / "raw", 0, plan.digest) as writer:
-        for k, (height, width) in enumerate([(48, 48), (40, 26), (30, 64), (64, 64), (24, 50)]):
-            writer.add(resize_sample(tiny_sample(f"scene-{k}", size=64, seed=k), height, width))
-    finish_dataset(data / "raw", plan)
+    sizes = [(48, 48), (40, 26), (30, 64), (64, 64), (24, 50)]
+    scenes = (tiny_sample(f"scene-{k}", size=64, seed=k) for k in range(len(sizes)))
+    write_shards(data / "raw", (resize_sample(scene, *size) for scene, size in zip(scenes, sizes)))
     sources = {"scenes": {"path": "raw", "tasks": {"generate": 1, "edit": 1, "depth": 1}}}
     mixture = Mixture.model_validate({"ratios": {"vision": "1/3", "editing": "rest"}, "sources": sources})
     write_lock(data / "mixture.lock", lock_mixture(mixture, data))

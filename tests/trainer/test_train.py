@@ -18,7 +18,7 @@ from mixing.config import read_config
 from mixing.engine import JobFailed
 from mixing.lock import read_lock, verify_lock
 from mixing.mixture import Mixture, lock_mixture, write_lock
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
+from tests.shard_folder import write_shards
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.scenes import analytic_sample
 from trainer.checkpoint import checkpoints, read_checkpoint
@@ -93,12 +93,7 @@ def test_a_half_written_row_is_dropped(tmp_path: Path) -> None:
 
 
 def locked_scenes(data: Path) -> None:
-    plan = Plan("analytic", 1, {})
-    start_dataset(data / "raw", plan)
-    with ShardWriter(data / "raw", 0, plan.digest) as writer:
-        for k in range(6):
-            writer.add(analytic_sample(f"scene-{k}", k, 32))
-    assert finish_dataset(data / "raw", plan) is not None
+    write_shards(data / "raw", (analytic_sample(f"scene-{k}", k, 32) for k in range(6)))
     tasks = {"generate": 1, "edit": 1, "depth": 1, "normals": 1, "semantic": 1}
     sources = {"scenes": {"path": "raw", "tasks": tasks}}
     ratios = {"vision": "1/4", "editing": "1/4", "generation": "rest"}

@@ -11,7 +11,6 @@ import numpy as np
 
 from encoders.sample import Sample, UInt8Image
 from mixing.images import decode_rgb
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 
 SKIMAGE = "skimage.data"
 SKLEARN = "sklearn.datasets.images"
@@ -52,17 +51,6 @@ def poster(image: UInt8Image) -> UInt8Image:
     cv2.putText(edited, "good morning", (18, 46), cv2.FONT_HERSHEY_DUPLEX, 1.2, (255, 255, 255), 2, cv2.LINE_AA)
     _, jpeg = cv2.imencode(".jpg", np.ascontiguousarray(edited[..., ::-1]), (cv2.IMWRITE_JPEG_QUALITY, 40))
     return decode_rgb(jpeg.tobytes(), "poster")
-
-
-def write_shards(directory: Path, samples: Sequence[Sample], shards: int = 2) -> Path:
-    plan = Plan("tests", shards, {})
-    start_dataset(directory, plan)
-    for index in range(shards):
-        with ShardWriter(directory, index, plan.digest) as writer:
-            for sample in samples[index::shards]:
-                writer.add(sample)
-    finish_dataset(directory, plan)
-    return directory
 
 
 def picture(key: str, image: UInt8Image) -> Sample:

@@ -13,8 +13,9 @@ from mixing import objects
 from mixing.audit.job import AuditConfig, audit, verify_report
 from mixing.engine import Engine
 from mixing.published import now_and_then, published
-from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
+from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
+from tests.shard_folder import write_shards
 
 
 @pytest.fixture
@@ -30,7 +31,7 @@ def test_shards_at_a_url_are_audited_as_those_of_a_folder_and_the_report_is_publ
     scratch.mkdir()
     write_benchmark(data / "benchmark")
     samples = [picture(f"photo-{number}", photograph(*source)) for number, source in enumerate(OTHERS[:2])]
-    write_shards(data / "photos", [*samples, picture("photo-poster", poster(photograph(SKIMAGE, "chelsea.png")))])
+    write_shards(data / "photos", [*samples, picture("photo-poster", poster(photograph(SKIMAGE, "chelsea.png")))], 2)
     for file in (data / "photos").iterdir():
         objects.upload(file, f"s3://bucket/photos/{file.name}")
     values = {"benchmarks": [{"name": "photos", "folder": "benchmark"}], "controls": {"copies": 2, "clean": 1}}

@@ -15,7 +15,8 @@ from mixing.audit.config import Embedder
 from mixing.audit.embeddings import embed, open_model, vectors_folder
 from mixing.audit.job import AuditConfig, audit, index_benchmarks
 from tests.mixing.audit.onnx_model import write_model
-from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
+from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark
+from tests.shard_folder import write_shards
 
 pytest.importorskip("onnxruntime")
 

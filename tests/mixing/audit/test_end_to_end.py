@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -19,10 +18,10 @@ from encoders.sample import Edit, Example, Sample, UInt8Image
 from mixing.audit.edits import EDITS, procedural_picture
 from mixing.images import encode_png
 from mixing.lock import read_lock
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from mixing.storage import file_sha256
 from tests.mixing.audit.labelled import partition, plain_shapes, relief
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, SKLEARN, photograph, picture, poster
+from tests.shard_folder import write_shards
 
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"
 EXPRESSION = "the left one of the two grey cats near the window sill"
@@ -43,16 +42,6 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
 
 def render(seed: int, height: int = 96, width: int = 128) -> UInt8Image:
     return procedural_picture(np.random.default_rng(seed), height, width)
-
-
-def write(directory: Path, records: Sequence[Sample | Example], shards: int = 1) -> None:
-    plan = Plan("tests", shards, {})
-    start_dataset(directory, plan)
-    for index in range(shards):
-        with ShardWriter(directory, index, plan.digest) as writer:
-            for record in records[index::shards]:
-                writer.add(record)
-    finish_dataset(directory, plan)
 
 
 def write_benchmarks(data: Path) -> None:
@@ -155,10 +144,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp("audit")
     write_benchmarks(data)
     for name, records in (("leaky", leaky_records()), ("clean", clean_records())):
-        write(data / name, [record for record in records if isinstance(record, Sample)], 2)
-        write(data / f"{name}-examples", [record for record in records if isinstance(record, Example)])
+        write_shards(data / name, [record for record in records if isinstance(record, Sample)], 2)
+        write_shards(data / f"{name}-examples", [record for record in records if isinstance(record, Example)])
     coco = [dataclasses.replace(picture(f"c-{seed}", render(seed)), source="coco-2017") for seed in (200, 201)]
-    write(data / "named", coco)
+    write_shards(data / "named", coco)
     config = {
         "benchmarks": [
             {

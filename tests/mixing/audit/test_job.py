@@ -13,7 +13,6 @@ from encoders.sample import Edit, Example, InputError, Sample
 from mixing.audit.edits import EDITS, procedural_picture
 from mixing.audit.job import AuditConfig, audit, index_benchmarks, report, scan
 from mixing.engine import Engine
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.mixing.audit.photographs import (
     OTHERS,
     SKIMAGE,
@@ -22,8 +21,8 @@ from tests.mixing.audit.photographs import (
     picture,
     poster,
     write_benchmark,
-    write_shards,
 )
+from tests.shard_folder import write_shards
 
 CONTROLS = {"copies": 6, "clean": 3}
 
@@ -33,9 +32,9 @@ def data(tmp_path: Path) -> Path:
     write_benchmark(tmp_path / "benchmark")
     samples = [picture(f"photo-{number}", photograph(*source)) for number, source in enumerate(OTHERS[:4])]
     samples.append(picture("photo-poster", poster(photograph(SKIMAGE, "chelsea.png"))))
-    write_shards(tmp_path / "photos", samples)
+    write_shards(tmp_path / "photos", samples, 2)
     renders = [picture(f"r-{seed}", procedural_picture(np.random.default_rng(seed), 96, 96)) for seed in range(6)]
-    write_shards(tmp_path / "renders", renders)
+    write_shards(tmp_path / "renders", renders, 2)
     return tmp_path
 
 
@@ -190,12 +189,7 @@ def test_every_picture_of_a_record_is_compared(data: Path) -> None:
             spec={},
         ),
     ]
-    plan = Plan("tests", 1, {})
-    start_dataset(data / "mixed", plan)
-    with ShardWriter(data / "mixed", 0, plan.digest) as writer:
-        for record in (edited, *examples):
-            writer.add(record)
-    finish_dataset(data / "mixed", plan)
+    write_shards(data / "mixed", [edited, *examples])
     verdict = audit(config(shards=["mixed"]), data / "out", data=data)
     found = {(f["key"], f["member"], f["image"]) for f in json.loads(verdict.report.read_text())["findings"]}
     assert found == {

@@ -22,8 +22,8 @@ from tests.mixing.audit.photographs import (
     picture,
     poster,
     write_benchmark,
-    write_shards,
 )
+from tests.shard_folder import write_shards
 
 SETTINGS = {
     "benchmarks": [{"name": "photos", "folder": "benchmark"}],

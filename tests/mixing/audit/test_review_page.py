@@ -19,8 +19,8 @@ from tests.mixing.audit.photographs import (
     picture,
     poster,
     write_benchmark,
-    write_shards,
 )
+from tests.shard_folder import write_shards
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SCRIPT = """

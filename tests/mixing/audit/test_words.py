@@ -15,7 +15,8 @@ from mixing.audit.identity import build_id_index, canonical_ids, find_ids, read_
 from mixing.audit.job import AuditConfig, audit, verify_report
 from mixing.audit.lineage import ancestors, named_datasets, registry, shared_datasets
 from mixing.audit.words import build_word_index, find_texts, record_texts
-from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark, write_shards
+from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark
+from tests.shard_folder import write_shards
 from trainer.evaluation.benchmarks import READERS
 
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"

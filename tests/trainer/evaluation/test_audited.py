@@ -15,7 +15,8 @@ from mixing.audit.edits import procedural_picture
 from mixing.audit.job import AuditConfig, audit, audit_words
 from mixing.images import encode_png
 from tests.mixing.audit.labelled import partition
-from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_shards
+from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster
+from tests.shard_folder import write_shards
 from trainer.evaluation.benchmarks.audited import read_questions
 
 SENTENCE = "what could the sleepy animal in this picture be dreaming of right now"

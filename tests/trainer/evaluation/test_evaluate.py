@@ -15,8 +15,8 @@ from PIL import Image
 from encoders.depth import CUBE_WALK_OUTDOOR, encode_depth
 from encoders.sample import InputError, Sample
 from encoders.semantic import encode_semantic
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
+from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
 from trainer.evaluation.answers import resize_nearest
 from trainer.evaluation.benchmarks import read_benchmark
@@ -282,12 +282,7 @@ def test_saco_is_averaged_over_its_subsets(tmp_path: Path):
 
 
 def test_samples_from_raw_shards(tmp_path: Path):
-    plan = Plan("test", 1, {})
-    start_dataset(tmp_path / "raw", plan)
-    with ShardWriter(tmp_path / "raw", 0, plan.digest) as writer:
-        for sample in _samples(5):
-            writer.add(sample)
-    finish_dataset(tmp_path / "raw", plan)
+    write_shards(tmp_path / "raw", _samples(5))
     questions = read_sample_questions(tmp_path / "raw", "normals", 1)
     for example in questions.examples:
         write_png(tmp_path / f"p/{example.key}.png", example.target)

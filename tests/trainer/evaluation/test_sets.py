@@ -11,8 +11,8 @@ from encoders.depth import encode_depth
 from encoders.sample import Example, InputError, UInt8Image
 from encoders.semantic import encode_semantic
 from encoders.specs import Segmentation, decode_example
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
+from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
 from trainer.evaluation.answers import merge_passes
 from trainer.evaluation.samples import sample_questions
@@ -76,12 +76,7 @@ def test_a_picture_is_asked_for_in_one_way() -> None:
 
 
 def test_the_same_subset_is_read_each_time_and_every_picture_asked_once(tmp_path: Path) -> None:
-    plan = Plan("tests", 1, {})
-    start_dataset(tmp_path / "raw", plan)
-    with ShardWriter(tmp_path / "raw", 0, plan.digest) as writer:
-        for k in range(6):
-            writer.add(tiny_sample(f"scene-{k}", k, 32))
-    finish_dataset(tmp_path / "raw", plan)
+    write_shards(tmp_path / "raw", (tiny_sample(f"scene-{k}", k, 32) for k in range(6)))
     settings = EvaluationSet(folder=Path("raw"), tasks=("depth", "referring"), items=3)
     first, again = (read_set(settings, tmp_path, 5) for _ in range(2))
     assert list(first) == ["depth", "referring"]
