@@ -29,19 +29,26 @@ HELD_OUT = ("seed=2027", "scenes=48")
 
 ProgressBar = Callable[[str], AbstractContextManager[Progress]]
 Say = Callable[[str], None]
-Run = Callable[[Path, Engine, Progress], str]
+Overrides = Mapping[str, Sequence[str]]
+"""Settings to change, by the name of the configuration under examples/."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One stage of the demo: `run` does what is left of it and says what is there."""
+class Context:
+    """What a stage runs with."""
 
-    name: str
-    run: Run
+    data: Path
+    engine: Engine
+    progress: Progress
+    overrides: Overrides
+
+    def settings(self, model: type[ConfigType], name: str, *more: str) -> ConfigType:
+        """Read a configuration under examples/, with what was asked to be changed."""
+        return read_config(model, EXAMPLES / name, (*self.overrides.get(name, ()), *more))
 
 
-Overrides = Mapping[str, Sequence[str]]
-"""Settings to change, by the name of the configuration under examples/."""
+Run = Callable[[Context], str]
+"""Does what is left of a stage, and says what is there."""
 
 
 def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say, overrides: Overrides | None = None) -> Path:
@@ -55,104 +62,107 @@ def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say, over
     data.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     records: dict[str, Any] = read_json(data / "stages.json", "stage times") if (data / "stages.json").exists() else {}
-    stages = _stages(overrides or {})
-    for number, stage in enumerate(stages, 1):
+    for number, (name, run) in enumerate(STAGES.items(), 1):
         began = time.monotonic()
-        with progress_bar(f"{number}/{len(stages)} {stage.name}") as report:
-            words = stage.run(data, Engine(workers=workers), report)
+        with progress_bar(f"{number}/{len(STAGES)} {name}") as report:
+            words = run(Context(data, Engine(workers=workers), report, overrides or {}))
         took_s = round(time.monotonic() - began, 1)
         # A stage that only found everything done keeps the time of the run that did it.
-        if records.get(stage.name, {}).get("words") != words:
-            records[stage.name] = {"words": words, "seconds": took_s}
+        if records.get(name, {}).get("words") != words:
+            records[name] = {"words": words, "seconds": took_s}
         write_atomic(data / "stages.json", canonical_json(records))
         say(f"    {words}")
     from demo.report import write_report
 
-    report_path = write_report(data, [(stage.name, records[stage.name]) for stage in stages])
+    report_path = write_report(data, [(name, records[name]) for name in STAGES])
     say(f"done in {time.monotonic() - started:.0f} s; the report:")
     say(f"{report_path}")
     return report_path
 
 
-def _stages(overrides: Overrides) -> tuple[Stage, ...]:
-    def settings(model: type[ConfigType], name: str, *more: str) -> ConfigType:
-        return read_config(model, EXAMPLES / name, (*overrides.get(name, ()), *more))
+def _render(name: str, folder: str, *more: str) -> Run:
+    def run(context: Context) -> str:
+        from render.job import RenderConfig, render
 
-    def render(name: str, folder: str, *more: str) -> Run:
-        def run(data: Path, engine: Engine, progress: Progress) -> str:
-            from render.job import RenderConfig
-            from render.job import render as job
+        config = context.settings(RenderConfig, name, *more)
+        return _shards(render(config, context.data / folder, context.engine, context.progress), "scenes")
 
-            return _shards(job(settings(RenderConfig, name, *more), data / folder, engine, progress), "scenes")
+    return run
 
-        return run
 
-    def annotate(data: Path, engine: Engine, progress: Progress) -> str:
-        from annotate.job import AnnotateConfig
-        from annotate.job import annotate as job
+def _annotate(context: Context) -> str:
+    from annotate.job import AnnotateConfig, annotate
 
-        write_photographs(data)
-        one_worker = Engine(workers=1)  # a handful of pictures: another worker would cost more than it brings
-        config = settings(AnnotateConfig, "annotate.yaml")
-        return _shards(job(config, data / "raw/photos", one_worker, progress, data), "photographs")
+    write_photographs(context.data)
+    one_worker = Engine(workers=1)  # a handful of pictures: another worker would cost more than it brings
+    config = context.settings(AnnotateConfig, "annotate.yaml")
+    done = annotate(config, context.data / "raw/photos", one_worker, context.progress, context.data)
+    return _shards(done, "photographs")
 
-    def encode(data: Path, engine: Engine, progress: Progress) -> str:
-        from mixing.job import EncodeConfig
-        from mixing.job import encode as job
 
-        config = settings(EncodeConfig, "encode.yaml")
-        return _shards(job(config, data / "examples", engine, progress, data), "examples")
+def _encode(context: Context) -> str:
+    from mixing.job import EncodeConfig, encode
 
-    def audit(folder: str, *more: str) -> Run:
-        def run(data: Path, engine: Engine, progress: Progress) -> str:
-            from mixing.audit.job import AuditConfig
-            from mixing.audit.job import audit as job
+    config = context.settings(EncodeConfig, "encode.yaml")
+    done = encode(config, context.data / "examples", context.engine, context.progress, context.data)
+    return _shards(done, "examples")
 
-            return job(settings(AuditConfig, "audit.yaml", *more), data / folder, engine, progress, data).words
 
-        return run
+def _audit(folder: str, *more: str) -> Run:
+    def run(context: Context) -> str:
+        from mixing.audit.job import AuditConfig, audit
 
-    def mix(data: Path, engine: Engine, progress: Progress) -> str:
-        said = []
-        (data / "mixture").mkdir(exist_ok=True)
-        for done, (name, lock_name) in enumerate((("mixture_base.yaml", "base"), ("mixture.yaml", "tune")), 1):
-            lock = lock_mixture(settings(Mixture, name), data)
-            write_lock(data / f"mixture/{lock_name}.lock.json", lock)
-            said.append(f"{lock_name} {lock.digest[:12]}")
-            progress(done, 2)
-        return "locked: " + ", ".join(said)
+        config = context.settings(AuditConfig, "audit.yaml", *more)
+        return audit(config, context.data / folder, context.engine, context.progress, context.data).words
 
-    def train(name: str, folder: str) -> Run:
-        def run(data: Path, engine: Engine, progress: Progress) -> str:
-            from trainer.config import TrainConfig
-            from trainer.train import train as job
+    return run
 
-            result = job(settings(TrainConfig, name), data / folder, data, progress)
-            return f"{result.steps} steps, {result.examples} examples"
 
-        return run
+def _mix(context: Context) -> str:
+    said = []
+    (context.data / "mixture").mkdir(exist_ok=True)
+    for done, (name, lock_name) in enumerate((("mixture_base.yaml", "base"), ("mixture.yaml", "tune")), 1):
+        lock = lock_mixture(context.settings(Mixture, name), context.data)
+        write_lock(context.data / f"mixture/{lock_name}.lock.json", lock)
+        said.append(f"{lock_name} {lock.digest[:12]}")
+        context.progress(done, 2)
+    return "locked: " + ", ".join(said)
 
-    def evaluate(data: Path, engine: Engine, progress: Progress) -> str:
-        from trainer.evaluate import EvaluateConfig, evaluate_generator
 
-        _write_real_depth(data / "raw/real_depth")
-        summary = evaluate_generator(settings(EvaluateConfig, "evaluate.yaml"), data / "evaluation", data, progress)
-        asked = [(task, result["items"]) for tasks in summary["sets"].values() for task, result in tasks.items()]
-        return "answers scored: " + ", ".join(f"{count} {task}" for task, count in asked)
+def _train(name: str, folder: str) -> Run:
+    def run(context: Context) -> str:
+        from trainer.config import TrainConfig
+        from trainer.train import train
 
-    return (
-        Stage("render with Blender", render("render_blender.yaml", "raw/blender")),
-        Stage("render with pyrender", render("render_pyrender.yaml", "raw/pyrender")),
-        Stage("render held-out scenes", render("render_pyrender.yaml", "raw/heldout", *HELD_OUT)),
-        Stage("annotate photographs", annotate),
-        Stage("encode instructions", encode),
-        Stage("audit", audit("audit/first")),
-        Stage("audit without the leak", audit("audit/final", "exclude=[audit/first/exclude.json]")),
-        Stage("mix", mix),
-        Stage("train the base", train("train_base.yaml", "train/base")),
-        Stage("tune on the mixture", train("train_tune.yaml", "train/tuned")),
-        Stage("evaluate", evaluate),
-    )
+        result = train(context.settings(TrainConfig, name), context.data / folder, context.data, context.progress)
+        return f"{result.steps} steps, {result.examples} examples"
+
+    return run
+
+
+def _evaluate(context: Context) -> str:
+    from trainer.evaluate import EvaluateConfig, evaluate_generator
+
+    _write_real_depth(context.data / "raw/real_depth")
+    config = context.settings(EvaluateConfig, "evaluate.yaml")
+    summary = evaluate_generator(config, context.data / "evaluation", context.data, context.progress)
+    asked = [(task, result["items"]) for tasks in summary["sets"].values() for task, result in tasks.items()]
+    return "answers scored: " + ", ".join(f"{count} {task}" for task, count in asked)
+
+
+STAGES: Mapping[str, Run] = {
+    "render with Blender": _render("render_blender.yaml", "raw/blender"),
+    "render with pyrender": _render("render_pyrender.yaml", "raw/pyrender"),
+    "render held-out scenes": _render("render_pyrender.yaml", "raw/heldout", *HELD_OUT),
+    "annotate photographs": _annotate,
+    "encode instructions": _encode,
+    "audit": _audit("audit/first"),
+    "audit without the leak": _audit("audit/final", "exclude=[audit/first/exclude.json]"),
+    "mix": _mix,
+    "train the base": _train("train_base.yaml", "train/base"),
+    "tune on the mixture": _train("train_tune.yaml", "train/tuned"),
+    "evaluate": _evaluate,
+}
 
 
 def _shards(result: JobResult, what: str) -> str:
