@@ -57,6 +57,14 @@ def _grid(side: int) -> tuple[Field, Field]:
     return x, y
 
 
+def _courses(side: int, rows: int, columns: int) -> tuple[Field, Field, NDArray[np.int64]]:
+    """Return height, place along a course in pieces, and number of the piece, of courses laid half a piece apart."""
+    x, y = _grid(side)
+    row = np.floor(y * rows)
+    along = (x * columns + 0.5 * (row % 2)) % columns
+    return y, along, (row * columns + np.floor(along)).astype(int)
+
+
 def _grain(rng: np.random.Generator, amount: float, side: int) -> Field:
     return 1 + amount * (rng.random((side, side, 1), np.float32) - 0.5)
 
@@ -88,11 +96,8 @@ def _tiles(rng: np.random.Generator, colors: Field, side: int) -> Field:
 
 
 def _bricks(rng: np.random.Generator, colors: Field, side: int) -> Field:
-    x, y = _grid(side)
     rows, columns = 12, 4
-    row = np.floor(y * rows)
-    shifted = (x * columns + 0.5 * (row % 2)) % columns
-    cell = (row * columns + np.floor(shifted)).astype(int)
+    y, shifted, cell = _courses(side, rows, columns)
     tone = 1 + 0.35 * (rng.random(rows * columns, np.float32)[cell] - 0.5)
     joint = ((shifted % 1 < 0.04) | (y * rows % 1 < 0.12)).astype(np.float32)
     brick = colors[0] * (tone * (0.85 + 0.3 * cloud(rng, 1.2, side=side)))[..., None]
@@ -294,11 +299,8 @@ def _siding(rng: np.random.Generator, colors: Field, side: int) -> Field:
 
 def _roofing(rng: np.random.Generator, colors: Field, side: int) -> Field:
     """Rows of roof tiles, rounded and shaded."""
-    x, y = _grid(side)
     rows, columns = 12, 16
-    row = np.floor(y * rows)
-    across = (x * columns + 0.5 * (row % 2)) % columns
-    cell = (row * columns + np.floor(across)).astype(int)
+    y, across, cell = _courses(side, rows, columns)
     tone = 1 + 0.3 * (rng.random(rows * columns, np.float32)[cell] - 0.5)
     curve = 0.72 + 0.28 * np.sin(np.pi * (across % 1))
     shade = np.clip((y * rows % 1) / 0.2, 0.4, 1.0)

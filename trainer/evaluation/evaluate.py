@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from encoders.sample import InputError
 from mixing.config import Config
+from mixing.engine import Progress
 from mixing.images import encode_png
 from mixing.storage import canonical_json, write_atomic
 from trainer.evaluation.benchmarks import READERS, read_benchmark
@@ -19,8 +19,6 @@ from trainer.evaluation.report import render_report
 from trainer.evaluation.samples import TASKS, read_sample_questions
 from trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
 from trainer.evaluation.settings import SampleTask
-
-Progress = Callable[[int, int], None]
 
 
 class ScoreConfig(Config):

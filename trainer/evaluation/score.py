@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
+from mixing.engine import Progress
 from mixing.images import decode_rgb
 from mixing.storage import read_json
 from trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
@@ -124,7 +125,7 @@ def score(
     benchmark: Benchmark,
     read_answer: ReadAnswer,
     specs: Mapping[str, Any] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     fitted: Mapping[str, NDArray[Any]] | None = None,
     more: Sequence[tuple[ReadAnswer, Mapping[str, Any]]] = (),
 ) -> Result:

@@ -144,17 +144,3 @@ def referring_metrics(overlaps: Iterable[MaskOverlap]) -> dict[str, Any]:
         "giou": float(np.mean(shares)),
         "precision_at": {f"{level:g}": float((exact > level).mean()) for level in _PRECISION_AT},
     }
-
-
-def sum_confusions(matrices: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Add up the confusion matrices of a set.
-
-    Raises:
-        InputError: no matrix at all.
-    """
-    total: NDArray[np.int64] | None = None
-    for matrix in matrices:
-        total = matrix.copy() if total is None else total + matrix
-    if total is None:
-        raise InputError("no image to score: the set is empty")
-    return total

@@ -15,7 +15,6 @@ from trainer.evaluation.segmentation import (
     referring_metrics,
     semantic_confusion,
     semantic_metrics,
-    sum_confusions,
 )
 
 
@@ -32,7 +31,7 @@ def test_figures_of_cityscapes_scripts_void_included():
         truth, prediction = _labels(index), _labels(index + 10)
         prediction[:32] = truth[:32]
         matrices.append(semantic_confusion(prediction, truth, list(CITYSCAPES)))
-    ours = semantic_metrics(sum_confusions(matrices), list(CITYSCAPES.values()))
+    ours = semantic_metrics(np.sum(matrices, axis=0), list(CITYSCAPES.values()))
     assert ours["miou"] == pytest.approx(0.38174815810264734, abs=1e-12)
     expected = {
         "road": 0.2222222222222222,
@@ -85,8 +84,6 @@ def test_valid_mask_and_shapes():
         semantic_confusion(np.ones((2, 2), int), truth, [1])
     with pytest.raises(InputError, match="twice"):
         semantic_confusion(truth, truth, [1, 1])
-    with pytest.raises(InputError, match="empty"):
-        sum_confusions([])
 
 
 def test_ciou_favours_large_objects_giou_does_not():
