@@ -96,7 +96,7 @@ TARGETS = (
     Target("a picture's json", ("annotate",), "photos/photo-1.json", "fresh", "restores it, deletes the output", KINDS),
     Target("a benchmark's picture", ("audit",), "benchmark/held-out.png", "fresh", "restores it", KINDS),
     Target("the tar it converts", ("convert",), "foreign/web.tar", "fresh", "restores it, deletes the output", KINDS),
-    Target("a result of its scan", ("audit",), "out/scan/*.json", "partial", "deletes it", KINDS),
+    Target("a result of its scan", ("audit",), "out/scan/*.json", "partial", "nothing", KINDS),
     Target("its lock", ("train",), "lock.json", "partial", "restores it", KINDS),
     Target("its newest checkpoint", ("train",), "out/checkpoint-*.pt", "partial", "deletes it", KINDS),
     Target("its loss.csv", ("train",), "out/loss.csv", "partial", "restores it", KINDS),

@@ -18,12 +18,16 @@ from benchmarks.faults.jobs import ROOT
 
 TIMEOUT_S = 900.0
 _BOX = "╭─ Error"
+_NOT_CHECKED = "not fully checked: "
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LP_NUM_THREADS")
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its exit code (None: it did not end in time), its last line on stderr, and all of stderr."""
+    """How a run ended: its exit code (None: it did not end in time), what it told, and all of stderr.
+
+    The message is the line that tells a failure, or the audit's verdict where that is the answer (exit code 3).
+    """
 
     code: int | None
     message: str
@@ -33,6 +37,8 @@ class Ended:
     @property
     def is_clear(self) -> bool:
         """Tell whether a failure was said in one line (or the box of a usage error), with exit code 1 or 2."""
+        if self.code == 3:
+            return self.message.startswith(_NOT_CHECKED)
         if self.code == 2 and _BOX in self.stderr:
             return True
         lines = [line for line in self.stderr.splitlines() if line.startswith("cavendish: ")]
@@ -45,7 +51,8 @@ class Started:
     def __init__(
         self, command: Sequence[str], environment: Mapping[str, str] | None = None, prefix: Sequence[str] = ()
     ) -> None:
-        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        self._stdout: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
         values = {**os.environ, **dict.fromkeys(_ONE_THREAD, "1"), "PYTHONPATH": path, **(environment or {})}
         self._began = time.monotonic()
@@ -54,7 +61,7 @@ class Started:
             cwd=ROOT,
             env=values,
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=self._stdout,
             stderr=self._stderr,
             start_new_session=True,
         )
@@ -98,12 +105,13 @@ class Started:
             code = None
             self.kill("group")
             self._process.wait()
-        self._stderr.seek(0)
-        text = self._stderr.read().decode("utf-8", "replace")
+        text = _read(self._stderr)
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         told = [line for line in lines if line.startswith("cavendish: ")] or lines or [""]
         if _BOX in text:  # of typer, for what is wrong on the command line itself
             told = [" ".join(line.strip("│ ") for line in lines if line.startswith("│"))]
+        if code == 3:
+            told = [line for line in _read(self._stdout).splitlines() if line.startswith(_NOT_CHECKED)] or told
         return Ended(code, told[-1].removeprefix("cavendish: "), text, time.monotonic() - self._began)
 
     def orphans(self, wait_s: float) -> list[psutil.Process]:
@@ -121,6 +129,7 @@ class Started:
         if self.is_running():
             self.kill("group")
         self._process.wait()
+        self._stdout.close()
         self._stderr.close()
 
 
@@ -131,6 +140,11 @@ def run(command: Sequence[str], environment: Mapping[str, str] | None = None, pr
         return started.wait()
     finally:
         started.end()
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read().decode("utf-8", "replace")
 
 
 def _role(process: psutil.Process) -> str:
