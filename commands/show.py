@@ -79,11 +79,11 @@ def show(
 
         if key is None:
             raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")
-        _print_trace(trace_record(path, key, data), as_json)
+        print_trace(trace_record(path, key, data), as_json)
     elif lineage:
         from trainer.lineage import trace_lineage
 
-        _print_trace(trace_lineage(path, data, lock, quick), as_json)
+        print_trace(trace_lineage(path, data, lock, quick), as_json)
     elif verify:
         _verify(path)
     else:
@@ -142,7 +142,7 @@ def _look(path: Place, key: str | None, out: Place | None, count: int, cell: int
         say(f"{out}")
 
 
-def _print_trace(trace: Link, as_json: bool) -> None:
+def print_trace(trace: Link, as_json: bool) -> None:
     """Print a trace; exit code 1 when something in it is no longer what it was."""
     from mixing.trace import states
 

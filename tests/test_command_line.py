@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import get_type_hints
 
+import psutil
 import pytest
 import typer
 from typer.models import ParameterInfo
 from typer.testing import CliRunner
 
 from cavendish import app
-from commands.app import here_only
+from commands.app import complain, here_only, progress_bar, say
+from commands.show import print_trace
 from encoders.sample import InputError
-from mixing.places import parse_place
+from mixing.places import at_home, parse_place
+from mixing.trace import Link
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("render", "annotate", "encode", "audit", "mix", "train", "evaluate", "show", "demo")
@@ -47,6 +54,15 @@ def test_every_verb_explains_itself(verb: str) -> None:
         (("encode", "examples/encode.yaml", "--out", "x"), "raw/blender"),
         (("mix", "examples/mixture.yaml", "--out", "x.json"), "no such file"),
         (("mix",), "give a mixture file and --out"),
+        (("rendr",), "Did you mean 'render'?"),
+        (("render", "examples/render_pyrender.yaml"), "missing option '--out' (see: cavendish render --help)"),
+        (
+            ("render", "examples/render_pyrender.yaml", "--width", "9"),
+            "a setting of the configuration is written width=",
+        ),
+        (("render", "examples/mixture.yaml", "--out", "x"), "is it for another verb?"),
+        (("render", "examples/render_pyrender.yaml", "--out", "bad.yaml"), "is a file, and a folder is due there"),
+        (("show", "bad.yaml"), "not a shard (.tar) or a directory of shards"),
         (("train", "examples/train_tune.yaml", "--out", "x"), "tune.lock.json: no such file"),
         (("evaluate", "examples/evaluate.yaml", "--out", "x"), "run its training first"),
         (("show", "nowhere"), "no such shard or directory"),
@@ -105,3 +121,98 @@ def test_a_url_for_what_is_read_on_this_machine_is_one_line(words: tuple[str, ..
 def test_no_torch_is_needed_to_look_into_shards() -> None:
     code = "import sys, cavendish, mixing.show, mixing.shards; sys.exit('torch' in sys.modules or 'bpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_a_version_can_be_told() -> None:
+    assert CliRunner().invoke(app, ["--version"]).output == f"cavendish {version('cavendish')}\n"
+
+
+def test_a_home_folder_is_read_where_the_shell_leaves_it() -> None:
+    assert parse_place("~/data") == Path.home() / "data"
+    assert at_home(Path("a/~/b")) == Path("a/~/b")
+
+
+def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "never.yaml")  # whoever reads it waits
+    with started("render", "never.yaml", "--out", "x", cwd=tmp_path) as job:
+        writing = until_read(tmp_path / "never.yaml")
+        os.killpg(job.pid, signal.SIGINT)
+        _, told = job.communicate()
+    os.close(writing)
+    assert job.returncode == 130
+    assert told == "cavendish: interrupted; what is finished is kept, run the same command again to continue\n"
+
+
+def until_read(fifo: Path) -> int:
+    """Wait until somebody reads a pipe; return the end that keeps it waiting."""
+    for _ in range(600):
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody yet
+            time.sleep(0.1)
+    raise AssertionError("nobody read it")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_a_rendering_and_its_children_without_a_traceback(tmp_path: Path, workers: str) -> None:
+    words = (str(ROOT / "examples/render_pyrender.yaml"), "scenes=9", "scenes_per_shard=1", "width=64", "height=64")
+    with started("render", *words, "--out", "x", "--workers", workers, cwd=tmp_path) as job:
+        while not list(tmp_path.glob("x/shard-*.json")):
+            assert job.poll() is None, job.communicate()
+            time.sleep(0.2)
+        children = psutil.Process(job.pid).children(recursive=True)
+        os.killpg(job.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
+        _, told = job.communicate()
+    assert job.returncode == 130
+    assert told.splitlines() == [
+        "cavendish: interrupted; what is finished is kept, run the same command again to continue"
+    ]
+    assert children
+    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert cavendish("show", "x", cwd=tmp_path).returncode == 0
+
+
+def started(*words: str, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, str(ROOT / "cavendish.py"), *words]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True
+    )
+
+
+def test_a_file_gets_a_line_of_progress_a_minute_and_one_at_the_end(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress_bar("render") as report:
+        for done in range(1001):
+            report(done, 1000)
+    assert capsys.readouterr().out.splitlines() == ["render: 1000/1000, 0:00:00"]
+    monkeypatch.setattr("commands.app.LINE_EVERY_S", 0.0)
+    with progress_bar("render") as report:
+        report(1, 2)
+    assert capsys.readouterr().out.splitlines() == ["render: 1/2, 0:00:00"] * 2
+
+
+def test_what_fails_before_it_begins_shows_no_progress(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError), progress_bar("render"):
+        raise InputError("no such folder")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_line_is_told_as_it_is_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "my data/[red] größe/" + "long/" * 30
+    say(text)
+    complain(text)
+    assert capsys.readouterr() == (f"{text}\n", f"{text}\n")
+
+
+def test_a_trace_is_whole_in_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    with pytest.raises(typer.Exit):
+        print_trace(Link("sample", "key", "ok", (Link("tar", "f" * 64),)), as_json=False)
+    assert capsys.readouterr().out == f"ok sample  key\n└── tar  {'f' * 64}\nlinks: 1 ok, 0 missing, 0 changed\n"

@@ -9,10 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
-import cavendish  # noqa: F401  (its import gives the application its verbs)
-from commands.app import app
+import cavendish
 from encoders.sample import InputError
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
@@ -195,15 +193,19 @@ def test_a_stopped_run_keeps_its_state_and_goes_on_when_it_is_told_to(data: Path
         assert (out / name).read_bytes() == (data / "watched" / name).read_bytes(), name
 
 
-def test_the_command_ends_with_one_line_and_exit_code_1(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_ends_with_one_line_and_exit_code_1(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def job(*_: object) -> None:
         raise RunStopped("stopped: retention at step 10")
 
     monkeypatch.setattr("trainer.at_url.train", job)
     (data / "tune.yaml").write_text("{lock: none, base: base, steps: 10}")
-    result = CliRunner().invoke(app, ["train", str(data / "tune.yaml"), "--out", str(data / "told")])
-    assert result.exit_code == 1
-    assert "cavendish: stopped: retention at step 10" in result.output
+    monkeypatch.setattr("sys.argv", ["cavendish", "train", str(data / "tune.yaml"), "--out", str(data / "told")])
+    with pytest.raises(SystemExit) as left:
+        cavendish.main()
+    assert left.value.code == 1
+    assert capsys.readouterr().err == "cavendish: stopped: retention at step 10\n"
 
 
 @pytest.mark.slow
