@@ -1,6 +1,6 @@
 """Holds `cavendish plan` against measured runs of the real jobs at three sizes, and draws the plot of docs/scaling.md.
 
-    python benchmarks/scaling.py --out docs/images/scaling.png
+    python benchmarks/scaling.py --out docs/images/scaling.png [--jobs pyrender,encode] [--figures FILE]
 
 CPU seconds of the job's process and all its children, so that other work on the machine hardly counts.
 """
@@ -8,49 +8,137 @@ CPU seconds of the job's process and all its children, so that other work on the
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
+import tarfile
 import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-SIZES = (12, 36, 108)
-RENDER = "{engine: pyrender, seed: 5, scenes: 1000, scenes_per_shard: 12, width: 64, height: 64, max_model_kb: 400}\n"
-ENCODE = "{sources: [render-12-0], tasks: {depth: 1, normals: 1, semantic: 1, instance: 1, referring: 1}, size: 64}\n"
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tests.annotate.photographs import FILES, photo  # noqa: E402
+
+RENDER = "{{engine: {0}, seed: 5, scenes: 1000, scenes_per_shard: 12, width: 64, height: 64, max_model_kb: 400}}\n"
+ENCODE = "{sources: [pyrender-12-0], tasks: {depth: 1, normals: 1, semantic: 1, instance: 1, referring: 1}, size: 64}\n"
+ANNOTATE = "sources: [{{name: photos, kind: folder, path: photos-{0}, licence: CC0-1.0}}]\nimages_per_shard: 12\n"
+CONVERT = "{{name: web, path: web-{0}, licence: CC0-1.0, records_per_shard: 500}}\n"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A job to be planned and measured.
+
+    Args:
+        sizes: three, of what `configure` takes.
+        samples: of the probe.
+        configure: writes what a run of a size works on, and returns its configuration and settings to change.
+        planned: the size whose configuration is planned.
+    """
+
+    verb: str
+    sizes: tuple[int, int, int]
+    samples: int
+    configure: Callable[[Path, int, int], tuple[str, list[str]]]
+    planned: int = 0
+
+
+def scenes(engine: str) -> Callable[[Path, int, int], tuple[str, list[str]]]:
+    """Return what configures a render job of so many scenes."""
+    return lambda folder, size, turn: (RENDER.format(engine), [f"scenes={size}", f"seed={5 + turn}"])
+
+
+def epochs(folder: Path, size: int, turn: int) -> tuple[str, list[str]]:
+    """Configure an encode job: the smallest rendered set, so often."""
+    return ENCODE, [f"epochs={size // 6}"]
+
+
+def photographs(folder: Path, size: int, turn: int) -> tuple[str, list[str]]:
+    """Configure an annotate job: real photographs, then crops of them, none twice."""
+    path = folder / f"photos-{size}"
+    path.mkdir(exist_ok=True)
+    for number in range(size):
+        pixels = photo(list(FILES)[number % len(FILES)])
+        cut = number // len(FILES) * 24
+        pixels = pixels[cut : pixels.shape[0] - cut, cut : pixels.shape[1] - cut]
+        cv2.imwrite(str(path / f"{number:04d}.png"), pixels[..., ::-1])
+    return ANNOTATE.format(size), []
+
+
+def captioned(folder: Path, size: int, turn: int) -> tuple[str, list[str]]:
+    """Configure a convert job: tars of 500 JPEGs of 256 x 256 pixels with captions, cut out of the photographs."""
+    path = folder / f"web-{size}"
+    path.mkdir(exist_ok=True)
+    rng = np.random.default_rng(size)
+    for first in range(0, size, 500):
+        with tarfile.open(path / f"{first:06d}.tar", "w") as tar:
+            for number in range(first, min(size, first + 500)):
+                pixels = photo(("coffee", "china", "flower", "rocket")[number % 4])
+                row, column = (int(rng.integers(side - 256)) for side in pixels.shape[:2])
+                piece = pixels[row : row + 256, column : column + 256]
+                data = cv2.imencode(".jpg", np.ascontiguousarray(piece[..., ::-1]))[1].tobytes()
+                for suffix, content in (("jpg", data), ("txt", f"picture {number}".encode())):
+                    member = tarfile.TarInfo(f"{number:06d}.{suffix}")
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+    return CONVERT.format(size), []
+
+
+CASES = {
+    "pyrender": Case("render", (12, 36, 108), 6, scenes("pyrender"), 108),
+    "blender": Case("render", (6, 12, 24), 4, scenes("blender"), 24),
+    "encode": Case("encode", (12, 36, 108), 12, epochs, 108),
+    "annotate": Case("annotate", (4, 12, 24), 4, photographs, 24),
+    "convert": Case("convert", (500, 1500, 4500), 12, captioned, 4500),
+}
 
 
 def cpu_of(*words: str) -> tuple[float, str]:
     """Run a verb; return the CPU seconds of it and its children, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(["cavendish", *words], env=env, capture_output=True, text=True)
+    command = [sys.executable, str(ROOT / "cavendish.py"), *words]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)}: {done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
 
 
-def measure(verb: str, folder: Path, repeats: int) -> dict[str, object]:
-    """Plan a job, then run it at three sizes, each in turn so often; encode works on the smallest rendered set."""
-    config, samples = folder / f"{verb}.yaml", {"render": "6", "encode": "12"}[verb]
-    planned = json.loads(cpu_of("plan", verb, str(config), "--data", str(folder), "--samples", samples, "--json")[1])
+def measure(name: str, folder: Path, repeats: int) -> dict[str, object]:
+    """Plan a job, then run it at three sizes, each in turn so often."""
+    case = CASES[name]
+    place = [] if case.verb == "render" else ["--data", str(folder)]
+
+    def configured(size: int, turn: int) -> list[str]:
+        text, changes = case.configure(folder, size, turn)
+        path = folder / f"{name}-{size}.yaml"
+        path.write_text(text)
+        return [str(path), *changes, *place]
+
+    probe_s, told = cpu_of("plan", case.verb, *configured(case.planned, 0), "--samples", f"{case.samples}", "--json")
+    planned = json.loads(told)
+    print(f"{name}: probe {probe_s:.1f} CPU s, {planned['probe']['wall_s']:.0f} s", flush=True)
     runs = []
     for turn in range(repeats):
-        for size in SIZES:
-            out = folder / f"{verb}-{size}-{turn}"
-            sized = {"render": [f"scenes={size}", f"seed={5 + turn}"], "encode": [f"epochs={size // 6}"]}[verb]
-            place = [] if verb == "render" else ["--data", str(folder)]
-            seconds, _ = cpu_of(verb, str(config), *sized, *place, "--out", str(out), "--workers", "1")
-            told = json.loads((out / "dataset.json").read_text())
+        for size in case.sizes:
+            out = folder / f"{name}-{size}-{turn}"
+            seconds, _ = cpu_of(case.verb, *configured(size, turn), "--out", str(out), "--workers", "1")
+            found = json.loads((out / "dataset.json").read_text())
             rows = sum(path.stat().st_size for path in out.glob("shard-*.json"))
-            made = {"records": told["totals"]["records"], "shards": told["shards"], "cpu_s": seconds}
-            runs.append({**made, "bytes": told["totals"]["bytes"] + rows})
-            print(verb, size, runs[-1], flush=True)
-    return {"probe": planned["probe"], "runs": runs}
+            made = {"records": found["totals"]["records"], "shards": found["shards"], "cpu_s": seconds}
+            runs.append({**made, "bytes": found["totals"]["bytes"] + rows})
+            print(name, size, runs[-1], flush=True)
+    return {"verb": case.verb, "probe": planned["probe"], "runs": runs}
 
 
 def predicted(probe: dict[str, float], records: int, shards: int) -> float:
@@ -99,8 +187,14 @@ def plot(found: dict[str, dict], out: Path) -> None:  # type: ignore[type-arg]
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), figsize=(9.6, 3.9), layout="constrained")
-    for axis, (verb, values) in zip(np.atleast_1d(axes), found.items()):
+    columns = min(3, len(found))
+    lines = -(-len(found) // columns)
+    figure, axes = plt.subplots(
+        lines, columns, figsize=(4.8 * columns, 3.9 * lines), layout="constrained", squeeze=False
+    )
+    for axis in axes.flat[len(found) :]:
+        axis.set_axis_off()
+    for axis, (job, values) in zip(axes.flat, found.items()):
         runs, probe = values["runs"], values["probe"]
         start, slope, r2 = fit(runs)
         most = max(run["records"] for run in runs)
@@ -117,7 +211,8 @@ def plot(found: dict[str, dict], out: Path) -> None:  # type: ignore[type-arg]
         axis.plot(
             [r["records"] for r in runs], [r["cpu_s"] for r in runs], "o", ms=5, color="#2563a8", label="measured runs"
         )
-        axis.set(title=f"cavendish {verb}", xlabel="records made", ylabel="CPU seconds", xlim=(0, None), ylim=(0, None))
+        title = f"cavendish {values['verb']}" + (f", {job}" if job != values["verb"] else "")
+        axis.set(title=title, xlabel="records made", ylabel="CPU seconds", xlim=(0, None), ylim=(0, None))
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8.5, loc="upper left")
@@ -128,19 +223,18 @@ def main() -> None:
     """Measure, print the table, draw the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("scaling.png"))
+    parser.add_argument("--jobs", default=",".join(CASES), help="which; encode works on what pyrender made")
     parser.add_argument("--repeats", type=int, default=1, help="runs of each size")
-    parser.add_argument("--figures", type=Path, help="json to write the figures to, or to draw again when it is there")
+    parser.add_argument("--figures", type=Path, help="json of figures: what is in it is not measured again")
     options = parser.parse_args()
-    if options.figures is not None and options.figures.exists():
-        found = json.loads(options.figures.read_text())
-    else:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            (folder / "render.yaml").write_text(RENDER)
-            (folder / "encode.yaml").write_text(ENCODE)
-            found = {verb: measure(verb, folder, options.repeats) for verb in ("render", "encode")}
-        if options.figures is not None:
-            options.figures.write_text(json.dumps(found))
+    found = json.loads(options.figures.read_text()) if options.figures and options.figures.exists() else {}
+    with tempfile.TemporaryDirectory() as name:
+        for job in options.jobs.split(","):
+            if job in found:
+                continue
+            found[job] = measure(job, Path(name), options.repeats)
+            if options.figures is not None:
+                options.figures.write_text(json.dumps(found))
     print(table(found))
     plot(found, options.out)
 

@@ -26,6 +26,7 @@ class Job(Enum):
     render = "render"
     annotate = "annotate"
     encode = "encode"
+    convert = "convert"
     audit = "audit"
     train = "train"
 
@@ -53,6 +54,8 @@ def plan(
     stage = _stage(job, config, override or [], data, samples)
     with console.status(f"making a few of the {stage.units:,}"):
         measured = probe(stage.trial)
+    if measured.records == 0 and stage.samples_per_unit is None:
+        raise InputError(f"no record came of the {measured.units} {stage.unit}s of the probe: {measured.rejection}")
     configured = estimate(stage, measured, stage.units, stage.units_per_shard, prices, counts, machine_cores)
     rows = fan_out(stage, measured, prices, counts, machine_cores)
     if as_json:
@@ -92,6 +95,11 @@ def _stage(job: Job, path: Path, override: list[str], data: Path, samples: int) 
         from mixing.job import EncodeConfig
 
         return encode_stage(read_config(EncodeConfig, path, override), data, samples)
+    if job is Job.convert:
+        from mixing.foreign.job import ConvertConfig
+        from mixing.foreign.trial import convert_stage
+
+        return convert_stage(read_config(ConvertConfig, path, override), data, samples)
     if job is Job.audit:
         from mixing.audit.config import AuditConfig
         from mixing.audit.trial import audit_stage

@@ -60,6 +60,7 @@ class Probe:
         tar_bytes, row_bytes: size of the shards, and of their rows.
         memory_bytes: resident memory of a worker with its children.
         wall_s: how long the trial took on this machine, as busy as it was.
+        rejection: the first thing that was rejected, and why; "" when nothing was.
     """
 
     start_s: float
@@ -71,6 +72,7 @@ class Probe:
     row_bytes: int
     memory_bytes: int
     wall_s: float
+    rejection: str = ""
 
     @property
     def mean_s(self) -> float:
@@ -147,6 +149,7 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
     others: list[float] = []
     commits: list[float] = []
     units = records = memory = 0
+    rejection = ""
     mark = spent = 0.0  # CPU time counts from the start of the process
 
     def look() -> float:
@@ -164,6 +167,7 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
             for record in trial.build(shard):
                 if isinstance(record, Rejection):
                     writer.reject(record.key, record.reason)
+                    rejection = rejection or f"{record.key}: {record.reason}"
                 else:
                     writer.add(record)
                     records += 1
@@ -180,8 +184,11 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
     if trial.close is not None:
         trial.close()
     tars, rows = (sum(p.stat().st_size for p in folder.glob(f"shard-*.{end}")) for end in ("tar", "json"))
+    if len(first) < 2:
+        told = f"; rejected: {rejection}" if rejection else ""
+        raise InputError(f"{len(first)} units came of the trial; two are needed to tell the start from the rest{told}")
     start_s, shard_s, unit_s = _separate(first, others, commits)
-    found = Probe(start_s, shard_s, unit_s, units, records, tars, rows, memory, 0.0)
+    found = Probe(start_s, shard_s, unit_s, units, records, tars, rows, memory, 0.0, rejection)
     values = asdict(found)
     del values["wall_s"]
     return values
@@ -193,8 +200,6 @@ def _separate(first: list[float], others: list[float], commits: list[float]) -> 
     The first unit of all pays the start; the first one of a later shard pays for opening it. With one unit a shard,
     what opening costs is part of the unit.
     """
-    if len(first) < 2:
-        raise InputError(f"{len(first)} units came of the trial; two are needed to tell the start from the rest")
     units = others or first[1:]
     mean = fmean(units)
     opening = max(0.0, fmean(first[1:]) - mean) if others else 0.0

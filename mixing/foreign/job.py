@@ -123,7 +123,7 @@ def _convert_record(config: ConvertConfig, root: Path, record: Found) -> StoredS
         raise InputError(record.problem)
     if "image" not in record.pieces:
         raise InputError("no image")
-    pieces = {field: _read(root, field, piece) for field, piece in record.pieces.items()}
+    pieces = {field: read_piece(root, field, piece) for field, piece in record.pieces.items()}
     names = {field: f"{record.name}.{piece.suffix}" for field, piece in record.pieces.items()}
     image, files = _picture(pieces["image"], names["image"], "image")
     if min(image.shape[:2]) < config.min_side:
@@ -160,7 +160,8 @@ def _convert_record(config: ConvertConfig, root: Path, record: Found) -> StoredS
     return sample
 
 
-def _read(root: Path, field: str, piece: Piece) -> bytes:
+def read_piece(root: Path, field: str, piece: Piece) -> bytes:
+    """Read the bytes of one file of a record, within the limit of its field."""
     limit = _MAX_BYTES.get(field, _MAX_PIXEL_BYTES)
     if piece.size > limit:
         raise InputError(f"{field}: {piece.size} bytes is over the limit of {limit}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +20,9 @@ from typer.testing import CliRunner
 from cavendish import app
 from encoders.sample import InputError, Rejection, Sample
 from mixing.encode_trial import encode_stage
+from mixing.foreign.job import ConvertConfig, convert
+from mixing.foreign.trial import convert_stage
+from mixing.images import encode_png
 from mixing.job import EncodeConfig, encode
 from mixing.planning import FAN_OUT, Prices, Stage, best_shard, estimate, fan_out
 from mixing.probe import Probe, Trial, cpu_s, measure, probe
@@ -157,3 +162,44 @@ def test_the_plan_of_an_encode_job_counts_what_the_job_makes(tmp_path: Path) -> 
     assert told["configuration"]["bytes"] == pytest.approx(result.totals["bytes"] + rows, rel=0.2)
     assert [row["samples"] for row in told["fan_out"]] == list(FAN_OUT)
     assert told["probe"]["mean_s"] > 0
+
+
+def test_the_plan_of_a_convert_job_counts_what_the_job_makes(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    noise = np.random.default_rng(0)
+    for number in range(40):
+        pixels = noise.integers(0, 256, (64, 64 + number % 3, 3), np.uint8)
+        (tmp_path / "web" / f"{number:02d}.png").write_bytes(encode_png(pixels))
+        (tmp_path / "web" / f"{number:02d}.txt").write_text("noise" if number % 4 else "")
+    values = {"name": "web", "path": "web", "licence": "CC0-1.0", "records_per_shard": 7}
+    (tmp_path / "convert.yaml").write_text(json.dumps(values))
+    words = ["plan", "convert", str(tmp_path / "convert.yaml"), "--data", str(tmp_path), "--samples", "3", "--json"]
+    ran = CliRunner().invoke(app, words)
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.output)
+    result = convert(ConvertConfig.model_validate(values), tmp_path / "out", data=tmp_path)
+    assert result.totals is not None
+    assert (told["configuration"]["shards"], result.made) == (6, 6)
+    assert told["configuration"]["samples"] == pytest.approx(result.totals["records"], rel=0.1)  # a fourth has no words
+    rows = sum(path.stat().st_size for path in (tmp_path / "out").glob("shard-*.json"))
+    assert told["configuration"]["bytes"] == pytest.approx(result.totals["bytes"] + rows, rel=0.2)
+    assert told["probe"]["mean_s"] > 0
+
+
+def test_a_plan_needs_two_records_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(b"not read")
+    config = ConvertConfig(name="web", path=Path("."), licence="x")
+    with pytest.raises(InputError, match="1 record: a probe needs two"):
+        convert_stage(config, tmp_path, 4)
+    with pytest.raises(InputError, match="normals_convention 'left': known are"):
+        convert_stage(config.model_copy(update={"normals_convention": "left"}), tmp_path, 4)
+
+
+def test_a_probe_of_which_nothing_comes_says_what_was_rejected(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    for number in range(2):
+        (tmp_path / "web" / f"{number}.png").write_bytes(b"no picture")
+    (tmp_path / "web.yaml").write_text("{name: web, path: web, licence: CC0-1.0}")
+    ran = CliRunner().invoke(app, ["plan", "convert", str(tmp_path / "web.yaml"), "--data", str(tmp_path)])
+    assert isinstance(ran.exception, InputError)
+    assert re.match(r"no record came of the 2 records of the probe: web-0: ", str(ran.exception)), ran.exception
