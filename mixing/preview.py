@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -75,7 +76,14 @@ def write_preview(
         InputError: a shard is not the one that was locked.
     """
     account = simulate(lock, count)
-    reader = MixtureReader(lock, data, size, reading)
+    with contextlib.closing(MixtureReader(lock, data, size, reading)) as reader:
+        page = _page(account, reader, count, examples, looked_at)
+    write_atomic(out, page.encode())
+    return account
+
+
+def _page(account: Account, reader: MixtureReader, count: int, examples: int, looked_at: int) -> str:
+    lock, data = reader.lock, reader.data
     first = [reader.item(index) for index in range(min(count, 256))]
     draws = {
         number: _first_draws(reader, number, min(_PROMPTS, row.drawn), count)
@@ -89,10 +97,10 @@ def write_preview(
         stream_words=stream_words,
         left_out_words=left_out_words,
     )
-    page = template.render(
+    return template.render(
         lock=lock,
         account=account,
-        size=size,
+        size=reader.sizes,
         kinds=_groups(account, lambda stream: stream.kind),
         parts=_compositions(lock, account),
         prompts=_prompt_kinds(lock, account, draws),
@@ -110,8 +118,6 @@ def write_preview(
         contents=[_contents(data, source, looked_at) for source in lock.sources if source.form == "raw"],
         replaced=reader.ledger.replaced,
     )
-    write_atomic(out, page.encode())
-    return account
 
 
 def _groups(account: Account, name: Any) -> list[tuple[str, float, int, float]]:

@@ -156,6 +156,12 @@ class MixtureReader:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]  # caches and open files stay with their process
 
+    def close(self) -> None:
+        """Stop fetching ahead, and wait for what is on its way: the cache's folder may go then."""
+        if self._fetchers is not None:
+            self._fetchers.shutdown(cancel_futures=True)
+            self._fetchers = None
+
     def draw(self, index: int) -> tuple[Stream, int]:
         """Return the stream that index draws from, and which draw of that stream it is."""
         with self._planning:

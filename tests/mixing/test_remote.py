@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import pickle
+import tempfile
 import threading
 import time
 from collections import Counter
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from encoders.sample import InputError
 from mixing.loader import MixtureDataset, MixtureStream
 from mixing.open_shards import Reading
+from mixing.preview import write_preview
 from mixing.reader import MixtureReader, held_out
 from mixing.remote import BlockCache
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
@@ -107,6 +109,16 @@ def test_one_source_may_be_at_a_url_of_its_own(tmp_path: Path) -> None:
     kept = [sample.key for sample in held_out(lock, tmp_path)]
     there = held_out(dataclasses.replace(lock, sources=(away,)), tmp_path / "nowhere", reading(tmp_path))
     assert [sample.key for sample in there] == kept != []
+
+
+def test_when_the_page_of_a_mixture_is_written_nothing_is_fetched_any_more(tmp_path: Path) -> None:
+    write_raw(tmp_path / "raw")
+    lock = lock_text(tmp_path)
+    with tempfile.TemporaryDirectory(dir=tmp_path) as cache:
+        near = Reading(cache=Path(cache), block_bytes=BLOCK)
+        write_preview(lock, in_memory(tmp_path, "page"), 16, tmp_path / "page.html", 300, reading=near)
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("fetch_")]
+    assert not Path(cache).exists()
 
 
 def test_shards_at_a_url_need_a_cache(tmp_path: Path) -> None:
