@@ -170,26 +170,18 @@ def vivid(rng: np.random.Generator) -> Rgb:
     return tuple(round(float(np.clip(part + rng.normal(0, 0.015), 0.02, 0.97)), 4) for part in base)  # type: ignore[return-value]
 
 
+SMALL_THINGS = (
+    *("plastic", "plastic", "ceramic", "wood", "wood", "metal", "stone"),
+    *("fabric", "patterned", "glass", "worn", "label"),
+)
+"""What small objects are of; a kind that is there twice is drawn twice as often."""
+
+
 def plain_material(rng: np.random.Generator) -> Material:
     """Draw a material for a small object: plastic, painted wood, wood, metal, stone, ceramic, patterned paper."""
     color = vivid(rng)
     seed = int(rng.integers(1 << 30))
-    kind = rng.choice(
-        [
-            "plastic",
-            "plastic",
-            "ceramic",
-            "wood",
-            "wood",
-            "metal",
-            "stone",
-            "fabric",
-            "patterned",
-            "glass",
-            "worn",
-            "label",
-        ]
-    )
+    kind = rng.choice(SMALL_THINGS)
     match kind:
         case "plastic":
             return Material("plastic", color, float(rng.uniform(0.25, 0.6)))
