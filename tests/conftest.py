@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -57,6 +59,17 @@ def tiny_sample(key: str = "scene-000", seed: int = 0, size: int = 32) -> Sample
         provenance={"seed": seed},
         quality={"score": 1.0},
     )
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one: to tiny matrices more threads only mean waiting for one another."""
+    import torch  # only few tests need it
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

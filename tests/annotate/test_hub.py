@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,17 +76,13 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8).r
 
 
 @pytest.fixture(autouse=True)
-def alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No network at all, and one thread: tiny matrices gain nothing from more."""
+def alone(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """No network at all, and one thread."""
 
     def refuse(*_: Any) -> None:
         raise AssertionError("an adapter opened a connection")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import numpy as np
 import pytest
-import torch
 
 from annotate import hub_labels
 from annotate.annotators.protocol import (
@@ -45,12 +44,7 @@ from tests.annotate.tiny_hub import build
 COMMIT = "0123456789" * 4
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def model(adapter: str, folder: Path | str = "m", **settings: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
 from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from trainer.sampler import noise_levels, sample
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE = 32
 FAMILIES = {
     "klein": (write_klein, KLEIN_TARGETS),
@@ -37,15 +39,6 @@ EXAMPLES, LARGER = (
     [FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=size)[i].example for i in range(4)]
     for size in (SIZE, 64)
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny matrices: more threads only wait for one another."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
