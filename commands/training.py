@@ -63,8 +63,10 @@ def train(
     if not first:
         return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
+    replaced = f"; {sum(result.replaced.values())} drawn records could not be used" if result.replaced else ""
     say(
-        f"{join(out, 'generator')}: {state}; losses in {join(out, 'loss.csv')}, as curves in {join(out, 'curves.html')}"
+        f"{join(out, 'generator')}: {state}{replaced}; losses in {join(out, 'loss.csv')}, as curves in "
+        f"{join(out, 'curves.html')}"
     )
 
 

@@ -70,6 +70,7 @@ class Run:
         self.step = 0
         self.counts: dict[str, dict[str, int]] = {}
         self.replaced: dict[str, int] = {}
+        self.told: set[str] = set()  # sources of which a damaged record was named
         self.seen: list[Seen] = []
         self.lock: Lock | None = None
 

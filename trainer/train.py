@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ from mixing.loader import MixtureDataset
 from mixing.lock import Lock, read_lock, verify_lock, write_lock
 from mixing.mixture import Mixture, lock_mixture
 from mixing.places import is_url
+from mixing.reader import DAMAGED
 from mixing.storage import canonical_json, collect_dead, read_json, write_atomic
 from trainer.checkpoint import check_identity, checkpoints
 from trainer.config import HOW_NOT_WHAT, TrainConfig
@@ -275,6 +277,7 @@ def _loop(
         losses = learn_from(run, batch, config)
         read = run.step % config.repeats == 0
         run.seen += [(i.source, i.example.task, loss, read, len(i.replaced)) for i, loss in zip(batch, losses)]
+        _tell_damaged(run, batch)
         run.step += 1
         if run.step % config.log_every == 0 or run.step == config.steps:
             collected = run.collect()
@@ -298,6 +301,16 @@ def _loop(
 def _draw_curves(run: Run, out: Path) -> None:
     retention = run.config.retention
     write_curves(out, run.config.steps, None if retention is None else retention.limit)
+
+
+def _tell_damaged(run: Run, batch: Sequence[Item]) -> None:
+    """Name the first damaged record of each source on stderr; how many there were is in train.json."""
+    for item in batch:
+        damaged = [one for one in item.replaced if one.reason.startswith(DAMAGED)]
+        if damaged and item.source not in run.told:
+            run.told.add(item.source)
+            first = f"{damaged[0].key}: {damaged[0].reason.removeprefix(DAMAGED)}"
+            print(f"{item.source}: {first}; another record stands in for it, and for others like it", file=sys.stderr)
 
 
 def _is_due(step: int, config: TrainConfig) -> bool:

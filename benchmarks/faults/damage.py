@@ -89,7 +89,17 @@ TARGETS = (
         looks=True,
     ),
     Target("dataset.json of its output", _SHARDS, "out/dataset.json", "partial", "deletes it", KINDS),
-    Target("the tar of a shard it reads", _READERS, "raw/shard-000001.tar", "fresh", "restores it", KINDS),
+    Target(
+        "the tar of a shard it reads", ("encode", "audit", "mix"), "raw/shard-000001.tar", "fresh", "restores it", KINDS
+    ),
+    Target(
+        "the tar of a shard it reads",
+        ("train",),
+        "raw/shard-000001.tar",
+        "fresh",
+        "restores it, deletes the output",
+        KINDS,
+    ),
     Target("the row of a shard it reads", _READERS, "raw/shard-000001.json", "fresh", "restores it", KINDS),
     Target("dataset.json of what it reads", _READERS, "raw/dataset.json", "fresh", "restores it", KINDS),
     Target("a picture", ("annotate",), "photos/photo-1.png", "fresh", "restores it, deletes the output", KINDS),
@@ -162,7 +172,8 @@ def _told(job: Job, folder: Path, ended: Ended, equal: bool) -> tuple[bool, str]
     if ended.code == 0:
         out = folder / job.out
         reasons = [one.reason for row in committed_rows(out) for one in row.rejected] if out.is_dir() else []
-        return bool(reasons), f"rejected: {reasons[0]}" if reasons else "NOTHING, with another result"
+        told = f"rejected: {reasons[0]}" if reasons else ended.message
+        return bool(told), told or "NOTHING, with another result"
     if (
         ended.code == 1
         and ended.stderr.strip()

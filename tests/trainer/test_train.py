@@ -114,6 +114,19 @@ def test_it_trains_on_a_locked_mixture_in_its_exact_shares(tmp_path: Path, worke
     assert again.already
 
 
+def test_a_damaged_record_is_named_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    locked_scenes(tmp_path)
+    tar = next((tmp_path / "raw").glob("*.tar"))
+    data = bytearray(tar.read_bytes())
+    data[1630] ^= 1  # in the first part of the first record
+    tar.write_bytes(data)
+    result = train(changed(workers=0), tmp_path / "run", tmp_path)
+    assert result.replaced["scenes"] == json.loads((tmp_path / "run/train.json").read_text())["replaced"]["scenes"] > 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("scenes: scene-0: ")
+    assert "is damaged" in line
+
+
 def test_ratios_are_logged_beside_what_was_asked_and_end_in_the_checkpoint(tmp_path: Path) -> None:
     locked_scenes(tmp_path)
     with pytest.raises(Interrupted):
