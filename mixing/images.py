@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 
 MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")
@@ -79,7 +79,7 @@ def _decode_png(data: bytes, name: str) -> NDArray[Any]:
     try:
         return np.asarray(imagecodecs.png_decode(data))
     except (RuntimeError, ValueError, MemoryError) as error:
-        raise InputError(f"{name}: damaged image: {' '.join(str(error).split())}") from None
+        raise InputError(f"{name}: damaged image: {one_line(error, None)}") from None
 
 
 def decode_rgb(data: bytes, name: str) -> UInt8Image:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 from mixing.audit.config import Embedder
 from mixing.audit.index import Pack, open_array
 from mixing.audit.scan import Finding
@@ -84,7 +84,7 @@ def _open_model(embedder: Embedder, path: Path) -> Model:
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises its own, undocumented classes
-        raise InputError(f"embedder {embedder.name}: not a usable ONNX model: {_line(error)}") from None
+        raise InputError(f"embedder {embedder.name}: not a usable ONNX model: {one_line(error, 300)}") from None
     inputs = session.get_inputs()
     shape = inputs[0].shape if len(inputs) == 1 else []
     channels_last = len(shape) == 4 and shape[3] == 3
@@ -114,7 +114,7 @@ def embed(model: Model, image: UInt8Image) -> NDArray[np.float32]:
     try:
         vector = np.asarray(model.session.run(None, {model.input: values})[0], np.float32).reshape(-1)
     except Exception as error:  # onnxruntime raises its own, undocumented classes
-        raise InputError(f"embedder {model.embedder.name}: {_line(error)}") from None
+        raise InputError(f"embedder {model.embedder.name}: {one_line(error, 300)}") from None
     length = float(np.linalg.norm(vector))
     if not np.isfinite(length) or length == 0:
         raise InputError(f"embedder {model.embedder.name}: gives no finite vector other than zero")
@@ -194,7 +194,3 @@ def _read_or_none(pack: Pack, embedder: Embedder) -> Vectors | None:
         return read_vectors(pack, embedder)
     except InputError:
         return None  # not there, or of another state of the pack: made again
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -8,7 +8,6 @@ Shape suffixes: B batch, C channels, H and W pixels, L tokens, D text width, N p
 from __future__ import annotations
 
 import io
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,9 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from encoders.sample import InputError, UInt8Image
+from encoders.sample import InputError, UInt8Image, one_line
 from mixing.config import Config
 from mixing.storage import canonical_json, write_atomic
+from trainer.checkpoint import load_tensors
 from trainer.generators.latents import to_pixels, to_unit
 from trainer.generators.protocol import Spec
 from trainer.generators.words import COLOR_FEATURES, encode_prompts
@@ -260,16 +260,11 @@ def load_tiny(folder: Path, config: dict[str, Any]) -> TinyGenerator:
     path = folder / "weights.pt"
     try:
         generator = TinyGenerator(TinyConfig.model_validate(config), seed=0)
-        with zipfile.ZipFile(path) as parts:
-            damaged = parts.testzip()  # torch does not look at the hashes
-        if damaged is not None:
-            raise ValueError(f"the hash of {damaged} is not that of its bytes")
-        generator.module().load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        generator.module().load_state_dict(load_tensors(path))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; a saved generator has generator.json and weights.pt") from None
     except Exception as error:  # zipfile and torch raise whatever the first wrong byte leads to
-        told = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: not the weights of a {_SPEC.name} generator: {type(error).__name__} {told}"
+            f"{path}: not the weights of a {_SPEC.name} generator: {type(error).__name__} {one_line(error)}"
         ) from None
     return generator
