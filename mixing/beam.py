@@ -35,7 +35,7 @@ from mixing.shards import (
     shard_path,
     start_dataset,
 )
-from mixing.storage import collect_dead, collect_leftovers
+from mixing.storage import collect_dead, collect_leftovers, is_left
 from mixing.without import without
 
 with without("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
@@ -358,12 +358,12 @@ def _cause(error: BaseException) -> str:
 
 
 def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:
-    """Delete temporary files that killed processes left for these shards."""
+    """Delete temporary files that killed processes left for these shards; another run may be writing its own."""
     if is_url(directory):
         collect_leftovers(str(directory))
         return
     names = {name_of(shard_path(directory, index)).partition(".")[0] for index in indices}
     for path in Path(directory).glob("shard-*.tmp-*"):
-        if path.name.partition(".")[0] in names:
+        if path.name.partition(".")[0] in names and is_left(path):
             path.unlink(missing_ok=True)
     collect_dead(Path(directory))

@@ -9,6 +9,7 @@ import os
 import platform
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from mixing.objects import is_url
 
 Place = Path | str
 """A path of this machine, or a URL as text."""
+
+LEFT_AFTER_S = 3600.0
+"""A temporary file of another machine is taken to be left behind when nobody wrote to it for so long."""
 
 
 def canonical_json(value: Any) -> bytes:
@@ -127,6 +131,17 @@ def collect_dead(folder: Path) -> None:
         process = path.name.rpartition("-")[2]
         if process.isdigit() and not is_alive(int(process)):
             path.unlink(missing_ok=True)
+
+
+def is_left(temporary: Path) -> bool:
+    """Tell whether whoever wrote a temporary file has gone; of another machine's, its age has to tell."""
+    written_at, _, process = temporary.name.rpartition(".tmp-")[2].rpartition("-")
+    if written_at == platform.node() and process.isdigit():
+        return not is_alive(int(process))
+    try:
+        return time.time() - temporary.stat().st_mtime > LEFT_AFTER_S
+    except FileNotFoundError:
+        return True
 
 
 def is_alive(process: int) -> bool:

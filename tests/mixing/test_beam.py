@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -75,6 +76,33 @@ def test_a_killed_worker_is_replaced_and_the_bytes_are_the_same(
     assert result.made == 6
     run(PLAN, build, tmp_path / "reference")
     assert shards_of(tmp_path / "out") == shards_of(tmp_path / "reference")
+
+
+def build_beside_another_run(directory: Path, index: int) -> Iterator[Sample | Rejection]:
+    """Run the same plan in the middle of shard 0, as a second person might who types the same command."""
+    yield from build(index)
+    if index == 0:
+        code = "import sys; from tests.mixing.test_beam import *; run(PLAN, build, Path(sys.argv[1]))"
+        subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
+
+
+def test_two_runs_at_once_leave_each_other_alone(tmp_path: Path) -> None:
+    run(PLAN, build, tmp_path / "alone")
+    run(PLAN, partial(build_beside_another_run, tmp_path / "both"), tmp_path / "both")
+    assert shards_of(tmp_path / "both") == shards_of(tmp_path / "alone")
+    assert not list(tmp_path.glob("both/*.tmp-*"))
+
+
+def test_what_dead_processes_were_writing_is_deleted(tmp_path: Path) -> None:
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    here = [tmp_path / f"shard-000000.tar.tmp-{platform.node()}-{pid}" for pid in (dead.pid, os.getppid())]
+    there = [tmp_path / f"shard-000001.tar.tmp-elsewhere-{pid}" for pid in (1, 2)]
+    for path in (*here, *there):
+        path.touch()
+    os.utime(there[0], (0, 0))
+    run(PLAN, build, tmp_path)
+    assert [path.exists() for path in (*here, *there)] == [False, True, False, True]
 
 
 def build_or_die(index: int) -> Iterator[Sample | Rejection]:

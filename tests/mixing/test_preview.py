@@ -91,7 +91,7 @@ def test_the_command_line_looks_into_a_lock(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw")
     write_lock(tmp_path / "a.json", lock_text(tmp_path))
     told = CliRunner().invoke(app, ["mix", "--stats", str(tmp_path / "a.json"), "--simulate", "1e9"]).output
-    for words in ("1 sources", "the first 1,000,000,000 examples", "650,000,000", "300,000,000"):
+    for words in ("of 1 source,", "the first 1,000,000,000 examples", "650,000,000", "300,000,000"):
         assert words in told
 
 
