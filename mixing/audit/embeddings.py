@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image, one_line
+from mixing.audit.arrays import open_array, write_array
 from mixing.audit.config import Embedder
-from mixing.audit.index import Pack, open_array
+from mixing.audit.index import Pack
 from mixing.audit.scan import Finding
 from mixing.storage import canonical_json, file_sha256, read_json, write_atomic
 
@@ -131,14 +131,11 @@ def build_vectors(model: Model, pictures: Iterable[UInt8Image], pack: Pack) -> V
     if len(values) != len(pack.images):
         raise InputError(f"embedder {model.embedder.name}: {len(values)} pictures for {len(pack.images)} of the pack")
     folder.mkdir(parents=True, exist_ok=True)
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    write_atomic(folder / "vectors.npy", buffer.getvalue())
     header = {
         "schema": VECTORS_SCHEMA,
         "model": model.embedder.sha256.lower(),
         "pack": pack.digest,
-        "vectors": hashlib.sha256(buffer.getvalue()).hexdigest(),
+        "vectors": write_array(folder / "vectors.npy", values),
     }
     write_atomic(folder / "header.json", canonical_json(header))
     return read_vectors(pack, model.embedder)

@@ -7,11 +7,10 @@ beside it, `NAME.pictures`, only when asked for.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,12 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError, UInt8Image
+from mixing.audit.arrays import open_arrays, write_arrays
 from mixing.audit.fingerprints import (
     ALGORITHM,
     FEATURES_PER_CELL,
     MIN_QUALITY,
     WORKING_MAX_PX,
     Features,
+    Fingerprint,
     fingerprint,
     local_features,
     pack_points,
@@ -150,36 +151,15 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
     beside = _pictures_folder(out)
     (beside / "pictures.json").unlink(missing_ok=True)
     (beside / "pictures.bin").unlink(missing_ok=True)
-    pictures = None
     if pixels:
         beside.mkdir(exist_ok=True)
-        pictures = (beside / "pictures.bin").open("wb")
-    rows, images, unread, counts, offsets = [], [], [], [0], [0]
-    with naming(out / "features.bin"), (out / "features.bin").open("wb") as features:
-        for path in image_files(folder):
-            identity = path.relative_to(folder).as_posix()
-            try:
-                decoded = _read_image(path, identity)
-            except InputError as error:
-                unread.append({"id": identity, "reason": str(error)})
-                continue
-            if decoded is None:
-                continue
-            data, image = decoded
-            print_ = fingerprint(image, data)
-            rows.append(print_)
-            counts.append(_write_features(features, local_features(working_gray(image), FEATURES_PER_CELL)))
-            images.append({"id": identity, "file_sha256": print_.file_sha256, "pixel_sha256": print_.pixel_sha256})
-            if pictures is not None:
-                offsets.append(offsets[-1] + pictures.write(_small_jpeg(image)))
-    if pictures is not None:
-        pictures.close()
-    if not images:
+    read = _fingerprint_folder(folder, out / "features.bin", beside / "pictures.bin" if pixels else None)
+    if not read.prints:
         raise InputError(f"{folder}: no readable PNG, JPEG or WebP image for benchmark {name}")
     arrays: dict[str, NDArray[Any]] = {
-        "pdq": np.stack([print_.pdq.variants for print_ in rows]),
-        "quality": np.array([print_.pdq.quality for print_ in rows], np.uint8),
-        "sizes": np.array([(print_.width, print_.height) for print_ in rows], np.uint32),
+        "pdq": np.stack([one.pdq.variants for one in read.prints.values()]),
+        "quality": np.array([one.pdq.quality for one in read.prints.values()], np.uint8),
+        "sizes": np.array([(one.width, one.height) for one in read.prints.values()], np.uint32),
     }
     header: dict[str, Any] = {
         "schema": PACK_SCHEMA,
@@ -187,14 +167,52 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
         "opencv": cv2.__version__,
         "name": name,
         "source": source,
-        "images": images,
-        "unread": unread,
-        "weak": [images[i]["id"] for i in np.flatnonzero(arrays["quality"] < MIN_QUALITY)],
+        "images": [
+            {"id": identity, "file_sha256": one.file_sha256, "pixel_sha256": one.pixel_sha256}
+            for identity, one in read.prints.items()
+        ],
+        "unread": read.unread,
+        "weak": [list(read.prints)[i] for i in np.flatnonzero(arrays["quality"] < MIN_QUALITY)],
     }
     if pixels:
-        described = {"schema": PICTURES_SCHEMA, "sha256": file_sha256(beside / "pictures.bin"), "offsets": offsets}
+        sha256 = file_sha256(beside / "pictures.bin")
+        described = {"schema": PICTURES_SCHEMA, "sha256": sha256, "offsets": read.offsets}
         write_atomic(beside / "pictures.json", canonical_json(described))
-    return finish_pack(out, header, arrays, np.cumsum(counts, dtype=np.int64))
+    return finish_pack(out, header, arrays, np.cumsum([0, *read.counts], dtype=np.int64))
+
+
+@dataclass
+class _FolderRead:
+    """The images of a folder: prints by id, features of each, ends of their small pictures; and what was not read."""
+
+    prints: dict[str, Fingerprint] = field(default_factory=dict)
+    counts: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=lambda: [0])
+    unread: list[dict[str, str]] = field(default_factory=list)
+
+
+def _fingerprint_folder(folder: Path, features: Path, pictures: Path | None) -> _FolderRead:
+    """Fingerprint the images of a folder, writing their features and small pictures one after another."""
+    done = _FolderRead()
+    with ExitStack() as files:
+        files.enter_context(naming(features))
+        features_file = files.enter_context(features.open("wb"))
+        pictures_file = None if pictures is None else files.enter_context(pictures.open("wb"))
+        for path in image_files(folder):
+            identity = path.relative_to(folder).as_posix()
+            try:
+                decoded = _read_image(path, identity)
+            except InputError as error:
+                done.unread.append({"id": identity, "reason": str(error)})
+                continue
+            if decoded is None:
+                continue
+            data, image = decoded
+            done.prints[identity] = fingerprint(image, data)
+            done.counts.append(_write_features(features_file, local_features(working_gray(image), FEATURES_PER_CELL)))
+            if pictures_file is not None:
+                done.offsets.append(done.offsets[-1] + pictures_file.write(_small_jpeg(image)))
+    return done
 
 
 def finish_pack(
@@ -222,7 +240,7 @@ def finish_pack(
         "starts": starts,
         **build_postings(stored["descriptor"], stored["pose"], indexed.astype(np.uint32)),
     }
-    files = {key: _write_array(out / f"{key}.npy", array) for key, array in every.items()}
+    files = write_arrays(out, every)
     write_atomic(out / "header.json", canonical_json({**header, "arrays": files, "features": file_sha256(features)}))
     return read_pack(out)
 
@@ -258,18 +276,8 @@ def read_pack(folder: Path) -> Pack:
             f"{folder}: made with {made_with[0]}, OpenCV {made_with[1]}; this is {ALGORITHM}, OpenCV "
             f"{cv2.__version__}: features differ between them. Index the benchmark again"
         )
-    arrays = {}
     try:
-        for key, (dtype, shape) in _ARRAYS.items():
-            path = folder / f"{key}.npy"
-            if file_sha256(path) != header["arrays"][key]:
-                raise InputError(f"{path}: its sha256 is not the header's; index the benchmark again")
-            array = open_array(path)
-            if array.dtype != dtype or array.shape[1:] != shape:
-                raise InputError(
-                    f"{path}: {array.dtype} {array.shape} where {np.dtype(dtype)} (N, *{shape}) is expected"
-                )
-            arrays[key] = array
+        arrays = open_arrays(folder, header["arrays"], _ARRAYS)
         _check_sizes(folder, header, arrays)
         if file_sha256(folder / "features.bin") != header["features"]:
             raise InputError(f"{folder / 'features.bin'}: its sha256 is not the header's; index the benchmark again")
@@ -287,19 +295,6 @@ def read_pack(folder: Path) -> Pack:
     if pictures is not None:
         name = digest([name, pictures["sha256"]])
     return Pack(folder, header, arrays, pictures, name, by_file, by_pixels)
-
-
-def open_array(path: Path) -> NDArray[Any]:
-    """Map a `.npy` file into memory: a size that is not true takes none.
-
-    Raises:
-        InputError: not an array, pickled, or cut.
-    """
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python and raises whatever it leads to
-        told = " ".join(f"{type(error).__name__} {error}".split())[:300]
-        raise InputError(f"{path}: not a plain .npy array: {told}") from None
 
 
 def _read_pictures(pack: Path, images: int) -> dict[str, Any] | None:
@@ -376,10 +371,3 @@ def _small_jpeg(image: UInt8Image) -> bytes:
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), (cv2.IMWRITE_JPEG_QUALITY, 92))
     return data.tobytes()
-
-
-def _write_array(path: Path, array: NDArray[Any]) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, buffer.getvalue())
-    return hashlib.sha256(buffer.getvalue()).hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.sample import InputError
-from mixing.audit.index import image_files, open_array
+from mixing.audit.arrays import open_array, open_arrays, write_arrays
+from mixing.audit.index import image_files
 from mixing.audit.labels import (
     DEPTH_SIDE,
     LABELS_ALGORITHM,
@@ -112,7 +112,7 @@ def build_label_pack(
         "relief_owners": np.array([owner for owner, _ in reliefs], np.uint32),
     }
     out.mkdir(parents=True, exist_ok=True)
-    hashes = {key: _write_array(out / f"{key}.npy", array) for key, array in arrays.items()}
+    hashes = write_arrays(out, arrays)
     header = {
         "schema": LABEL_PACK_SCHEMA,
         "algorithm": LABELS_ALGORITHM,
@@ -139,18 +139,8 @@ def read_label_pack(folder: Path) -> LabelPack:
         raise InputError(f"{folder}: not a {LABEL_PACK_SCHEMA} pack of label fingerprints")
     if header.get("algorithm") != LABELS_ALGORITHM:
         raise InputError(f"{folder}: made with {header.get('algorithm')}, this is {LABELS_ALGORITHM}; index again")
-    arrays = {}
     try:
-        for key, (dtype, shape) in _ARRAYS.items():
-            path = folder / f"{key}.npy"
-            if file_sha256(path) != header["arrays"][key]:
-                raise InputError(f"{path}: its sha256 is not the header's; index the benchmark again")
-            array = open_array(path)
-            if array.dtype != dtype or array.shape[1:] != shape:
-                raise InputError(
-                    f"{path}: {array.dtype} {array.shape} where {np.dtype(dtype)} (N, *{shape}) is expected"
-                )
-            arrays[key] = array
+        arrays = open_arrays(folder, header["arrays"], _ARRAYS)
         for rows, owners in (("masks", "mask_owners"), ("masks", "mask_areas"), ("reliefs", "relief_owners")):
             if len(arrays[rows]) != len(arrays[owners]):
                 raise InputError(f"{folder}: damaged pack of label fingerprints: {rows} and {owners} do not fit")
@@ -342,10 +332,3 @@ def _finding(
         agreeing=count,
         affine=tuple(float(number) for number in dihedral_alignment(variant).affine.reshape(-1)),
     )
-
-
-def _write_array(path: Path, array: NDArray[Any]) -> str:
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    write_atomic(path, buffer.getvalue())
-    return file_sha256(path)
