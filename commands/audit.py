@@ -119,7 +119,7 @@ def audit_scan(
                 say(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
                 return
             verdict = audit(settings, work.folder, engine, told, data, _read_questions)
-        _say_verdict(verdict, exclude, work)
+        say_verdict(verdict, exclude, work)
 
 
 @audits.command("text")
@@ -154,7 +154,7 @@ def audit_report(
 
     settings = read_config(AuditConfig, config, override or ())
     with published(out) as work:
-        _say_verdict(report(settings, work.folder, data, _read_questions), exclude, work)
+        say_verdict(report(settings, work.folder, data, _read_questions), exclude, work)
 
 
 @audits.command("verify")
@@ -185,7 +185,7 @@ def _audit_words(  # type: ignore[no-untyped-def]
     raise typer.Exit(verdict.exit_code)
 
 
-def _say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # type: ignore[no-untyped-def]
+def say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # type: ignore[no-untyped-def]
     from mixing.storage import write_atomic
 
     if exclude is not None:

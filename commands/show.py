@@ -99,9 +99,6 @@ def _shards_at(path: Place) -> Place:
             raise InputError(
                 f"{path}: of a training, not of shards: cavendish show {path} --lineage says what it is made of"
             )
-        inside = [str(each.parent) for each in sorted([*path.glob("*/dataset.json"), *path.glob("*/*/dataset.json")])]
-        if inside and not (path / "dataset.json").exists():
-            raise InputError(f"{path}: no shards in this folder itself; there are in {', '.join(inside[:8])}")
     elif path.suffix == ".json" and path.with_suffix(".tar").exists():
         return path.with_suffix(".tar")
     elif path.name.endswith(".lock.json"):

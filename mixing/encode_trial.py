@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from encoders.sample import Example, InputError, Rejection
+from encoders.sample import Example, Rejection
 from mixing.job import EncodeConfig, encode_shard, read_excluded
 from mixing.places import Place, join
 from mixing.planning import Stage
 from mixing.probe import Trial
-from mixing.shards import committed_rows
+from mixing.shards import some_rows
 
 _EXAMPLES = 5  # of a raw sample; a trial makes so many times `units` of a shard
 
@@ -26,9 +26,7 @@ def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
     shards = []
     examples = 0.0
     for source in config.sources:
-        rows = committed_rows(join(data, source))
-        if not rows:
-            raise InputError(f"{join(data, source)}: no committed shards here")
+        rows = some_rows(join(data, source))
         shards += [join(join(data, source), row.shard) for row in rows]
         able = Counter(task for row in rows for facts in row.facts.values() for task in facts["tasks"])
         examples += config.epochs * float(sum(count * able[task] for task, count in config.tasks.items()))

@@ -333,16 +333,33 @@ def read_shard(path: Place) -> Iterator[Sample | Example]:
             yield parse_record(key, read_parts(file, row, key))
 
 
+def some_rows(directory: Place) -> list[Row]:
+    """Read the rows of a directory's committed shards, of which there has to be one.
+
+    Raises:
+        InputError: there is none; it names what is there instead.
+    """
+    rows = committed_rows(directory)
+    if rows:
+        return rows
+    told = "no committed shards here"
+    if isinstance(directory, Path) and not directory.exists():
+        told = "no such directory"
+    elif isinstance(directory, Path) and directory.is_file():
+        told = "a file; name the directory that its shards are in"
+    elif isinstance(directory, Path):
+        below = sorted(str(plan.parent) for depth in ("*", "*/*") for plan in directory.glob(f"{depth}/dataset.json"))
+        told += f"; there are in {', '.join(below[:8])}" if below else ""
+    raise InputError(f"{directory}: {told}")
+
+
 def read_dataset(directory: Place) -> Iterator[Sample | Example]:
     """Yield the records of all committed shards of a directory.
 
     Raises:
         InputError: the directory has no committed shard.
     """
-    rows = committed_rows(directory)
-    if not rows:
-        raise InputError(f"{directory}: no committed shards here")
-    for row in rows:
+    for row in some_rows(directory):
         yield from read_shard(join(directory, row.shard))
 
 

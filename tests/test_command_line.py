@@ -21,9 +21,12 @@ from typer.testing import CliRunner
 
 from cavendish import app
 from commands.app import complain, here_only, progress_bar, say
+from commands.audit import say_verdict
 from commands.show import print_trace
 from encoders.sample import InputError
+from mixing.audit.report import Verdict
 from mixing.places import at_home, parse_place
+from mixing.published import published
 from mixing.trace import Link
 
 ROOT = Path(__file__).parents[1]
@@ -216,3 +219,13 @@ def test_a_trace_is_whole_in_a_narrow_terminal(
     with pytest.raises(typer.Exit):
         print_trace(Link("sample", "key", "ok", (Link("tar", "f" * 64),)), as_json=False)
     assert capsys.readouterr().out == f"ok sample  key\n└── tar  {'f' * 64}\nlinks: 1 ok, 0 missing, 0 changed\n"
+
+
+def test_a_leak_does_not_hide_what_was_not_checked(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    missing = ("benchmark two: 9 of its images or labels could not be read",)
+    verdict = Verdict("leak", 1, 0, 0, 0, missing, tmp_path / "a.json", tmp_path / "a.html", tmp_path / "exclude.json")
+    with pytest.raises(typer.Exit) as left, published(tmp_path) as work:
+        say_verdict(verdict, None, work)
+    assert left.value.exit_code == 1
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["leak: benchmark images, labels or texts in 1 place", f"and not fully checked: {missing[0]}"]

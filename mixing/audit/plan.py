@@ -23,8 +23,8 @@ from mixing.audit.lineage import registry
 from mixing.audit.questions import Reader
 from mixing.audit.sides import Missing, Side, index_sides, named_side, no_reader, work_folder
 from mixing.audit.words import WordIndex, build_word_index, read_lines
-from mixing.places import Place, join
-from mixing.shards import Row, committed_rows
+from mixing.places import join
+from mixing.shards import some_rows
 from mixing.storage import digest, file_sha256
 
 SCAN_SCHEMA = "cavendish-audit-scan/3"
@@ -93,7 +93,7 @@ def words_plan(config: AuditConfig, out: Path, data: Path, reader: Reader | None
     elements = [
         Element("words", row.shard, {**said, "directory": name, "sha256": row.sha256})
         for name in config.shards
-        for row in _rows(join(data, name))
+        for row in some_rows(join(data, name))
     ]
     return replace(plan, elements=(*elements, *_text_controls(plan)))
 
@@ -128,7 +128,7 @@ def _elements(plan: ScanPlan) -> list[Element]:
     elements = [
         Element("shard", row.shard, {**compared, **said, "directory": name, "sha256": row.sha256})
         for name in config.shards
-        for row in _rows(join(data, name))
+        for row in some_rows(join(data, name))
     ]
     for side in plan.sides:
         if side.pack is not None and (side.images is not None or side.open_pack().has_pixels):
@@ -185,10 +185,3 @@ def _clean_source(config: AuditConfig, data: Path) -> str | None:
     if folder is None:
         return None
     return digest([[path.name, file_sha256(path)] for path in sorted((data / folder).rglob("*")) if path.is_file()])
-
-
-def _rows(directory: Place) -> list[Row]:
-    rows = committed_rows(directory)
-    if not rows:
-        raise InputError(f"{directory}: no committed shards here")
-    return rows
