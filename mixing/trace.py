@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from encoders.sample import InputError
-from mixing.places import Place, exists, join, name_of, parent_of
+from mixing.places import Place, exists, is_file, join, name_of, parent_of
 from mixing.shards import Plan, Row, committed_rows
 from mixing.storage import digest, file_sha256, read_json
 
@@ -57,7 +57,7 @@ def split_place(path: Place) -> tuple[Place, str]:
 def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:
     """Compare a file with its recorded sha256."""
     told = f"{path}, sha256 {sha256[:16]}{', ' if said else ''}{said}"
-    if not exists(path):
+    if not is_file(path):  # a device would be read for ever
         return Link(name, f"{told}: no such file here", "missing")
     found = file_sha256(path)
     return Link(name, told, "ok") if found == sha256 else Link(name, f"{told}, found {found[:16]}", "changed")
@@ -72,7 +72,7 @@ def read_plan(directory: Place) -> tuple[Plan, str]:
     values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
     try:
         return Plan(str(values["kind"]), int(values["shards"]), dict(values["config"])), str(values["digest"])
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
 
 

@@ -77,7 +77,7 @@ def parse_obj(data: bytes, name: str) -> Wavefront:
         uv = _numbers(rows[b"vt"], 2)
         normals = _numbers(rows[b"vn"], 3)
         corners, parents = _triangles(faces, (len(positions), len(uv), len(normals)))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise InputError(f"{name}: not a readable OBJ model: {error}") from None
     material_of = np.array(material_of_face, np.int64)[parents]
     return Wavefront(positions, uv, normals, corners, material_of, tuple(materials), library)

@@ -6,6 +6,7 @@ lock of its mixture, and the lineage of its base in turn.
 
 from __future__ import annotations
 
+import errno
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,10 +123,19 @@ def trace_lineage(path: Place, data: Place = Path(), lock: Place | None = None, 
     Raises:
         InputError: nothing there that has a lineage, or it is damaged.
     """
-    search = _Search(data, lock, quick)
+    try:
+        return _trace(path, _Search(data, lock, quick))
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
+        if isinstance(error, InputError) or (isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG):
+            raise
+        told = " ".join(f"{type(error).__name__} {error}".split())[:200]
+        raise InputError(f"{path}: what it or its base says of its making is damaged: {told}") from None
+
+
+def _trace(path: Place, search: _Search) -> Link:
     if name_of(path).endswith(".json") and is_file(path):
         found = read_lock(path)
-        return _lock_link(lock_summary(found), f"{path}, {found.digest[:16]}", "ok", search, data)
+        return _lock_link(lock_summary(found), f"{path}, {found.digest[:16]}", "ok", search, search.data)
     if name_of(path).endswith(".pt") or exists(join(path, "facts.json")):
         return _checkpoint(path, search)
     folder = join(path, "generator") if exists(join(path, "train.json")) else path
@@ -171,6 +181,8 @@ def _generator(name: str, folder: Place, recorded: str | None, search: _Search, 
     links = []
     if facts is not None:
         links.append(_lineage_link(folder, facts))
+        if any(Path(file).is_absolute() or ".." in Path(file).parts for file in facts["weights"]):
+            raise InputError(f"{join(folder, FILE)}: it names weights outside of its folder")
         links += [file_link("weights", join(folder, file), sha256) for file, sha256 in facts["weights"].items()]
     elif exists(told := join(parent_of(folder), "train.json")):
         facts = read_json(told, "the result of a training run")

@@ -328,7 +328,10 @@ def _check_sizes(folder: Path, header: Mapping[str, Any], arrays: Mapping[str, N
         and _are_offsets(arrays["branch_offsets"], len(arrays["branches"]), len(arrays["words"]))
         and _are_offsets(arrays["word_offsets"], len(arrays["words"]), postings)
         and (postings == 0 or int(arrays["posting_rows"].max()) < features)
-        and all(isinstance(image["id"], str) and len(image["pixel_sha256"]) == 64 for image in header["images"])
+        and all(
+            isinstance(image[key], str) for image in header["images"] for key in ("id", "file_sha256", "pixel_sha256")
+        )
+        and all(len(image["pixel_sha256"]) == 64 for image in header["images"])
     )
     if not sound:
         raise InputError(f"{folder}: damaged fingerprint pack: its arrays do not fit together")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from encoders.sample import InputError
 from tests.fuzz.mutations import to_json
-from tests.fuzz.readers import Reader, fit_hashes, picture, put, unchanged
+from tests.fuzz.readers import Reader, break_signed, fit_hashes, picture, put, unchanged
 
 
 def _write_pack(folder: Path) -> None:
@@ -53,7 +54,7 @@ def _write_checkpoint(folder: Path) -> None:
 
     tensors = {"w": torch.zeros(3)}
     optimizer = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
-    write_checkpoint(folder, State(3, {"a": 1}, {}, {}, [], tensors, tensors, optimizer), keep=2)
+    write_checkpoint(folder, State(3, {"a": 1}, {}, {}, [], {}, tensors, tensors, optimizer), keep=2)
 
 
 def _read_checkpoint(folder: Path) -> None:
@@ -80,6 +81,42 @@ def _read_sharded(folder: Path) -> None:
     load_sharded(folder / "checkpoint-000003", {"w": torch.zeros(6), "step": torch.tensor(0.0)})
 
 
+def _write_lineage(folder: Path) -> None:
+    """A run that was tuned from a base, and a checkpoint of it."""
+    from mixing.lock import read_lock, write_lock
+    from mixing.storage import canonical_json
+    from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
+    from trainer.generators.tiny import TinyConfig, TinyGenerator
+    from trainer.lineage import model_digest, write_lineage
+
+    write_raw(folder / "raw", shards=1, each=3)
+    covered = json.loads((folder / "raw/dataset.json").read_text())["totals"]["digest"]
+    put(folder, "report.json", to_json({"verdict": "clean", "shards": [{"digest": covered}]}))
+    (folder / "run").mkdir()
+    write_lock(folder / "run/mixture.lock.json", lock_text(folder, MIXTURE + "audit: report.json\n"))
+    lock = read_lock(folder / "run/mixture.lock.json")
+    identity: dict[str, object] = {"seed": 1, "steps": 3, "lock_digest": lock.digest}
+    for name in ("base", "run"):
+        TinyGenerator(TinyConfig(width=16, text_width=16, word_buckets=16), 0).save(folder / name / "generator")
+        base = folder / "base/generator" if name == "run" else None
+        if base is not None:
+            identity["base_digest"] = model_digest(base)
+        write_lineage(folder / name / "generator", 3, identity, lock, base)
+    put(folder, "run/config.json", to_json({"seed": 1, "steps": 3, "base": "base/generator"}))
+    facts = {"schema": "cavendish-sharded-checkpoint/1", "step": 3, "identity": identity}
+    put(folder, "run/checkpoint-000003/facts.json", canonical_json(facts))
+
+
+def _read_lineage(folder: Path) -> None:
+    from trainer.lineage import trace_lineage
+
+    for place in ("run/generator", "run/checkpoint-000003", "run/mixture.lock.json"):
+        try:
+            trace_lineage(folder / place, folder)
+        except InputError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+
+
 def _write_tables(folder: Path) -> None:
     from trainer.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS
 
@@ -95,12 +132,10 @@ def _write_tables(folder: Path) -> None:
 
 def _read_tables(folder: Path) -> None:
     from trainer.curves import write_curves
-    from trainer.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS, keep_rows
 
     with TemporaryDirectory() as out:
-        for name, columns in (("loss", LOSS_COLUMNS), ("ratios", RATIO_COLUMNS), ("evaluation", EVALUATION_COLUMNS)):
+        for name in ("loss", "ratios", "evaluation"):
             shutil.copy(folder / f"{name}.csv", out)
-            keep_rows(Path(out) / f"{name}.csv", columns, 2)
         write_curves(Path(out), 3)
 
 
@@ -138,6 +173,13 @@ READERS: tuple[Reader, ...] = (
     Reader("generators", _write_generator, ("generator/*",), _read_generator),
     Reader("checkpoints", _write_checkpoint, ("*.pt",), _read_checkpoint),
     Reader("sharded checkpoints", _write_sharded, ("*/.metadata", "*/*", "*/facts.json"), _read_sharded),
+    Reader(
+        "lineage",
+        _write_lineage,
+        ("*/generator/lineage.json", "run/*.json", "run/*/facts.json", "report.json"),
+        _read_lineage,
+        break_signed,
+    ),
     Reader("tables of a run", _write_tables, ("*.csv",), _read_tables),
     *map(_prompt, PROMPTS),
 )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from encoders.sample import InputError
 from mixing.storage import digest
 from tests.conftest import tiny_sample
 from tests.fuzz.mutations import break_json, break_values, to_json
-from tests.fuzz.readers import Reader, put
+from tests.fuzz.readers import Reader, break_signed, put
 
 
 def _write_shards(folder: Path) -> None:
@@ -34,6 +36,28 @@ def _read_shards(folder: Path) -> None:
         parse_record(key, opened.parts(place))
     for _ in read_shard(folder / "raw/shard-000000.tar"):
         pass
+
+
+def _read_evidence(folder: Path) -> None:
+    """Trace a record and write a card, as `cavendish show --provenance` and `cavendish card` do."""
+    from mixing.cards.croissant import About
+    from mixing.cards.write import write_card
+    from mixing.provenance import trace_record
+    from mixing.show import read_records, summary
+
+    about = About("x", "Things.", date="2026-11-01", cite="c", url="", creator="T")
+    with TemporaryDirectory() as out:
+        reads: tuple[Callable[[], object], ...] = (
+            lambda: trace_record(folder / "raw", "scene-0-0", folder),
+            lambda: write_card(folder / "raw", Path(out) / "card", about, folder),
+            lambda: summary(folder / "raw"),
+            lambda: read_records(folder / "raw", 3),
+        )
+        for read in reads:
+            try:
+                read()
+            except InputError as error:
+                assert "\n" not in str(error)  # noqa: PT017
 
 
 def _write_record(folder: Path) -> None:
@@ -183,6 +207,7 @@ def _config(name: str) -> Reader:
 
 READERS: tuple[Reader, ...] = (
     Reader("shards", _write_shards, ("raw/*",), _read_shards),
+    Reader("provenance, cards", _write_shards, ("raw/*.json", "raw/*"), _read_evidence, break_signed),
     Reader("records", _write_record, ("scene.json", "scene.json", "scene.*"), _read_record),
     Reader("examples", _write_example, ("*.instruction.json", "*"), _read_example),
     Reader("locks", _write_lock, ("lock.json",), _read_lock, _break_lock),

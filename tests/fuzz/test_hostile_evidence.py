@@ -1,0 +1,62 @@
+"""Evidence made to hurt: label maps, generators and lineages that claim what is not so, or point outside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from encoders.sample import InputError
+from mixing.storage import canonical_json, digest
+from render.wavefront import parse_obj
+from tests.fuzz.readers import put
+from tests.fuzz.test_hostile import bounded, png_claiming
+from trainer.generators.folder import load_generator
+from trainer.generators.tiny import TinyConfig, TinyGenerator
+from trainer.lineage import trace_lineage, write_lineage
+
+
+def test_a_generator_that_claims_gigabytes_of_weights_is_refused(tmp_path: Path) -> None:
+    TinyGenerator(TinyConfig(width=16), 0).save(tmp_path)
+    text = (tmp_path / "generator.json").read_text()
+    assert '"width":16' in text
+    (tmp_path / "generator.json").write_text(text.replace('"width":16', '"width":4096'))
+    with pytest.raises(InputError, match="less than or equal to 512"):
+        load_generator(tmp_path)
+
+
+def test_a_label_map_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((64, 64), np.float32))
+    data = (tmp_path / "a.npy").read_bytes().replace(b"(64, 64), }      ", b"(64000, 64000), }")
+    put(tmp_path, "labels/a.npy", data)
+    put(tmp_path, "labels/b.png", png_claiming(30_000, 30_000, 8, 0))
+    told = bounded(
+        "from mixing.audit.label_pack import read_label_files\nlimit()\n"
+        "for suffix in ('.npy', '.png'):\n"
+        "    try:\n        read_label_files(folder / 'labels', 'masks', suffix)\n"
+        "    except InputError as error:\n        print(error)\n",
+        tmp_path,
+        200,
+    )
+    assert told.count("no readable label map") == 2
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "../../etc/passwd"])
+def test_a_lineage_that_names_files_outside_of_its_folder_is_refused(tmp_path: Path, name: str) -> None:
+    TinyGenerator(TinyConfig(width=16, text_width=16, word_buckets=16), 0).save(tmp_path / "generator")
+    values = write_lineage(tmp_path / "generator", 3, {"seed": 1}, None, None)
+    values = {**values, "weights": {name: "0" * 64}}
+    values["digest"] = digest({key: value for key, value in values.items() if key != "digest"})
+    put(tmp_path, "generator/lineage.json", canonical_json(values))
+    with pytest.raises(InputError, match="weights outside of its folder"):
+        trace_lineage(tmp_path / "generator")
+    put(tmp_path, "generator/lineage.json", json.dumps({**values, "weights": {}, "identity": [1]}))
+    with pytest.raises(InputError, match="of its making is damaged"):
+        trace_lineage(tmp_path / "generator")
+
+
+def test_an_index_that_no_integer_holds_is_one_line() -> None:
+    with pytest.raises(InputError, match=r"x\.obj: not a readable OBJ model"):
+        parse_obj(b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999999999999\n", "x.obj")
