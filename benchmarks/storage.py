@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from mixing import objects  # noqa: E402
-from tests.annotate.photographs import photo_bytes  # noqa: E402
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server  # noqa: E402
 
 DATA = "s3://bucket/data"
@@ -40,7 +39,6 @@ TRAIN = {
     "workers": 0,
 }
 CONFIGS = {
-    "convert": {"name": "web", "path": "photos", "licence": "CC0-1.0", "records_per_shard": 2},
     "encode": {"sources": ["raw"], "tasks": {"depth": 1, "normals": 1, "semantic": 1}, "size": 64},
     "mix_base": {
         "seed": 1,
@@ -95,10 +93,6 @@ def main(scratch: Path, faults: bool) -> None:
     scratch.mkdir(parents=True, exist_ok=True)
     for name, values in CONFIGS.items():
         (scratch / f"{name}.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    (scratch / "photos").mkdir(exist_ok=True)
-    for name in ("coffee", "rocket", "flower", "china"):
-        (scratch / "photos" / f"{name}.txt").write_text(f"a photograph of {name}")
-        (scratch / "photos" / f"{name}.png").write_bytes(photo_bytes(name))
     with pytest.MonkeyPatch.context() as patch, s3_server(patch) as proxy:
         proxy.choose = every_tenth() if faults else proxy.choose
 
@@ -110,11 +104,6 @@ def main(scratch: Path, faults: bool) -> None:
         run("render", *render, "scenes=8", "--out", f"{DATA}/raw")
         run("render again", *render, "scenes=8", "--out", f"{DATA}/raw")
         run("render, held out", *render, "scenes=4", "seed=9", "--out", f"{DATA}/heldout")
-        run("convert", "convert", "convert.yaml", "--out", f"{DATA}/web")
-        annotate = ("annotate", str(ROOT / "examples" / "annotate.yaml"), "images_per_shard=2")
-        run("annotate", *annotate, "--out", f"{DATA}/photos")
-        run("card", "card", f"{DATA}/raw")
-        run("show --provenance", "show", f"{DATA}/raw", "pyrender-2-000005", "--provenance")
         run("encode", "encode", "encode.yaml", "--out", f"{DATA}/frozen", "--data", DATA)
         run("mix", "mix", "mix_base.yaml", "--out", f"{DATA}/base.lock.json", "--data", DATA)
         page = ("--preview", f"{DATA}/preview.html", "--size", "32")
@@ -125,8 +114,7 @@ def main(scratch: Path, faults: bool) -> None:
         run("tune, resumed", *tune)
         run("evaluate", "evaluate", "evaluate.yaml", "--out", f"{DATA}/evaluation", "--data", DATA)
         run("show --verify", "show", f"{DATA}/frozen", "--verify")
-        run("show --lineage", "show", f"{DATA}/tuned/generator", "--lineage", "--data", DATA)
-        for name in ("raw", "web", "photos", "frozen"):
+        for name in ("raw", "frozen"):
             print(name, json.loads(objects.read(f"{DATA}/{name}/dataset.json"))["totals"]["digest"])
         print("weights", hashlib.sha256(objects.read(f"{DATA}/tuned/generator/weights.pt")).hexdigest())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from encoders.sample import InputError
 from mixing.config import Config
-from mixing.places import Place, at_home, parse_place
+from mixing.places import Place, at_home, parse_place, url_within
 
 app = typer.Typer(
     name="cavendish",
@@ -61,22 +60,17 @@ def complain(text: str) -> None:
     errors.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-_URL_AS_PATH = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):/+")
-"""A path has one slash where its URL had two; a letter alone would be a drive."""
-
-
 def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
     """Refuse a URL given for what a verb reads or writes on this machine alone; `file://` is a path of it."""
     if isinstance(value, list | tuple):
         return type(value)(here_only(parameter, one) for one in value)
-    found = _URL_AS_PATH.match(str(value))
-    if found is None:
+    url = url_within(value)
+    if url is None:
         return at_home(value) if isinstance(value, Path) else value
-    rest = str(value)[found.end() :]
-    if found[1] == "file":
-        return Path("/", rest)
+    if url.startswith("file://"):
+        return Path("/", url.removeprefix("file://"))
     name = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper()
-    raise InputError(f"{name} {found[1]}://{rest}: has to be on this machine; copy it here first")
+    raise InputError(f"{name} {url}: has to be on this machine; copy it here first")
 
 
 ConfigPath = Annotated[

@@ -8,15 +8,24 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from encoders.sample import InputError, one_line
+from mixing.places import url_within
 
 
 class Config(BaseModel):
     """Base of every job's configuration: immutable, and a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*")
+    @classmethod
+    def _no_url_for_a_path(cls, value: Any) -> Any:
+        for part in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(part, Path) and url_within(part) is not None:
+                raise ValueError("a URL cannot stand here, only a path, relative to --data where the verb has it")
+        return value
 
 
 _WHOLE, _NUMBER, _YES = "should be a whole number", "should be a number", "should be true or false"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,8 @@ from mixing.storage import Place, file_sha256
 __all__ = ["Place", "is_url"]
 
 Value = TypeVar("Value")
+
+_URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
 def parse_place(text: Place) -> Place:
@@ -28,6 +31,12 @@ def parse_place(text: Place) -> Place:
 def at_home(path: Path) -> Path:
     """Read a leading `~/` as the shell does, which leaves it as it is in `--out=~/data`."""
     return path.expanduser() if path.parts[:1] == ("~",) else path
+
+
+def url_within(path: object) -> str | None:
+    """Return the URL that was given where a path was to be: a path has one slash where its URL had two."""
+    found = _URL_AS_PATH.match(str(path))  # a letter alone would be a drive
+    return None if found is None else f"{found[1]}://{str(path)[found.end() :]}"
 
 
 def join(base: Place, path: Place) -> Place:

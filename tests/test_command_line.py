@@ -113,9 +113,20 @@ def test_every_path_of_every_verb_may_be_a_url_or_is_refused_as_one() -> None:
             "PICTURES s3://b/c",
         ),
         (("convert", "file:///nowhere/c.yaml", "--out", "x"), "/nowhere/c.yaml: no such configuration file"),
+        (
+            ("convert", "examples/convert.yaml", "path=s3://b/d", "--out", "x"),
+            "examples/convert.yaml: path: a URL cannot",
+        ),
+        (
+            ("encode", "examples/encode.yaml", "sources=[raw,s3://b/d]", "--out", "x"),
+            "examples/encode.yaml: sources: a URL",
+        ),
     ],
 )
-def test_a_url_for_what_is_read_on_this_machine_is_one_line(words: tuple[str, ...], message: str) -> None:
+def test_a_url_for_what_is_read_on_this_machine_is_one_line(
+    words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
     ran = CliRunner().invoke(app, words)
     assert isinstance(ran.exception, InputError)
     assert str(ran.exception).startswith(message)
