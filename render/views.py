@@ -15,13 +15,13 @@ from render.assets import licences_of
 from render.cameras import draw_camera
 from render.checks import ViewRejected, check_view
 from render.develop import develop, find_exposure
-from render.edits import EditKind, Shot, make_edit
+from render.edits import Done, EditKind, Shot, make_edit
 from render.facts import find_instances, write_captions
 from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
 from render.meshes import Placed, build_scene
 from render.passes import Truth, cast_scene
 from render.presets import Palette, Style
-from render.realism import draw_effects, effects_record, take_picture
+from render.realism import Effects, draw_effects, effects_record, take_picture
 from render.recipe import Recipe, recipe_digest
 from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
@@ -126,7 +126,21 @@ def _draw_scene(request: ViewRequest, seeds: Seeds, further: tuple[int, ...]) ->
     return recipe, scene
 
 
-def _make(request: ViewRequest, paint: Paint) -> Sample:
+@dataclass(frozen=True)
+class _View:
+    """A view whose truth is known, before it is painted; `further` is empty for the first of a scene."""
+
+    seeds: Seeds
+    further: tuple[int, ...]
+    recipe: Recipe
+    scene: tuple[Placed, ...]
+    lens: BentLens | None
+    truth: Truth
+    effects: Effects
+
+
+def _look(request: ViewRequest) -> _View:
+    """Draw a scene, its camera, lens and effects, and cast the truth."""
     seeds = (request.seed, request.shard, request.index, request.attempt)
     further = (request.view, request.view_attempt) if request.view else ()
     recipe, scene = _draw_scene(request, seeds, further)
@@ -138,25 +152,30 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
         things = [thing.id for thing in recipe.things if thing.is_thing]
         recipe = replace(recipe, aperture=draw_aperture(truth.depth_m, truth.instance_ids, things, lens_rng))
     effects = draw_effects(request.realism, request.width, np.random.default_rng([*seeds, 4, *further]))
+    return _View(seeds, further, recipe, scene, lens, truth, effects)
 
-    picture = _paint_through(lens, paint, recipe, scene, truth)
+
+def _make(request: ViewRequest, paint: Paint) -> Sample:
+    view = _look(request)
+    recipe, lens, truth = view.recipe, view.lens, view.truth
+    picture = _paint_through(lens, paint, recipe, view.scene, truth)
     exposure = find_exposure(picture.light)
     clean = develop(picture.light, exposure)  # facts are read from it: no effect changes a word
     if clean.std() < 8:
         raise ViewRejected("no contrast: the picture is next to one colour")
-    image = take_picture(picture.light, exposure, effects)
-    instances = find_instances(recipe, scene, truth, clean)
-    rng = np.random.default_rng([*seeds, 1, *further])
+    image = take_picture(picture.light, exposure, view.effects)
+    instances = find_instances(recipe, view.scene, truth, clean)
+    rng = np.random.default_rng([*view.seeds, 1, *view.further])
     captions = write_captions(recipe, instances, rng)
     done = None
     if rng.random() < request.edits:
         shot = Shot(
-            recipe, scene, truth, instances, image,
+            recipe, view.scene, truth, instances, image,
             lambda changed: cast_scene(changed, recipe.camera, lens),
             lambda changed, seen: take_picture(
-                _paint_through(lens, paint, recipe, changed, seen).light, exposure, effects
+                _paint_through(lens, paint, recipe, changed, seen).light, exposure, view.effects
             ),
-            _palette(tuple(request.own.items()), request.own_share, seeds, request.max_model_kb),
+            _palette(tuple(request.own.items()), request.own_share, view.seeds, request.max_model_kb),
         )  # fmt: skip
         done = make_edit(shot, request.edit_kinds, rng)
     licence, credits = licences_of(recipe, done.model if done else "")
@@ -176,19 +195,26 @@ def _make(request: ViewRequest, paint: Paint) -> Sample:
         captions=captions,
         edit=done.edit if done else None,
         facts={"scene": recipe.kind, **dict(recipe.facts), **_lens_facts(request, recipe, lens)},
-        provenance={
-            "seeds": [*seeds, *further],
-            "recipe_sha256": recipe_digest(recipe),
-            "engine": request.engine,
-            "samples": request.samples,
-            "exposure": float(f"{exposure:.3g}"),
-            "assets": credits,
-            **({"edit_result": asdict(done.after)} if done and done.after else {}),
-            "versions": request.versions,
-            **({"effects": told} if (told := effects_record(effects)) else {}),
-        },
+        provenance={**_provenance(request, view, exposure, done), "assets": credits},
         quality={"things": float(sum(i.is_thing for i in instances)), **picture.scores},
     )
+
+
+def _provenance(request: ViewRequest, view: _View, exposure: float, done: Done | None) -> dict[str, Any]:
+    """Return what a picture was made from and by, but for its assets."""
+    told: dict[str, Any] = {
+        "seeds": [*view.seeds, *view.further],
+        "recipe_sha256": recipe_digest(view.recipe),
+        "engine": request.engine,
+        "samples": request.samples,
+        "exposure": float(f"{exposure:.3g}"),
+        "versions": request.versions,
+    }
+    if done is not None and done.after is not None:
+        told["edit_result"] = asdict(done.after)
+    if record := effects_record(view.effects):
+        told["effects"] = record
+    return told
 
 
 def _draw_lens(request: ViewRequest, recipe: Recipe, rng: np.random.Generator) -> BentLens | None:
