@@ -135,20 +135,22 @@ def measure(name: str, folder: Path, repeats: int) -> dict[str, object]:
             seconds, _ = cpu_of(case.verb, *configured(size, turn), "--out", str(out), "--workers", "1")
             found = json.loads((out / "dataset.json").read_text())
             rows = sum(path.stat().st_size for path in out.glob("shard-*.json"))
-            made = {"records": found["totals"]["records"], "shards": found["shards"], "cpu_s": seconds}
-            runs.append({**made, "bytes": found["totals"]["bytes"] + rows})
+            totals = found["totals"]
+            units = totals["records"] + (totals["rejected"] if case.verb in ("annotate", "convert") else 0)
+            made = {"units": units, "records": totals["records"], "shards": found["shards"], "cpu_s": seconds}
+            runs.append({**made, "bytes": totals["bytes"] + rows})
             print(name, size, runs[-1], flush=True)
     return {"verb": case.verb, "probe": planned["probe"], "runs": runs}
 
 
-def predicted(probe: dict[str, float], records: int, shards: int) -> float:
+def predicted(probe: dict[str, float], units: int, shards: int) -> float:
     """Return the CPU seconds that the plan's model gives one worker."""
-    return probe["start_s"] + shards * probe["shard_s"] + records * probe["units"] / probe["records"] * probe["mean_s"]
+    return probe["start_s"] + shards * probe["shard_s"] + units * probe["mean_s"]
 
 
 def fit(runs: list[dict[str, float]]) -> tuple[float, float, float]:
-    """Fit seconds = a + b records; return a, b and R^2."""
-    x, y = (np.array([run[name] for run in runs], float) for name in ("records", "cpu_s"))
+    """Fit seconds = a + b units; return a, b and R^2."""
+    x, y = (np.array([run[name] for run in runs], float) for name in ("units", "cpu_s"))
     slope, start = np.polyfit(x, y, 1)
     rest = y - start - slope * x
     return float(start), float(slope), float(1 - (rest**2).sum() / ((y - y.mean()) ** 2).sum())
@@ -157,25 +159,24 @@ def fit(runs: list[dict[str, float]]) -> tuple[float, float, float]:
 def table(found: dict[str, dict]) -> str:  # type: ignore[type-arg]
     """Write the figures as the table of docs/scaling.md."""
     lines = [
-        "| job | records | shards | CPU s measured | planned | measured / planned | MB | planned |",
-        "|---|---|---|---|---|---|---|---|",
+        "| job | units | records | shards | CPU s measured | planned | measured / planned | MB measured | planned |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for verb, values in found.items():
+    for job, values in found.items():
         probe = values["probe"]
-        per_record = (probe["tar_bytes"] + probe["row_bytes"]) / probe["records"]
+        per_unit = (probe["tar_bytes"] + probe["row_bytes"]) / probe["units"]
         for run in values["runs"]:
-            plan = predicted(probe, run["records"], run["shards"])
-            megabytes = f"{run['bytes'] / 1e6:.2f} | {run['records'] * per_record / 1e6:.2f}"
+            plan = predicted(probe, run["units"], run["shards"])
+            megabytes = f"{run['bytes'] / 1e6:.2f} | {run['units'] * per_unit / 1e6:.2f}"
             seconds = f"{run['cpu_s']:.1f} | {plan:.1f} | {run['cpu_s'] / plan:.2f}"
-            lines.append(f"| {verb} | {run['records']} | {run['shards']} | {seconds} | {megabytes} |")
-    for verb, values in found.items():
+            lines.append(f"| {job} | {run['units']} | {run['records']} | {run['shards']} | {seconds} | {megabytes} |")
+    for job, values in found.items():
         start, slope, r2 = fit(values["runs"])
         probe = values["probe"]
-        per = probe["mean_s"] * probe["units"] / probe["records"]
         lines.append(
-            f"\n{verb}: measured {start:.2f} s + {slope:.4f} s a record, R² {r2:.4f}; "
-            f"probe: start {probe['start_s']:.2f}, "
-            f"shard {probe['shard_s']:.3f}, record {per:.4f} ± {probe['error_s']:.4f} s"
+            f"\n{job}: measured {start:.2f} s + {slope:.4f} s a unit, R² {r2:.4f}; "
+            f"probe: start {probe['start_s']:.2f}, shard {probe['shard_s']:.3f}, "
+            f"unit {probe['mean_s']:.4f} ± {probe['error_s']:.4f} s"
         )
     return "\n".join(lines)
 
@@ -197,22 +198,28 @@ def plot(found: dict[str, dict], out: Path) -> None:  # type: ignore[type-arg]
     for axis, (job, values) in zip(axes.flat, found.items()):
         runs, probe = values["runs"], values["probe"]
         start, slope, r2 = fit(runs)
-        most = max(run["records"] for run in runs)
+        most = max(run["units"] for run in runs)
         x = np.linspace(0, 1.05 * most, 50)
         per_shard = most / max(run["shards"] for run in runs)
         low, middle, high = (
             probe["start_s"] + x / per_shard * probe["shard_s"]
-            + x * probe["units"] / probe["records"] * max(0.0, probe["mean_s"] + sign * probe["error_s"])
+            + x * max(0.0, probe["mean_s"] + sign * probe["error_s"])
             for sign in (-1, 0, 1)
         )  # fmt: skip
         axis.fill_between(x, low, high, color="#f0b429", alpha=0.25, lw=0, label="plan, 95 %")
         axis.plot(x, middle, color="#c98a00", lw=1.5, label="plan, from its probe")
         axis.plot(x, start + slope * x, color="#2563a8", lw=1.2, ls="--", label=f"line through the runs, R² {r2:.4f}")
         axis.plot(
-            [r["records"] for r in runs], [r["cpu_s"] for r in runs], "o", ms=5, color="#2563a8", label="measured runs"
+            [r["units"] for r in runs], [r["cpu_s"] for r in runs], "o", ms=5, color="#2563a8", label="measured runs"
         )
         title = f"cavendish {values['verb']}" + (f", {job}" if job != values["verb"] else "")
-        axis.set(title=title, xlabel="records made", ylabel="CPU seconds", xlim=(0, None), ylim=(0, None))
+        axis.set(
+            title=title,
+            xlabel="pictures" if job == "annotate" else "records",
+            ylabel="CPU seconds",
+            xlim=(0, None),
+            ylim=(0, None),
+        )
         axis.grid(alpha=0.25)
         axis.spines[["top", "right"]].set_visible(False)
         axis.legend(frameon=False, fontsize=8.5, loc="upper left")
