@@ -18,7 +18,7 @@ import torch
 from encoders.sample import InputError, one_line
 from mixing.storage import write_atomic
 
-SCHEMA = "cavendish-checkpoint/2"
+SCHEMA = "cavendish-checkpoint/3"
 _NAME = re.compile(r"checkpoint-(\d{6,})(?:\.pt)?")
 
 
@@ -33,6 +33,7 @@ class State:
         replaced: records so far, by source, that another stood in for.
         ratios: what each rank has read of each stream, its share, and the share asked for; see
             `mixing.accounting.RatioRow` for the fields.
+        tables: text of loss.csv and its like up to this step, by name.
         model, ema: what is trained, and its moving average, by parameter name.
         optimizer: the state dict of the optimiser.
     """
@@ -42,6 +43,7 @@ class State:
     counts: dict[str, dict[str, int]]
     replaced: dict[str, int]
     ratios: list[dict[str, Any]]
+    tables: dict[str, str]
     model: dict[str, Any]
     ema: dict[str, Any]
     optimizer: dict[str, Any]

@@ -9,39 +9,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from encoders.sample import InputError
 from mixing.accounting import RatioRow
 from mixing.storage import write_atomic
 
 LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")
 EVALUATION_COLUMNS = ("step", "set", "task", "who", "metric", "value")
 RATIO_COLUMNS = ("step", *(field.name for field in fields(RatioRow)))
+TABLES = {"loss.csv": LOSS_COLUMNS, "ratios.csv": RATIO_COLUMNS, "evaluation.csv": EVALUATION_COLUMNS}
 
 
-def start_table(path: Path, columns: Sequence[str]) -> None:
-    """Write the heading of a table, and nothing else."""
-    write_atomic(path, (",".join(columns) + "\n").encode())
+def read_tables(out: Path) -> dict[str, str]:
+    """Return the texts of the tables that are there, for a checkpoint."""
+    return {name: (out / name).read_text() for name in TABLES if (out / name).exists()}
 
 
-def keep_rows(path: Path, columns: Sequence[str], step: int) -> None:
-    """Drop the rows that were logged after the checkpoint of `step`, the last of which may be half written.
+def set_tables(out: Path, texts: Mapping[str, str], evaluates: bool) -> None:
+    """Make the tables what they were at a checkpoint, or begin them; that of evaluations when there will be any.
 
-    Raises:
-        InputError: the table is not there, or damaged.
+    Rows that were logged after the checkpoint go, and so does any damage.
     """
-    if not path.exists():
-        raise InputError(f"{path}: not there, but its checkpoints are; choose another --out, or delete that folder")
-    try:
-        with path.open(newline="") as file:
-            heading, *rows = [row for row in csv.reader(file) if len(row) == len(columns)]
-        if heading != list(columns):
-            raise ValueError(f"its heading is not {','.join(columns)}")
-        rows = [heading, *(row for row in rows if int(row[0]) <= step)]
-    except (ValueError, csv.Error) as error:
-        raise InputError(f"{path}: damaged: {error}; choose another --out, or delete that folder") from None
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    write_atomic(path, text.getvalue().encode())
+    for name, columns in TABLES.items():
+        if name in texts or name != "evaluation.csv" or evaluates:
+            write_atomic(out / name, texts.get(name, ",".join(columns) + "\n").encode())
+        else:
+            (out / name).unlink(missing_ok=True)
 
 
 def log_losses(path: Path, step: int, losses_by: Mapping[tuple[str, str], Sequence[float]]) -> None:

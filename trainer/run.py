@@ -22,6 +22,7 @@ from trainer.config import TrainConfig
 from trainer.generators.folder import load_generator
 from trainer.generators.protocol import Generator
 from trainer.generators.tiny import TinyGenerator
+from trainer.log import read_tables
 from trainer.parallel import Process, gathered, reshard, spread, wait_for_all, whole
 from trainer.sharded_checkpoint import load_sharded, read_facts, write_sharded
 from trainer.trainable import choose_trainable, merge_lora
@@ -121,6 +122,7 @@ class Run:
             "counts": self.counts,
             "replaced": self.replaced,
             "ratios": [asdict(row) for row in self.ratios()],
+            "tables": read_tables(out) if self.process.rank == 0 else {},
         }
         keep = self.config.keep_checkpoints
         if self.config.parallel == "none":
@@ -130,8 +132,8 @@ class Run:
         else:
             write_sharded(out, self.step, dict(self._tensors()), facts, keep, self.process)
 
-    def restore(self, path: Path, identity: dict[str, Any]) -> None:
-        """Become what a checkpoint of either format holds, whatever number of processes wrote it."""
+    def restore(self, path: Path, identity: dict[str, Any]) -> dict[str, str]:
+        """Become what a checkpoint of either format holds, whatever number of processes wrote it; return its tables."""
         tensors = dict(self._tensors())
         if path.is_dir():
             facts = read_facts(path)
@@ -142,6 +144,8 @@ class Run:
             check_identity(path, state.identity, identity)
             self._fill(tensors, state)
         self.step, self.counts, self.replaced = facts["step"], facts["counts"], facts["replaced"]
+        tables: dict[str, str] = facts["tables"]
+        return tables
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Yield every tensor of the state under its name; a parameter that had no gradient yet gets its empty state."""

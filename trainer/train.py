@@ -33,16 +33,7 @@ from trainer.config import HOW_NOT_WHAT, TrainConfig
 from trainer.curves import write_curves
 from trainer.items import Item, Items
 from trainer.lineage import model_digest, write_lineage
-from trainer.log import (
-    EVALUATION_COLUMNS,
-    LOSS_COLUMNS,
-    RATIO_COLUMNS,
-    keep_rows,
-    log_losses,
-    log_ratios,
-    mean_losses,
-    start_table,
-)
+from trainer.log import log_losses, log_ratios, mean_losses, set_tables
 from trainer.parallel import Process, joined, wait_for_all
 from trainer.precompute import with_kept
 from trainer.run import Run, RunStopped
@@ -191,22 +182,10 @@ def _prepare_evaluation(run: Run, out: Path, identity: Mapping[str, Any]) -> Eva
 def _resume_or_start(run: Run, out: Path, identity: dict[str, Any]) -> None:
     """Go on from the newest checkpoint, or begin the tables."""
     found = checkpoints(out)
-    if found:
-        run.restore(found[-1], identity)
+    tables = run.restore(found[-1], identity) if found else {}
     if run.process.rank > 0:
         return
-    for name, columns in (("loss.csv", LOSS_COLUMNS), ("ratios.csv", RATIO_COLUMNS)):
-        if found:
-            keep_rows(out / name, columns, run.step)
-        else:
-            start_table(out / name, columns)
-    evaluations = out / "evaluation.csv"
-    if found and evaluations.exists():
-        keep_rows(evaluations, EVALUATION_COLUMNS, run.step)
-    elif run.config.evaluate_every is not None:
-        start_table(evaluations, EVALUATION_COLUMNS)
-    else:
-        evaluations.unlink(missing_ok=True)
+    set_tables(out, tables, evaluates=run.config.evaluate_every is not None)
     if not found:
         write_atomic(out / "config.json", canonical_json(run.config.model_dump(mode="json")))
 

@@ -18,7 +18,7 @@ def state_at(step: int) -> State:
     counts = {"renders": {"depth": 7}}
     ratios = [{"rank": 0, "source": "renders", "task": "depth", "examples": 7, "share": 1.0, "asked": 1.0}]
     ema = model.state_dict()
-    return State(step, identity, counts, {}, ratios, model.state_dict(), ema, optimizer.state_dict())
+    return State(step, identity, counts, {}, ratios, {}, model.state_dict(), ema, optimizer.state_dict())
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_another_schema_or_field_is_refused(tmp_path: Path) -> None:
     torch.save({"schema": "cavendish-checkpoint/9"}, path)
     with pytest.raises(InputError, match="this version reads"):
         read_checkpoint(path)
-    torch.save({"schema": "cavendish-checkpoint/2", "step": 1}, path)
+    torch.save({"schema": "cavendish-checkpoint/3", "step": 1}, path)
     with pytest.raises(InputError, match="field"):
         read_checkpoint(path)
 

@@ -82,11 +82,11 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, repeats
         assert all(torch.equal(value, other.optimizer["state"][key][name]) for name, value in moments.items())
 
 
-def test_a_half_written_row_is_dropped(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", [b"5,a", b"\xff\xfe", b""])
+def test_damaged_tables_are_what_they_were_at_the_checkpoint(tmp_path: Path, damage: bytes) -> None:
     with pytest.raises(Interrupted):
         train_on(ITEMS, "lock", CONFIG, tmp_path / "cut", tmp_path, stop_at(13))
-    with (tmp_path / "cut" / "loss.csv").open("a") as file:
-        file.write("1")
+    (tmp_path / "cut" / "loss.csv").write_bytes(damage)
     train_on(ITEMS, "lock", CONFIG, tmp_path / "cut", tmp_path)
     train_on(ITEMS, "lock", CONFIG, tmp_path / "whole", tmp_path)
     assert (tmp_path / "cut" / "loss.csv").read_bytes() == (tmp_path / "whole" / "loss.csv").read_bytes()
