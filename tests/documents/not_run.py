@@ -10,7 +10,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo": "ten minutes; tests/demo/test_pipeline.py runs its stages on less",
         "make test": "is what runs this",
-        ". .venv": HERE,
+        "make setup": HERE,
     },
     "docs/audit.md": {
         "pip install": PACKAGES,

@@ -68,6 +68,12 @@ IN_DATA = {  # where the demo puts what these pages write beside themselves
     },
 }
 PLACES: dict[str, Mapping[str, str]] = {  # of a page: what it writes, and what is run instead
+    "README.md": {  # one's own data are those of the tour, which then finds them there
+        " scenes=200 width=256 height=256": "",
+        "mine/raw/scenes": "demo-output/raw/pyrender",
+        "mine": "demo-output",
+        "plan     render": "plan --samples 2 render",
+    },
     "docs/mixing.md": {
         " A B": " demo-output/mixture/base.lock.json demo-output/mixture/tune.lock.json",
         "LOCK": "demo-output/mixture/tune.lock.json",
@@ -156,7 +162,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     for command in left(commands(ROOT / "README.md"), NOT_RUN["README.md"]):
         for text in BEFORE.get(command.text.partition(" --")[0], ()):
             run(shell, Command("the demo", text), IN_DATA)
-        run(shell, command, {})
+        run(shell, command, PLACES["README.md"])
     return shell
 
 
