@@ -18,7 +18,7 @@ from annotate.coco import list_coco
 from annotate.decode import MAX_BYTES
 from annotate.items import IMAGE_SUFFIXES, Item, Part, clean_text
 from annotate.mirror import mirror
-from encoders.sample import InputError
+from encoders.sample import InputError, one_line
 from mixing.config import Config
 from mixing.places import is_url
 from mixing.records import check_key
@@ -148,12 +148,13 @@ def read_item(source: SourceConfig, root: Path, item: Item) -> FoundImage:
     """Read the bytes, the caption and the facts of one image.
 
     Raises:
-        InputError: the item has a problem, is too large, or its file has changed since it was listed.
+        InputError: the item has a problem, is too large, its file has changed since it was listed, or its json cannot
+            be read: the picture's own licence may be in there.
     """
     if item.image is None or item.problem:
         raise InputError(item.problem or "no image under this key")
     flags: list[str] = []
-    meta = _read_meta(root, item.meta, flags)
+    meta = _read_meta(root, item.meta)
     facts = {"licence": source.licence, **item.facts}
     for name in _LISTED_META:
         value = meta.get(name, meta.get("license") if name == "licence" else None)
@@ -291,15 +292,13 @@ def _read_text(root: Path, part: Part | None, flags: list[str]) -> str:
         return ""
 
 
-def _read_meta(root: Path, part: Part | None, flags: list[str]) -> dict[str, Any]:
+def _read_meta(root: Path, part: Part | None) -> dict[str, Any]:
     if part is None:
         return {}
     try:
         meta = json.loads(_read_part(root, part, MAX_META_BYTES))
-    except (InputError, ValueError, RecursionError):
-        flags.append("meta_unusable")
-        return {}
+    except (InputError, ValueError, RecursionError) as error:
+        raise InputError(f"its json cannot be read, and may name another licence: {one_line(error)}") from None
     if not isinstance(meta, dict):
-        flags.append("meta_unusable")
-        return {}
+        raise InputError("its json is no map of facts, such as url, licence and author")
     return meta

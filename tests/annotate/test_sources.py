@@ -229,17 +229,23 @@ def test_problems_of_groups(tmp_path: Path) -> None:
     }
 
 
-def test_unusable_sidecars_are_flagged_and_cost_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [b"\xff\xfe\xff", b"x" * 100_000])
+def test_an_unusable_caption_is_flagged_and_costs_nothing(tmp_path: Path, text: bytes) -> None:
     write(tmp_path / "a.png")
-    write(tmp_path / "a.txt", b"\xff\xfe\xff")
-    write(tmp_path / "a.json", "[" * 100000)
-    write(tmp_path / "b.png")
-    write(tmp_path / "b.txt", "x" * 100_000)
-    write(tmp_path / "b.json", '["not", "a", "map"]')
-    for item in list_items(FOLDER, tmp_path):
-        image = read_item(FOLDER, tmp_path, item)
-        assert image.flags == ("meta_unusable", "text_unusable")
-        assert (image.text, image.facts) == ("", {"licence": "CC0-1.0"})
+    write(tmp_path / "a.txt", text)
+    (item,) = list_items(FOLDER, tmp_path)
+    image = read_item(FOLDER, tmp_path, item)
+    assert image.flags == ("text_unusable",)
+    assert (image.text, image.facts) == ("", {"licence": "CC0-1.0"})
+
+
+@pytest.mark.parametrize("meta", ["[" * 100000, '["not", "a", "map"]', '{"licence": "CC-BY', ""])
+def test_a_picture_whose_licence_may_be_in_unreadable_json_is_refused(tmp_path: Path, meta: str) -> None:
+    write(tmp_path / "a.png")
+    write(tmp_path / "a.json", meta)
+    (item,) = list_items(FOLDER, tmp_path)
+    with pytest.raises(InputError, match=r"^its json "):
+        read_item(FOLDER, tmp_path, item)
 
 
 def test_a_file_that_changed_after_listing_is_refused(tmp_path: Path) -> None:
