@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -138,7 +139,7 @@ def _limits(sets: Sequence[ShardSet]) -> str:
 
 
 def _use(about: About, sets: Sequence[ShardSet], lock: Lock | None) -> str:
-    first = sets[0].path or "."
+    first = shlex.quote(sets[0].path or ".")
     lines = [f"cavendish show {first} --verify  # every hash, every record"]
     lines.append(f"cavendish show {first} KEY --provenance  # where one record comes from")
     if lock is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +72,13 @@ def test_the_same_shards_give_the_same_card(tmp_path: Path) -> None:
     other = write_card(tmp_path / "raw", tmp_path / "other", ABOUT)
     assert [path.name for path in one] == ["README.md", "croissant.json", "ATTRIBUTION.md"]
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
+
+
+def test_the_commands_of_a_card_can_be_typed(tmp_path: Path) -> None:
+    write_raw(tmp_path / "my raw shards", shards=1)
+    write_card(tmp_path / "my raw shards", tmp_path / "card", ABOUT)
+    (command,) = re.findall(r"    (cavendish show .* --verify)", (tmp_path / "card" / "README.md").read_text())
+    assert shlex.split(command) == ["cavendish", "show", str(tmp_path / "my raw shards"), "--verify"]
 
 
 def test_hashes_sizes_and_addresses_are_those_of_the_tars(tmp_path: Path) -> None:
