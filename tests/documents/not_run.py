@@ -6,6 +6,8 @@ PACKAGES = "asks a package index for packages; setup.sh has installed what the t
 HERE = "the tests run in that environment, in that checkout"
 ENGINE = "needs a server that was not at hand; the page says untested; that it is not refused is tested"
 
+PROOF = "hours of CPU; tests/trainer/test_proof.py runs its parts, and its words are parsed"
+
 NOT_RUN: dict[str, dict[str, str]] = {
     "README.md": {
         "make demo": "ten minutes; tests/demo/test_pipeline.py runs its stages on less",
@@ -13,6 +15,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "make setup": HERE,
     },
     "docs/audit.md": {
+        "python benchmarks/audit_labels.py": "measures a hundred scenes of the demo; its words are parsed",
         "pip install": PACKAGES,
         "PYTHONPATH=peers:. python benchmarks/": "needs the packages of the line before, which are no dependency",
     },
@@ -24,8 +27,10 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "cavendish render scenes.yaml --out gs://": ENGINE,
         "python benchmarks/long_run.py": "half an hour of CPU; its words are parsed",
     },
+    "docs/proof.md": {"python -m benchmarks.proof": PROOF},
     "docs/reliability.md": {
         "python -m benchmarks.faults": "hours, and root for a small disk; tests/faults/test_kit.py runs a part of it",
+        "python -m tests.fuzz": "tests/fuzz/test_readers.py runs the same cases, fewer of them; its words are parsed",
     },
     "docs/tune_flux2_klein.md": {
         "git clone": HERE,
@@ -38,6 +43,7 @@ NOT_RUN: dict[str, dict[str, str]] = {
         "python benchmarks/training.py": "needs a script of diffusers' repository; its words are parsed",
     },
     "docs/tutorial.md": {"make setup": HERE, ". .venv": HERE},
+    "examples/tiny.yaml": {"python -m benchmarks.proof": PROOF},
 }
 
 NOT_COMMANDS: dict[str, tuple[str, ...]] = {  # indented blocks that are text: how they begin
@@ -46,5 +52,5 @@ NOT_COMMANDS: dict[str, tuple[str, ...]] = {  # indented blocks that are text: h
     "docs/codecs.md": ("code = floor", "R = floor"),
     "docs/design.md": ("encoders ",),
     "docs/scaling.md": ("CPU seconds ",),
-    "docs/training.md": ("from pathlib",),
+    "docs/training.md": ("from pathlib", "generator = load"),
 }

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import typer
 import yaml
 
 import cavendish
-from tests.documents.warm import run_words
+from tests.documents.warm import TIMEOUT_S, run_words
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +52,7 @@ def name_of(page: Path) -> str:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Return the fenced and the indented blocks of a page, in order."""
+    """Return the fenced and the indented blocks of a page, in order; a blank line ends an indented one."""
     found: list[Block] = []
     lines: list[str] = []
     fence: str | None = None
@@ -63,7 +63,7 @@ def blocks(page: Path) -> list[Block]:
             fence, lines = (line[3:].strip(), []) if fence is None else (None, [])
         elif fence is not None:
             lines.append(line)
-        elif line.startswith("    ") or (not line.strip() and lines):
+        elif line.startswith("    "):
             lines.append(line[4:])
         elif lines:
             found.append(Block("", tuple(lines)))
@@ -139,7 +139,9 @@ class Shell:
         if text.startswith("cavendish ") and not re.search(r"[$|&;<>`]", text):
             code, said = run_words(shlex.split(text)[1:], call["cwd"], call["env"])
         else:
-            done = subprocess.run(**call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600)
+            done = subprocess.run(
+                **call, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=TIMEOUT_S
+            )
             code, said = done.returncode, done.stdout
         assert code == command.code, f"{command.page}: {text}\n{said}"
         self.ran.add((inside, text))
@@ -201,6 +203,11 @@ def copy_examples(to: Path, smaller: Mapping[str, Mapping[str, Any]]) -> None:
         shrink(path, to / name, smaller.get(name, {}))
 
 
-def left(all_commands: Iterable[Command], reasons: Mapping[str, str]) -> Sequence[Command]:
-    """Return the commands that are to be run: those that begin with none of the texts for which a reason is given."""
+def kept_back(all_commands: Iterable[Command], reasons: Mapping[str, str]) -> list[Command]:
+    """Return the commands that are not run: those that begin with a text for which a reason is given."""
+    return [one for one in all_commands if one.text.startswith(tuple(reasons))]
+
+
+def left(all_commands: Iterable[Command], reasons: Mapping[str, str]) -> list[Command]:
+    """Return the others, which are run."""
     return [one for one in all_commands if not one.text.startswith(tuple(reasons))]

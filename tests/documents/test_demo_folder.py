@@ -29,19 +29,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = {"width": 64, "height": 64, "edits": 1}
 TRAIN = {"steps": 4, "batch": 4, "warmup_steps": 1, "checkpoint_every": 2, "log_every": 2, "threads": 1}
-ROOMS = {"scenes": 2, "views_per_scene": 1, "scenes_per_shard": 1}
 SMALLER = {
-    "tiny.yaml": {
-        **{f"training_scenes.{key}": value for key, value in ROOMS.items()},
-        **{f"held_out_scenes.{key}": value for key, value in ROOMS.items()},
-        "base": {"steps": 2, "batch": 2},
-        "tuning": {"steps": 2, "batch": 2},
-        "size": 32,
-        "generator": {"kind": "tiny", "width": 16},
-        "ratios": [0.5],
-        "legends_per_scene": 1,
-        "seeds": [0],
-    },
     "render_blender.yaml": {**SMALL, "scenes": 2, "scenes_per_shard": 1, "samples": 1, "kinds": {"room": 1}},
     "render_pyrender.yaml": {**SMALL, "scenes": 4, "scenes_per_shard": 2, "kinds": {"room": 1}},
     "annotate.yaml": {"max_side_px": 256, "images_per_shard": 2},
@@ -68,11 +56,11 @@ IN_DATA = {  # where the demo puts what these pages write beside themselves
     },
 }
 PLACES: dict[str, Mapping[str, str]] = {  # of a page: what it writes, and what is run instead
-    "README.md": {  # one's own data are those of the tour, which then finds them there
+    "README.md": {  # one's own data are those of the demo, and are made once
         " scenes=200 width=256 height=256": "",
         "mine/raw/scenes": "demo-output/raw/pyrender",
         "mine": "demo-output",
-        "plan     render": "plan --samples 2 render",
+        "cavendish plan": "cavendish plan --samples 2",
     },
     "docs/mixing.md": {
         " A B": " demo-output/mixture/base.lock.json demo-output/mixture/tune.lock.json",
@@ -80,7 +68,6 @@ PLACES: dict[str, Mapping[str, str]] = {  # of a page: what it writes, and what 
     },
     "docs/scaling.md": {"cavendish plan": "cavendish plan --samples 2"},
     "docs/provenance.md": {"000011": "000001", "002300": "000004", "DATA": "."},
-    "docs/reliability.md": {"450": "1"},
     "docs/shards.md": {"DIR": "demo-output/raw/pyrender"},
     "docs/training.md": {
         "CONFIG": "examples/train_tune.yaml",
@@ -93,7 +80,9 @@ PLACES: dict[str, Mapping[str, str]] = {  # of a page: what it writes, and what 
 }
 INSIDE = {"docs/provenance.md": "demo-output"}
 CONFIGURATIONS = tuple(
-    name_of(path) for path in EXAMPLES if path.parent.name == "examples" and path.name != "download.yaml"
+    name_of(path)
+    for path in EXAMPLES
+    if path.parent.name == "examples" and path.name not in ("download.yaml", "tiny.yaml")
 )
 RUN = (
     "README.md",
@@ -101,9 +90,7 @@ RUN = (
     "docs/annotation.md",
     "docs/audit.md",
     "docs/mixing.md",
-    "docs/proof.md",
     "docs/provenance.md",
-    "docs/reliability.md",
     "docs/scaling.md",
     "docs/shards.md",
     "docs/training.md",
@@ -134,7 +121,7 @@ def run_on_two_machines(shell: Shell, command: Command, changes: Mapping[str, st
     other = shell.start(command, changes)
     try:
         run(shell, command, changes)
-        assert other.wait(60) == 0
+        assert other.wait(600) == 0
     finally:
         end(other)
 
@@ -144,8 +131,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A folder as the demo leaves it, made by the README's commands with small numbers."""
     folder = tmp_path_factory.mktemp("demo")
     copy_examples(folder / "examples", SMALLER)
-    for name in ("benchmarks", "tests"):
-        (folder / name).symlink_to(ROOT / name)
     data = folder / "demo-output"
     write_photographs(data)
     for path in (data / "photos").iterdir():
@@ -153,11 +138,11 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Shell:
             path.unlink()
     shutil.copy(data / "photos" / "coffee.png", folder / "photo.jpg")
     (data / "mixture").mkdir()
-    (folder / "docs" / "images").mkdir(parents=True)
     web = data / "foreign" / "web"
     web.mkdir(parents=True)
-    shutil.copy(data / "photos" / "coffee.png", web / "cup.png")
-    (web / "cup.txt").write_text("a cup of espresso")
+    for number in range(8):
+        shutil.copy(data / "photos" / "coffee.png", web / f"cup-{number}.png")
+        (web / f"cup-{number}.txt").write_text("a cup of espresso")
     shell = Shell(folder)
     for command in left(commands(ROOT / "README.md"), NOT_RUN["README.md"]):
         for text in BEFORE.get(command.text.partition(" --")[0], ()):

@@ -15,12 +15,12 @@ from tests.mixing.s3_server import s3_server
 RUN = ("docs/cluster.md", "docs/storage.md")
 SCENES = {"scenes": 2, "scenes_per_shard": 1, "width": 64, "height": 64, "edits": 1, "kinds": {"room": 1}}
 CONFIGURATIONS = {  # what docs/storage.md calls encode.yaml, and so on
-    "encode.yaml": "sources: [raw/pyrender]\ntasks: {generate: 1, edit: 1, depth: 1}\nsize: 32\n",
+    "encode.yaml": "sources: [raw/pyrender]\ntasks: {generate: 1, edit: 1, depth: 1}\nsize: 64\n",
     "mixture.yaml": "seed: 1\nratios: {generation: rest, editing: 0.3, vision: 0.3}\n"
     "sources: {frozen: {path: frozen, tasks: {generate: 1, edit: 1, depth: 1}}}\n",
-    "train.yaml": "lock: base.lock.json\ngenerator: {width: 16}\nsize: 32\nsteps: 2\nbatch: 2\nwarmup_steps: 1\n",
+    "train.yaml": "lock: base.lock.json\ngenerator: {width: 16}\nsize: 64\nsteps: 2\nbatch: 2\nwarmup_steps: 1\n",
     "evaluate.yaml": "generator: base/generator\nsets: {seen: {folder: raw/pyrender, tasks: [depth]}}\n"
-    "size: 32\nsteps: 1\n",
+    "size: 64\nsteps: 1\n",
 }
 
 

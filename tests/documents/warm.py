@@ -9,6 +9,9 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+TIMEOUT_S = 3600
+"""For what hangs; a machine that does much else may take long."""
+
 IMPORTED = (
     "cavendish", "annotate.job", "apache_beam", "diffusers", "mixing.audit.job", "mixing.beam", "mixing.cards",
     "mixing.preview", "mixing.show", "onnxruntime", "render.job", "tests.documents.warm", "trainer.evaluate",
@@ -24,7 +27,7 @@ def run_words(words: Sequence[str], folder: Path, environment: Mapping[str, str]
     with tempfile.NamedTemporaryFile() as said:
         process = context.Process(target=_run, args=(words, folder, dict(environment), said.name))
         process.start()
-        process.join(600)
+        process.join(TIMEOUT_S)
         if process.exitcode is None:
             process.kill()
             raise TimeoutError(f"cavendish {' '.join(words)}")
