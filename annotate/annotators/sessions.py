@@ -8,12 +8,12 @@ from typing import Any
 
 from annotate.annotators.tfjs import graph_to_onnx
 from annotate.weights import Weights, find_weights
+from mixing.onnx import load_onnxruntime
 
 
 def open_session(model: bytes) -> Any:
     """Return an onnxruntime session for a serialised ONNX model."""
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # processes are the unit of parallel work
     options.enable_mem_pattern = False  # 190 MB less for u2netp, same speed

@@ -18,6 +18,7 @@ from mixing.audit.arrays import open_array, write_array
 from mixing.audit.config import Embedder
 from mixing.audit.index import Pack
 from mixing.audit.scan import Finding
+from mixing.onnx import load_onnxruntime
 from mixing.storage import canonical_json, file_sha256, read_json, write_atomic
 
 VECTORS_SCHEMA = "cavendish-vectors/1"
@@ -65,7 +66,7 @@ def open_model(embedder: Embedder, data: Path) -> Model:
 @lru_cache(maxsize=8)
 def _open_model(embedder: Embedder, path: Path) -> Model:
     try:
-        import onnxruntime
+        onnxruntime = load_onnxruntime()
     except ImportError:
         raise InputError(
             f"embedder {embedder.name}: onnxruntime is not installed; pip install cavendish[annotate]"
