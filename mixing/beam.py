@@ -162,6 +162,8 @@ def run_elements(
         raise JobFailed(
             f"{fault}{again_and_again}; {len(left)} of {len(elements)} {called} not done ({_some(left)}). {_SAFE}"
         )
+    if progress is not None:
+        progress(len(elements), len(elements))
 
 
 def _run_pipeline(
