@@ -299,6 +299,7 @@ def _is_due(step: int, config: TrainConfig) -> bool:
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     run.write_generator(out / "generator")
     if run.process.rank == 0:
+        collect_dead(out / "generator")
         base = None if run.config.base is None else run.data / run.config.base
         write_lineage(out / "generator", run.step, identity, run.lock, base)
     told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}

@@ -18,6 +18,7 @@ from mixing.config import read_config
 from mixing.engine import JobFailed
 from mixing.lock import read_lock, verify_lock
 from mixing.mixture import Mixture, lock_mixture, write_lock
+from mixing.storage import temporary_name
 from tests.shard_folder import write_shards
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.scenes import analytic_sample
@@ -80,6 +81,17 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path: Path, repeats
     assert (one.step, one.identity, one.counts) == (other.step, other.identity, other.counts)
     for key, moments in one.optimizer["state"].items():
         assert all(torch.equal(value, other.optimizer["state"][key][name]) for name, value in moments.items())
+
+
+def test_what_a_kill_left_in_the_generator_is_not_kept(tmp_path: Path) -> None:
+    whole = train_on(ITEMS, "lock", CONFIG, tmp_path / "run", tmp_path)
+    (tmp_path / "run/train.json").unlink()
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = temporary_name(whole.generator / "lineage.json").name.replace(str(os.getpid()), gone.stdout.strip())
+    (whole.generator / left).write_text("{")
+    before = {path.name for path in whole.generator.iterdir()} - {left}
+    train_on(ITEMS, "lock", CONFIG, tmp_path / "run", tmp_path)
+    assert {path.name for path in whole.generator.iterdir()} == before
 
 
 @pytest.mark.parametrize("damage", [b"5,a", b"\xff\xfe", b""])
