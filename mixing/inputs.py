@@ -6,22 +6,27 @@ A worker reads its part there. An element of the job carries no listing, so that
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from mixing.places import Place, files_below, join, make_folder
+from mixing.places import Place, files_below, is_url, join, make_folder
 from mixing.storage import canonical_json, read_json, write_atomic
 
 _FOLDER = "inputs"
 
 
 def write_inputs(out: Place, shards: Iterable[Any]) -> None:
-    """Write what each shard is made from, json-able, after the plan has been started; what is there is of this plan."""
+    """Write what each shard is made from, json-able, after the plan has been started; a damaged file is written again.
+
+    At a URL what is there is not read again: it is of this plan.
+    """
     folder = join(out, _FOLDER)
     make_folder(folder)
     there = set(files_below(folder))
     for index, listed in enumerate(shards):
-        if _name(index) not in there:
-            write_atomic(join(folder, _name(index)), canonical_json(listed))
+        place, data = join(folder, _name(index)), canonical_json(listed)
+        if _name(index) not in there or not (is_url(place) or Path(place).read_bytes() == data):
+            write_atomic(place, data)
 
 
 def read_inputs(out: Place, index: int) -> Any:

@@ -89,6 +89,7 @@ TARGETS = (
         looks=True,
     ),
     Target("dataset.json of its output", _SHARDS, "out/dataset.json", "partial", "deletes it", KINDS),
+    Target("the list of a shard's inputs", ("annotate", "convert"), "out/inputs/*.json", "partial", "nothing", KINDS),
     Target(
         "the tar of a shard it reads", ("encode", "audit", "mix"), "raw/shard-000001.tar", "fresh", "restores it", KINDS
     ),
