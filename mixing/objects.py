@@ -254,8 +254,11 @@ def upload(file: Path, url: str) -> None:
     tags, whole = _digests(file, part)
 
     def put(system: Any, path: str) -> None:
-        in_parts = {"chunksize": part, "max_concurrency": _PARTS_AT_ONCE} if "s3" in system.protocol else {}
-        system.put_file(str(file), path, **in_parts)
+        if length < 2 * part:  # s3fs would send it as an open file, for which aiohttp can wait for ever (100-continue)
+            system.pipe_file(path, file.read_bytes())
+        else:
+            in_parts = {"chunksize": part, "max_concurrency": _PARTS_AT_ONCE} if "s3" in system.protocol else {}
+            system.put_file(str(file), path, **in_parts)
         _check(system, path, length, tags, whole)
 
     _ask_to_write(url, put)

@@ -188,7 +188,11 @@ def test_ctrl_c_ends_a_rendering_and_its_children_without_a_traceback(tmp_path: 
 
 
 def started(*words: str, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "cavendish.py"), *words]
+    """Start a verb that Ctrl-C can stop, also when these tests run in the background of a shell, where it cannot."""
+    script = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + (
+        f"runpy.run_path({str(ROOT / 'cavendish.py')!r}, run_name='__main__')"
+    )
+    command = [sys.executable, "-c", script, *words]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd, start_new_session=True
     )
