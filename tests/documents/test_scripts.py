@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.util
+import os
 import re
 import runpy
 import shlex
@@ -66,6 +67,7 @@ def test_a_program_takes_the_words_it_is_given(command: Command, monkeypatch: py
         return
     monkeypatch.setattr(sys, "argv", [str(path), *rest])
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(os, "execve", lambda *_: None)  # some start themselves again with one thread
     for method in ("parse_args", "parse_intermixed_args"):
         whole = getattr(argparse.ArgumentParser, method)
         monkeypatch.setattr(argparse.ArgumentParser, method, lambda *a, whole=whole, **b: take(whole(*a, **b)))
@@ -76,7 +78,7 @@ def test_a_program_takes_the_words_it_is_given(command: Command, monkeypatch: py
 @pytest.mark.parametrize("command", SPOKEN, ids=lambda one: one.text)
 def test_a_command_in_a_sentence_can_be_typed(command: Command) -> None:
     if command.text.startswith("pytest"):
-        for word in command.text.split()[1:]:
+        for word in re.sub(r" -k \S+", "", command.text).split()[1:]:
             assert word.startswith("-") or (ROOT / word).exists(), command.text
     elif "cavendish" in command.text.split():
         with contextlib.suppress(typer._click.exceptions.MissingParameter):  # a sentence need not say everything
