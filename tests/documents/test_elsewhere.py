@@ -19,8 +19,8 @@ CONFIGURATIONS = {  # what docs/storage.md calls encode.yaml, and so on
     "mixture.yaml": "seed: 1\nratios: {generation: rest, editing: 0.3, vision: 0.3}\n"
     "sources: {frozen: {path: frozen, tasks: {generate: 1, edit: 1, depth: 1}}}\n",
     "train.yaml": "lock: base.lock.json\ngenerator: {width: 16}\nsize: 64\nsteps: 2\nbatch: 2\nwarmup_steps: 1\n",
-    "evaluate.yaml": "generator: base/generator\nsets: {seen: {folder: raw/pyrender, tasks: [depth]}}\n"
-    "size: 64\nsteps: 1\n",
+    "evaluate.yaml": "generator: base/generator\nbase: base/generator\nretention: raw/pyrender\n"
+    "sets: {seen: {folder: raw/pyrender, tasks: [depth]}}\nsize: 64\nsteps: 1\n",
 }
 
 

@@ -2,7 +2,6 @@
 
 import os
 import sys
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -256,10 +255,7 @@ def test_trackers_are_told_what_the_table_says(tmp_path: Path, monkeypatch: pyte
     assert sum(name == "loss" for name, _, _ in told) == 4  # steps 5 and 10, twice
 
 
-def test_the_configuration_of_the_klein_page_can_be_read(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "tune_flux2_klein.md").read_text()
-    block = page.split("`data/tune_klein.yaml`:", 1)[1].split("\n\n", 2)[1]
-    (tmp_path / "tune.yaml").write_text(textwrap.dedent(block))
-    config = read_config(TrainConfig, tmp_path / "tune.yaml")
+def test_the_configuration_of_the_klein_page_is_for_eight_processes() -> None:
+    config = read_config(TrainConfig, ROOT / "examples/klein/train.yaml")
     assert (config.base, config.parallel, config.batch % (8 * config.accumulate)) == (Path("models/klein"), "fsdp", 0)
     assert config.checkpoint_every == 200
