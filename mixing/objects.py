@@ -94,8 +94,8 @@ def ask(
     reason = ""
     for attempt in range(attempts):
         try:
-            # A listing is never kept: other processes write too. Writers have connections of their own: aiohttp (3.14) can leave
-            # one that it read from deaf, and a write on it would wait for ever for the server's word to go on.
+            # A listing is never kept: other processes write too. Writers have connections of their own: aiohttp 3.14
+            # can leave one that it read from deaf, and a write would wait on it for ever for "100 Continue".
             own = {"listings_expiry_time": 1.0} if doing == "written" else {}
             return what(*fsspec.core.url_to_fs(url, use_listings_cache=False, **own))
         except InputError:
