@@ -128,8 +128,7 @@ def collect_leftovers(folder: str) -> None:
 def collect_dead(folder: Path) -> None:
     """Delete temporary files in a folder that killed processes of this machine left on the way to its files."""
     for path in folder.glob(f"*.tmp-{platform.node()}-*"):
-        process = path.name.rpartition("-")[2]
-        if process.isdigit() and not is_alive(int(process)):
+        if is_left(path):
             path.unlink(missing_ok=True)
 
 

@@ -51,12 +51,17 @@ def is_done(plan: ScanPlan, index: int) -> bool:
     return committed_result(plan, index) is not None
 
 
-def forget_damaged(plan: ScanPlan, indices: Iterable[int]) -> None:
-    """Delete the results of shards that were damaged when they were scanned: they may have been restored since."""
+def still_to_scan(plan: ScanPlan, indices: Iterable[int]) -> list[int]:
+    """Return the elements without a result; that of a shard which was damaged is deleted: it may have been restored."""
+    pending = []
     for index in indices:
         element, result = plan.elements[index], committed_result(plan, index)
         if result is not None and any(one["member"] == element.name for one in result.get("failures", ())):
             element.result_path(plan.work).unlink()
+            result = None
+        if result is None:
+            pending.append(index)
+    return pending
 
 
 def scan_element(plan: ScanPlan, index: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from encoders.sample import InputError
 from mixing.audit.config import AuditConfig
-from mixing.audit.elements import committed_result, forget_damaged, is_done, scan_element
+from mixing.audit.elements import committed_result, is_done, scan_element, still_to_scan
 from mixing.audit.evidence import Evidence, read_decisions
 from mixing.audit.plan import ScanPlan, make_plan, words_plan
 from mixing.audit.questions import Reader
@@ -116,8 +116,7 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
     collect_dead(plan.work / "scan")
     indices = range(engine.split[0], len(plan.elements), engine.split[1])
-    forget_damaged(plan, indices)
-    pending = [index for index in indices if not is_done(plan, index)]
+    pending = still_to_scan(plan, indices)
     already = len(indices) - len(pending)
     if pending:
         told = None if progress is None else lambda done, _: progress(already + done, len(indices))
