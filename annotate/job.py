@@ -10,22 +10,22 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from annotate.annotators.protocol import check_licences, load_once
-from annotate.decode import decode_image
-from annotate.hub_gate import check_models
-from annotate.hub_labels import hub_annotators
-from annotate.items import Item, Part
-from annotate.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures, with_hub
-from annotate.report import REPORT, write_report
-from annotate.sources import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
-from annotate.weights import check_weights
-from encoders.sample import InputError, Rejection, Sample
-from mixing.beam import run
-from mixing.engine import Engine, JobResult, Progress
-from mixing.inputs import read_inputs, write_inputs
-from mixing.places import Place, exists, join
-from mixing.shards import Plan, start_dataset
-from mixing.storage import digest
+from cavendish.annotate.annotators.protocol import check_licences, load_once
+from cavendish.annotate.labels.hub_gate import check_models
+from cavendish.annotate.labels.hub_labels import hub_annotators
+from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures, with_hub
+from cavendish.annotate.report import REPORT, write_report
+from cavendish.annotate.weights import check_weights
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.inputs import read_inputs, write_inputs
+from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
+from cavendish.mixing.shards.writer import Plan, start_dataset
+from cavendish.mixing.sources.decode import decode_image
+from cavendish.mixing.sources.items import Item, Part
+from cavendish.mixing.sources.listing import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import Place, exists, join
 
 PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "MIT")
 _BATCH = 8  # images held decoded at a time
@@ -77,7 +77,7 @@ def annotate(
     Raises:
         InputError: a source is not there or empty, weights are missing or under a licence that is not allowed, a hub
             model does not follow its conventions, or `out` holds another plan.
-        JobFailed: see `mixing.beam.run`.
+        JobFailed: see `mixing.jobs.beam.run`.
     """
     specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
     check_licences(specs, config.allowed_licences)

@@ -19,18 +19,18 @@ import cv2
 import numpy as np
 from jinja2 import Environment, PackageLoader
 
-from annotate.annotators.faces import CenterFace, blur_faces
-from annotate.annotators.protocol import Failure, load_once
-from annotate.decode import decode_image
-from annotate.items import Item
-from annotate.label import LabelConfig
-from annotate.sources import SourceConfig, read_item, source_root
-from encoders.sample import InputError, Rejection, Sample, UInt8Image
-from mixing.pictures import data_uri
-from mixing.places import Place, join
-from mixing.records import parse_record
-from mixing.shards import Row, committed_rows, open_tar, read_parts
-from mixing.storage import write_atomic
+from cavendish.annotate.annotators.faces import CenterFace, blur_faces
+from cavendish.annotate.annotators.protocol import Failure, load_once
+from cavendish.annotate.labels.label import LabelConfig
+from cavendish.encoders.sample import InputError, Rejection, Sample, UInt8Image
+from cavendish.mixing.shards.sample_format import parse_record
+from cavendish.mixing.shards.writer import Row, committed_rows, open_tar, read_parts
+from cavendish.mixing.sources.decode import decode_image
+from cavendish.mixing.sources.items import Item
+from cavendish.mixing.sources.listing import SourceConfig, read_item, source_root
+from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import Place, join
+from cavendish.mixing.visualize import data_uri
 
 REPORT = "report.html"
 MAX_READ = 20_000
@@ -93,7 +93,7 @@ def write_report(
     for row in rows:
         licences.update(row.licences)
     records = sum(row.count for row in rows)
-    template = Environment(loader=PackageLoader("annotate", "."), autoescape=True).get_template("report.html")
+    template = Environment(loader=PackageLoader("cavendish.annotate", "."), autoescape=True).get_template("report.html")
     page = template.render(
         records=records,
         pictures=records + len(rejected),

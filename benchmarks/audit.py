@@ -34,13 +34,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoders.sample import InputError, UInt8Image
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.audit.fingerprints import fingerprint, working_size
-from mixing.audit.index import build_pack
-from mixing.audit.pdq import pdq_hash
-from mixing.audit.scan import Finding, Thresholds, scan_picture
-from mixing.images import decode_rgb, encode_png
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import build_pack
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.audit.matching.fingerprints import fingerprint, working_size
+from cavendish.mixing.audit.matching.pdq import pdq_hash
+from cavendish.mixing.audit.signals.images import Finding, Thresholds, scan_picture
+from cavendish.mixing.images import decode_rgb, encode_png
 
 SEED = 20_260
 WHEEL_BENCHMARK = {

@@ -21,12 +21,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.instructions import make_example, tasks_of
-from encoders.sample import Sample
-from mixing.audit.label_pack import LabelPack, build_label_pack, compare_labels
-from mixing.audit.labels import LabelPrint, print_depth, print_ids, record_labels, turned_back
-from mixing.records import record_parts
-from mixing.shards import read_dataset
+from cavendish.encoders.sample import Sample
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, build_label_pack, compare_labels
+from cavendish.mixing.audit.signals.labels import LabelPrint, print_depth, print_ids, record_labels, turned_back
+from cavendish.mixing.shards.sample_format import record_parts
+from cavendish.mixing.shards.writer import read_dataset
 
 Maps = tuple[NDArray[Any], NDArray[Any]]
 PLANTED = 100

@@ -20,17 +20,17 @@ import cv2
 import numpy as np
 
 from benchmarks.audit import _working
-from encoders.sample import UInt8Image
-from mixing.audit.index import build_pack
-from mixing.audit.scan import Thresholds, scan_picture
-from mixing.images import decode_rgb, encode_png
-from render.cameras import draw_camera
-from render.checks import ViewRejected
-from render.meshes import build_scene
-from render.raster import Raster
-from render.recipe import Recipe
-from render.scenes import draw_palette, draw_recipe
-from render.skies import linear_to_srgb
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import build_pack
+from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.render.camera.cameras import draw_camera
+from cavendish.render.engines.pyrender import Raster
+from cavendish.render.geometry.meshes import build_scene
+from cavendish.render.labels.checks import ViewRejected
+from cavendish.render.light.skies import linear_to_srgb
+from cavendish.render.scenes.recipe import Recipe
+from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 
 Pair = tuple[str, UInt8Image, UInt8Image]
 STEREO = (("aloeL.jpg", "aloeR.jpg"), *((f"left{n:02d}.jpg", f"right{n:02d}.jpg") for n in (1, 3, 5, 7, 9, 12)))

@@ -22,13 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.audit import SEED, _at_most, _folder
-from encoders.sample import UInt8Image
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.audit.fingerprints import FEATURES_PER_CELL, local_features, pack_points, working_gray
-from mixing.audit.index import FEATURE, PICTURES_SCHEMA, Pack, build_pack, finish_pack, read_pack
-from mixing.audit.scan import Thresholds, scan_picture
-from mixing.images import decode_rgb, encode_png
-from mixing.storage import canonical_json, file_sha256
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import (
+    FEATURE,
+    PICTURES_SCHEMA,
+    Pack,
+    build_pack,
+    finish_pack,
+    read_pack,
+)
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.audit.matching.fingerprints import FEATURES_PER_CELL, local_features, pack_points, working_gray
+from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.storage.files import canonical_json, file_sha256
 
 COPIES = ("jpeg 30", "crop 50 %", "three lines of text", "screenshot", "pasted on a picture", "2 x 2 sheet")
 PER_IMAGE = 1000

@@ -24,12 +24,12 @@ from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
 from benchmarks.dead_leaves import DEGRADATIONS, dead_leaves, degrade, instance_colors, mean_f1
-from encoders.colors import nearest_color
-from encoders.depth import decode_depth, encode_depth
-from encoders.instances import decode_instances, encode_instances
-from encoders.normals import decode_normals, encode_normals
-from encoders.palettes import lattice
-from encoders.semantic import decode_semantic, decode_semantic_scored, encode_semantic
+from cavendish.encoders.codecs.colors import nearest_color
+from cavendish.encoders.codecs.depth import decode_depth, encode_depth
+from cavendish.encoders.codecs.instances import decode_instances, encode_instances
+from cavendish.encoders.codecs.normals import decode_normals, encode_normals
+from cavendish.encoders.codecs.palettes import lattice
+from cavendish.encoders.codecs.semantic import decode_semantic, decode_semantic_scored, encode_semantic
 
 SIDE = 1024
 SCENES = 6

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.instances import interior
-from encoders.palettes import Color, lattice
+from cavendish.encoders.codecs.instances import interior
+from cavendish.encoders.codecs.palettes import Color, lattice
 
 DEGRADATIONS = ("clean", "jpeg90", "blur1", "noise8", "drift8", "blur1+drift8+noise6")
 IOU_THRESHOLDS = np.arange(0.5, 0.96, 0.05)

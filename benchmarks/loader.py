@@ -31,17 +31,25 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from encoders.augment import resize_sample
-from encoders.sample import Sample
-from mixing.draw import draw_example, parse_sample_for
-from mixing.images import decode_rgb
-from mixing.job import EncodeConfig, encode
-from mixing.loader import MixtureDataset, MixtureStream
-from mixing.lock import Lock
-from mixing.mixture import Mixture, lock_mixture
-from mixing.open_shards import Reading
-from mixing.reader import MixtureItem
-from mixing.shards import Plan, ShardWriter, committed_rows, finish_dataset, read_dataset, read_parts, start_dataset
+from cavendish.encoders.augment import resize_sample
+from cavendish.encoders.sample import Sample
+from cavendish.mixing.images import decode_rgb
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.loader import MixtureDataset, MixtureStream
+from cavendish.mixing.lock import Lock
+from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.reader import MixtureItem
+from cavendish.mixing.shards.reader import Reading
+from cavendish.mixing.shards.writer import (
+    Plan,
+    ShardWriter,
+    committed_rows,
+    finish_dataset,
+    read_dataset,
+    read_parts,
+    start_dataset,
+)
 
 SIZE, BATCH, COUNT = 512, 8, 64
 SAMPLES = 128  # raw samples at 512 px

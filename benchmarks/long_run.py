@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mixing.beam import build_shard
-from mixing.config import read_config
-from mixing.shards import committed_rows, finished_plan, verify
-from render import job
+from cavendish.mixing.config import read_config
+from cavendish.mixing.jobs.beam import build_shard
+from cavendish.mixing.shards.writer import committed_rows, finished_plan, verify
+from cavendish.render import job
 
 ROOT = Path(__file__).parents[1]
 SCHEDULER = "scheduler.json"
@@ -200,7 +200,7 @@ def _kill_and_restart(
 def _start_job(options: argparse.Namespace, folder: Path) -> subprocess.Popen[bytes]:
     words = ["render", str(options.out / f"{options.engine}.yaml"), "--out", str(folder)]
     words += ["--scheduler", str(options.out / SCHEDULER)] if options.dask else ["--workers", "2"]
-    return _start([str(ROOT / "cavendish.py"), *words], options.out)
+    return _start(["-m", "cavendish", *words], options.out)
 
 
 def _start_cluster(options: argparse.Namespace) -> list[subprocess.Popen[bytes]]:
@@ -230,7 +230,9 @@ def _kill(kind: str, job_process: subprocess.Popen[bytes], cluster: list[subproc
         one = job_process if kind == "driver" else cluster[0]
         one.kill()
         return one.pid
-    word = {"renderer": "render.child", "worker": "spawn_main" if cluster else "sdk_worker_main"}[kind]
+    word = {"renderer": "cavendish.render.engines.child", "worker": "spawn_main" if cluster else "sdk_worker_main"}[
+        kind
+    ]
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):  # it has just ended
             if word in " ".join(child.cmdline()):

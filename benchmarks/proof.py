@@ -27,24 +27,24 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from benchmarks.proof_data import OBJECT, all_questions, freeze_legends, samples_of
-from encoders.instructions import make_example, tasks_of
-from encoders.palettes import Color
-from encoders.sample import Example, Sample, UInt8Image
-from mixing.config import Config, read_config
-from mixing.lock import write_lock
-from mixing.mixture import Mixture, lock_mixture
-from mixing.storage import canonical_json, digest, read_json, write_atomic
-from render.job import RenderConfig, render
-from trainer.config import TrainConfig
-from trainer.evaluation.answers import fit_guesses
-from trainer.evaluation.samples import Questions
-from trainer.evaluation.score import COPY, score
-from trainer.generators.folder import load_generator
-from trainer.generators.protocol import Generator
-from trainer.generators.tiny import TinyConfig
-from trainer.predict import predict_examples
-from trainer.retention import measure_retention
-from trainer.train import train
+from cavendish.encoders.codecs.palettes import Color
+from cavendish.encoders.sample import Example, Sample, UInt8Image
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.mixing.config import Config, read_config
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
+from cavendish.render.job import RenderConfig, render
+from cavendish.trainer.evaluation.answers import fit_guesses
+from cavendish.trainer.evaluation.retention import measure_retention
+from cavendish.trainer.evaluation.samples import Questions
+from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.train import train
 
 SCHEMA = "cavendish-proof/1"
 FIXED = "fixed legend"

@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.palettes import BLACK, Color, format_hex, random_colors
-from encoders.sample import Example, InputError, Sample
-from encoders.semantic import NO_CLASS, encode_semantic
-from mixing.shards import Plan, ShardWriter, committed_rows, finish_dataset, is_committed, read_dataset, start_dataset
-from mixing.storage import digest
-from trainer.evaluation.answers import VOID
-from trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
-from trainer.evaluation.depth import DepthProtocol
-from trainer.evaluation.samples import Questions, sample_questions
+from cavendish.encoders.codecs.palettes import BLACK, Color, format_hex, random_colors
+from cavendish.encoders.codecs.semantic import NO_CLASS, encode_semantic
+from cavendish.encoders.sample import Example, InputError, Sample
+from cavendish.mixing.shards.writer import (
+    Plan,
+    ShardWriter,
+    committed_rows,
+    finish_dataset,
+    is_committed,
+    read_dataset,
+    start_dataset,
+)
+from cavendish.mixing.storage.files import digest
+from cavendish.trainer.evaluation.answers import VOID
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
+from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
+from cavendish.trainer.evaluation.samples import Questions, sample_questions
 
 OBJECT = "object"
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from benchmarks.proof import FIXED, ProofConfig, kept_examples
 from benchmarks.proof_data import all_questions, samples_of
-from encoders.sample import Example, UInt8Image
-from mixing.storage import read_json
+from cavendish.encoders.sample import Example, UInt8Image
+from cavendish.mixing.storage.files import read_json
 
 Results = Mapping[str, Any]
 
@@ -213,8 +213,8 @@ def draw_answers(results: Results, out: Path, path: Path, scenes: Sequence[int] 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    from trainer.generators.folder import load_generator
-    from trainer.predict import predict_examples
+    from cavendish.trainer.generators.folder import load_generator
+    from cavendish.trainer.inference.answer import predict_examples
 
     config = ProofConfig.model_validate(results["config"])
     examples, names = _shown(config, out, scenes)

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from render.blender import Cycles
-from render.checks import ViewRejected, check_view
-from render.meshes import build_scene
-from render.passes import cast_scene
-from render.realism import Effects, draw_effects, take_picture
-from render.scenes import draw_palette, draw_recipe
+from cavendish.render.camera.realism import Effects, draw_effects, take_picture
+from cavendish.render.engines.blender import Cycles
+from cavendish.render.geometry.meshes import build_scene
+from cavendish.render.labels.checks import ViewRejected, check_view
+from cavendish.render.labels.passes import cast_scene
+from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 
 SCENES = (("room", 0), ("table top", 1), ("outdoor", 1), ("room", 2), ("long range", 1), ("table top", 4))
 STEPS = ("cast", "base colours", "checks of labels", "paint", "cross check", "effects")

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from encoders.sample import Sample
-from mixing.engine import Engine
-from mixing.shards import read_dataset
-from render.job import RenderConfig, render
-from render.presets import PRESETS
+from cavendish.encoders.sample import Sample
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.shards.writer import read_dataset
+from cavendish.render.job import RenderConfig, render
+from cavendish.render.scenes.presets import PRESETS
 
 COUNTS = {"indoor": 16, "outdoor": 16, "table top": 8, "long range": 16, "clutter": 8}
 COLUMNS = 8

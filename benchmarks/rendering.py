@@ -31,13 +31,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from encoders.sample import Rejection, Sample
-from mixing.records import sample_parts
-from mixing.shards import read_dataset
-from render import job, views
-from render.child import encode_answer, load_engine
-from render.job import RenderConfig, close_workers, render
-from render.views import ViewRequest, make_view
+from cavendish.encoders.sample import Rejection, Sample
+from cavendish.mixing.shards.sample_format import sample_parts
+from cavendish.mixing.shards.writer import read_dataset
+from cavendish.render import job, views
+from cavendish.render.engines.child import encode_answer, load_engine
+from cavendish.render.job import RenderConfig, close_workers, render
+from cavendish.render.views import ViewRequest, make_view
 
 SAMPLES = 8
 THREADS = ("OMP_NUM_THREADS", "LP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -171,7 +171,7 @@ def stages(scratch: Path) -> None:
     import bpy
 
     spent: dict[str, float] = {"import bpy, once": time.process_time() - begun}
-    from render import blender
+    from cavendish.render.engines import blender
 
     size, count = 256, 6
     _time_calls(views, "draw_recipe", spent, "draw the recipe")
@@ -238,8 +238,8 @@ def quality(scratch: Path, scenes: int) -> None:
     """Print PSNR against 256 samples without denoiser, and CPU seconds, by samples and denoiser."""
     import bpy
 
-    from render.blender import Cycles
-    from render.develop import develop, find_exposure
+    from cavendish.render.engines.blender import Cycles
+    from cavendish.render.light.develop import develop, find_exposure
 
     size = 128
     engine = Cycles(size, size, SAMPLES)

@@ -3,7 +3,8 @@
     PYTHON benchmarks/rendering_peers.py bpy|blenderproc|blenderproc-equal SCENES SIZE SAMPLES BLENDERPROC_DIR
 
 Each scene is a .blend file. Every frame: load, render colour, depth, normals and object indices, write HDF5 (plain
-bpy: npz). blenderproc-equal has the light's and the denoiser's settings of render/blender.py. Prints one line of
+bpy: npz). blenderproc-equal has the light's and the denoiser's settings of render/engines/blender.py. Prints one line
+of
 json: frames, CPU seconds, and those it takes to make the scenes (none).
 """
 
@@ -79,7 +80,7 @@ def blenderproc(paths: list[Path], size: int, samples: int, out: Path, equal: bo
 
 
 def _our_settings(bproc: Any, scene: Any) -> None:
-    """Set what render/blender.py sets and BlenderProc does not: the work of a sample, and of the denoiser."""
+    """Set what render/engines/blender.py sets and BlenderProc does not: the work of a sample, and of the denoiser."""
     bproc.renderer.set_light_bounces(
         diffuse_bounces=3, glossy_bounces=2, max_bounces=8, transmission_bounces=8, transparent_max_bounces=8
     )

@@ -106,7 +106,7 @@ def cpu_of(*words: str) -> tuple[float, str]:
     """Run a verb; return the CPU seconds of it and its children, and what it printed."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "cavendish.py"), *words]
+    command = [sys.executable, "-m", "cavendish", *words]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"{' '.join(words)}: {done.stderr}")

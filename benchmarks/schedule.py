@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import psutil
 
-from mixing.deal import Dealer
-from mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
-from mixing.permutation import Permutation
-from mixing.reader import MixtureReader
-from mixing.schedule import Points, Schedule, share_at
-from mixing.shard_rows import SHARD_SCHEMA
-from mixing.storage import canonical_json
+from cavendish.mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
+from cavendish.mixing.mixture.deal import Dealer
+from cavendish.mixing.mixture.reader import MixtureReader
+from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
+from cavendish.mixing.mixture.shuffle import Permutation
+from cavendish.mixing.shards.dataset import SHARD_SCHEMA
+from cavendish.mixing.storage.files import canonical_json
 
 
 def constant(*weights: str) -> list[Points]:

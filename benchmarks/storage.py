@@ -24,7 +24,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from mixing import objects  # noqa: E402
+from cavendish.mixing.storage import objects  # noqa: E402
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server  # noqa: E402
 
 DATA = "s3://bucket/data"
@@ -70,7 +70,7 @@ def step(proxy: Proxy, scratch: Path, name: str, *words: str, until: Callable[[]
         counts.clear()
     machine = tempfile.mkdtemp(dir=scratch)
     environment = {**os.environ, "TMPDIR": machine, "OMP_NUM_THREADS": "1"}
-    before, command = os.times(), [sys.executable, "-W", "ignore", str(ROOT / "cavendish.py"), *words]
+    before, command = os.times(), [sys.executable, "-W", "ignore", "-m", "cavendish", *words]
     process = subprocess.Popen(command, env=environment, cwd=scratch, stdout=subprocess.DEVNULL)
     while until is not None and process.poll() is None and not until():
         time.sleep(0.2)

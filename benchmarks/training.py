@@ -41,18 +41,16 @@ from diffusers.training_utils import compute_density_for_timestep_sampling, comp
 from peft import LoraConfig
 from PIL import Image
 
-import trainer.step
-import trainer.train
-from encoders.sample import Example
-from mixing.job import EncodeConfig, encode
-from mixing.mixture import Mixture, lock_mixture, write_lock
-from mixing.shards import read_dataset
+from cavendish.encoders.sample import Example
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.mixing.shards.writer import read_dataset
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.precompute import precompute
+from cavendish.trainer.training.train import open_mixture, train
 from tests.shard_folder import write_shards
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein
-from trainer.config import TrainConfig
-from trainer.precompute import precompute
-from trainer.train import open_mixture, train
 
 SIZE, BATCH, RANK, SCENES, WARM = 64, 4, 4, 32, 5
 TARGETS = [
@@ -303,7 +301,7 @@ def account(scratch: Path, name: str, config: TrainConfig) -> dict[str, float]:
     spent: dict[str, float] = {}
     begun: dict[str, float] = {}
     waited = 0.0
-    read = trainer.train._read_batches
+    read = train_module._read_batches
 
     def waiting(*values: Any) -> Iterator[Any]:
         nonlocal waited
@@ -326,16 +324,16 @@ def account(scratch: Path, name: str, config: TrainConfig) -> dict[str, float]:
         if done == planned:
             begun.update(cpu_end=time.process_time(), wall_end=time.perf_counter())
 
-    trainer.train._read_batches = waiting
+    train_module._read_batches = waiting
     optimizer = torch.optim.AdamW
     with (
-        timed(trainer.step, "flow_matching_loss", spent, "forward"),
+        timed(step_module, "flow_matching_loss", spent, "forward"),
         timed(torch.Tensor, "backward", spent, "backward"),
         timed(torch.nn.utils, "clip_grad_norm_", spent, "optimiser"),
         timed(optimizer, "step", spent, "optimiser"),
     ):
         train(config, scratch / "runs" / f"{name}-{os.getpid()}", scratch, progress)
-    trainer.train._read_batches = read
+    train_module._read_batches = read
     cpu, wall, steps = begun["cpu_end"] - begun["cpu"], begun["wall_end"] - begun["wall"], config.steps - WARM
     parts = {part: 1000 * value / steps for part, value in spent.items()}
     overhead = 1 - sum(spent.values()) / cpu

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from annotate.job import AnnotateConfig, annotate
-from encoders.instructions import make_example, tasks_of
-from encoders.sample import Rejection, Sample
-from mixing.config import read_config
-from mixing.shards import committed_rows, read_dataset
+from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.encoders.sample import Rejection, Sample
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.mixing.config import read_config
+from cavendish.mixing.shards.writer import committed_rows, read_dataset
 from tests.annotate.photographs import FILES, photo_bytes
 
 ROOT = Path(__file__).parents[1]
@@ -45,7 +45,7 @@ def _card(name: str, made: Sample | Rejection) -> np.ndarray:
     if isinstance(made, Sample):
         picture, words = _painted(made), _words(made)
     else:
-        from annotate.decode import decode_image
+        from cavendish.mixing.sources.decode import decode_image
 
         picture, words = decode_image(photo_bytes(name), 1024).rgb_u8, f"rejected: {made.reason.partition(': ')[2]}"
     shown = Image.fromarray(picture)

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.depth import (
+from cavendish.encoders.codecs.depth import (
     CUBE_WALK,
     CUBE_WALK_FAR,
     CUBE_WALK_OUTDOOR,

@@ -153,13 +153,13 @@ def prepare() -> None:
 
 def say(words: str) -> tuple[int, str]:
     """Run the command line in this process; return its exit code, and what it said on stderr, else on stdout."""
-    import cavendish
+    from cavendish.cli.main import main
 
     said, printed = io.StringIO(), io.StringIO()
     typed, sys.argv = sys.argv, ["cavendish", *shlex.split(words)]
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(printed):
-            cavendish.main()
+            main()
         code = 0
     except SystemExit as left:
         code = left.code if isinstance(left.code, int) else int(left.code is not None)

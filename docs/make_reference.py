@@ -20,15 +20,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 CONFIGURATIONS = {  # of a verb: its class, examples that explain keys, the page about the subject
-    "render": ("render.job:RenderConfig", ("render_blender", "render_pyrender"), "rendering"),
-    "annotate": ("annotate.job:AnnotateConfig", ("annotate",), "annotation"),
-    "download": ("annotate.download:DownloadConfig", ("download",), "downloading"),
-    "encode": ("mixing.job:EncodeConfig", ("encode",), "instructions"),
-    "convert": ("mixing.foreign.job:ConvertConfig", ("convert",), "shards"),
-    "mix": ("mixing.mixture_file:Mixture", ("mixture",), "mixing"),
-    "train": ("trainer.config:TrainConfig", ("train_base", "train_tune"), "training"),
-    "evaluate": ("trainer.evaluate:EvaluateConfig", ("evaluate",), "evaluation"),
-    "audit": ("mixing.audit.job:AuditConfig", ("audit",), "audit"),
+    "render": ("cavendish.render.job:RenderConfig", ("render_blender", "render_pyrender"), "rendering"),
+    "annotate": ("cavendish.annotate.job:AnnotateConfig", ("annotate",), "annotation"),
+    "download": ("cavendish.annotate.download.job:DownloadConfig", ("download",), "downloading"),
+    "encode": ("cavendish.mixing.jobs.encode:EncodeConfig", ("encode",), "instructions"),
+    "convert": ("cavendish.mixing.jobs.convert:ConvertConfig", ("convert",), "shards"),
+    "mix": ("cavendish.mixing.mixture.config:Mixture", ("mixture",), "mixing"),
+    "train": ("cavendish.trainer.training.config:TrainConfig", ("train_base", "train_tune"), "training"),
+    "evaluate": ("cavendish.trainer.evaluation.generator:EvaluateConfig", ("evaluate",), "evaluation"),
+    "audit": ("cavendish.mixing.audit.job:AuditConfig", ("audit",), "audit"),
 }
 SUBJECTS = {
     "predict": "training",
@@ -43,9 +43,9 @@ SUBJECTS = {
 
 def pages() -> dict[str, str]:
     """Return the pages: name of the verb -> text."""
-    import cavendish
+    from cavendish.cli.main import app
 
-    group: Any = typer.main.get_command(cavendish.app)
+    group: Any = typer.main.get_command(app)
     return {name: page(name, command) for name, command in group.commands.items()}
 
 

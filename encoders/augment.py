@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, Instance, Sample, UInt8Image
+from cavendish.encoders.sample import InputError, Instance, Sample, UInt8Image
 
 Box = tuple[int, int, int, int]
 """(x0, y0, x1, y1) in pixels, half open."""

@@ -128,7 +128,8 @@ class Example:
         task: one of `TASKS`.
         source: (H, W, 3) uint8 or None.
         target: (H, W, 3) uint8, the decodable answer.
-        spec: json-able; all that `encoders.instructions.decode_example` needs: task, codec id, legend or parameters.
+        spec: json-able; all that `encoders.tasks.instructions.decode_example` needs: task, codec id,
+            legend or parameters.
         weight: (H, W) float32 in 0..1, how far a pixel of `target` can be trusted (None: all of them fully).
     """
 

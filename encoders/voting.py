@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from encoders.sample import InputError, one_line
-from mixing.places import url_within
+from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.storage.place import url_within
 
 
 class Config(BaseModel):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from encoders.sample import InputError, UInt8Image, one_line
+from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
 MAX_PIXELS = 64_000_000
 _FORMATS = ("PNG", "JPEG", "WEBP")

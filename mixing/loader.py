@@ -9,12 +9,12 @@ from typing import Any
 
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from encoders.sample import InputError
-from mixing.deal import Dealer
-from mixing.draw import Sizes
-from mixing.lock import Lock
-from mixing.open_shards import Reading
-from mixing.reader import Ledger, MixtureItem, MixtureReader
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.lock import Lock
+from cavendish.mixing.mixture.deal import Dealer
+from cavendish.mixing.mixture.draw import Sizes
+from cavendish.mixing.mixture.reader import Ledger, MixtureItem, MixtureReader
+from cavendish.mixing.shards.reader import Reading
 
 STREAM_STATE_SCHEMA = "cavendish-stream/1"
 
@@ -73,8 +73,8 @@ class MixtureStream(IterableDataset[MixtureItem]):
     """What one rank reads of a mixture, endless and resumable: works under DataLoader and StatefulDataLoader.
 
     Each `world` indices in a row go one to each rank, such that every rank has its part of every source (see
-    `mixing.deal`). A DataLoader takes turns among its workers with whole batches: set `batch` to its batch size (1 when
-    it has none), and what comes out does not depend on the number of workers.
+    `mixing.mixture.deal`). A DataLoader takes turns among its workers with whole batches: set `batch` to its batch
+    size (1 when it has none), and what comes out does not depend on the number of workers.
 
         stream = MixtureStream(lock, data, 512, rank, world, batch=16)
         place = MixtureStream(lock, data, 512, rank, world, batch=16)   # where the training loop is

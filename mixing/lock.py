@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
-from encoders.sample import InputError
-from mixing.places import Place, join, sha256_of, size_of
-from mixing.schedule import Points, Schedule
-from mixing.storage import canonical_json, digest, read_json, write_atomic
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.mixture.schedule import Points, Schedule
+from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
+from cavendish.mixing.storage.place import Place, join, sha256_of, size_of
 
 LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
@@ -68,7 +68,7 @@ class LockedSource:
     Args:
         sizes: how many of the records that may be drawn have their shorter side in each range of pixels, by its name.
         negatives: how often a prompt asks for what is not there.
-        colormaps: share of depth answers in each colour map; None: as `encoders.instructions` does it.
+        colormaps: share of depth answers in each colour map; None: as `encoders.tasks.instructions` does it.
     """
 
     name: str

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
-from encoders.sample import Example, InputError, Sample
-from mixing.images import encode_png
-from mixing.pictures import data_uri, fit, grid, record_panels
-from mixing.places import Place, exists, is_url, join
-from mixing.records import parse_record
-from mixing.shards import committed_rows, open_tar, read_dataset, read_parts, read_shard
-from mixing.storage import write_atomic
-from mixing.trace import split_place
+from cavendish.encoders.sample import Example, InputError, Sample
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.provenance.trace import split_place
+from cavendish.mixing.shards.sample_format import parse_record
+from cavendish.mixing.shards.writer import committed_rows, open_tar, read_dataset, read_parts, read_shard
+from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import Place, exists, is_url, join
+from cavendish.mixing.visualize import data_uri, fit, grid, record_panels
 
 TableRow = tuple[str, str, str, str]
 """Key, size, what is there, words."""
@@ -110,7 +110,7 @@ def _words(record: Sample | Example) -> tuple[str, str]:
 
 
 def _page(records: list[Sample | Example], cell: int) -> str:
-    template = Environment(loader=PackageLoader("mixing", "."), autoescape=True).get_template("show.html")
+    template = Environment(loader=PackageLoader("cavendish.mixing", "."), autoescape=True).get_template("show.html")
     rows = [
         {
             "key": describe(record)[0],

@@ -12,10 +12,11 @@ from typing import Literal
 
 import numpy as np
 
-from encoders.draws import one_of
-from encoders.palettes import color_word
-from encoders.sample import Edit, Instance, UInt8Image
-from render.facts import (
+from cavendish.encoders.codecs.palettes import color_word
+from cavendish.encoders.draws import one_of
+from cavendish.encoders.sample import Edit, Instance, UInt8Image
+from cavendish.render.geometry.meshes import Placed, largest_slot, place
+from cavendish.render.labels.facts import (
     PEOPLE,
     counted,
     find_instances,
@@ -25,11 +26,10 @@ from render.facts import (
     remove_instruction,
     replace_instruction,
 )
-from render.layout import PAINTS, model
-from render.meshes import Placed, largest_slot, place
-from render.passes import Truth
-from render.placing import beside, is_free, on_top_of, rests
-from render.recipe import Recipe
+from cavendish.render.labels.passes import Truth
+from cavendish.render.scenes.layout import PAINTS, model
+from cavendish.render.scenes.placing import beside, is_free, on_top_of, rests
+from cavendish.render.scenes.recipe import Recipe
 
 EditKind = Literal["recolor", "remove", "move", "replace"]
 Rng = np.random.Generator

@@ -13,25 +13,25 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
-from encoders.sample import InputError, Rejection, Sample
-from mixing.beam import run
-from mixing.config import Config
-from mixing.engine import Engine, JobResult, Progress
-from mixing.places import Place
-from mixing.shards import Plan, committed_rows
-from render.assets import MAPS, catalogue, map_path
-from render.child import decode_answer
-from render.edits import EditKind
-from render.folders import AssetsConfig, draw_files, find_files, fingerprint
-from render.presets import PRESETS, Hour, Kind, Lens, PresetName
-from render.scenes import KINDS
-from render.worker import Worker, WorkerFault
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.config import Config
+from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
+from cavendish.mixing.shards.writer import Plan, committed_rows
+from cavendish.mixing.storage.place import Place
+from cavendish.render.assets.catalogue import MAPS, catalogue, map_path
+from cavendish.render.assets.folders import AssetsConfig, draw_files, find_files, fingerprint
+from cavendish.render.edits import EditKind
+from cavendish.render.engines.child import decode_answer
+from cavendish.render.engines.worker import Worker, WorkerFault
+from cavendish.render.scenes.presets import PRESETS, Hour, Kind, Lens, PresetName
+from cavendish.render.scenes.scenes import KINDS
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class RealismConfig(Config):
-    """Shares of the pictures that each step of a real camera is done to; see render/realism.py and render/lens.py."""
+    """Shares of the pictures that each step of a real camera is done to; see `render.camera`."""
 
     sensor_noise: Share = 0.0
     motion_blur: Share = 0.0
@@ -267,7 +267,7 @@ def _worker(config: RenderConfig) -> Worker:
         folders = config.assets.folders if config.assets else ()
         words = (config.engine, config.width, config.height, config.samples, int(config.cross_check), *folders)
         _workers[identity] = Worker(
-            [sys.executable, "-m", "render.child", *map(str, words)],
+            [sys.executable, "-m", "cavendish.render.engines.child", *map(str, words)],
             config.start_timeout_s,
             config.request_timeout_s,
             config.recycle_after,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
-from mixing.planning import Stage
-from mixing.probe import Trial
-from render.job import RenderConfig, build_shard, check_installation, close_workers
+from cavendish.mixing.jobs.estimate import Stage
+from cavendish.mixing.jobs.probe import Trial
+from cavendish.render.job import RenderConfig, build_shard, check_installation, close_workers
 
 
 def render_stage(config: RenderConfig, units: int) -> Stage:

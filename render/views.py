@@ -10,20 +10,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import Rejection, Sample
-from render.assets import licences_of
-from render.cameras import draw_camera
-from render.checks import ViewRejected, check_view
-from render.develop import develop, find_exposure
-from render.edits import Done, EditKind, Shot, make_edit
-from render.facts import find_instances, write_captions
-from render.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
-from render.meshes import Placed, build_scene
-from render.passes import Truth, cast_scene
-from render.presets import Palette, Style
-from render.realism import Effects, draw_effects, effects_record, take_picture
-from render.recipe import Recipe, recipe_digest
-from render.scenes import add_own, draw_palette, draw_recipe, use_own_map
+from cavendish.encoders.sample import Rejection, Sample
+from cavendish.render.assets.catalogue import licences_of
+from cavendish.render.camera.cameras import draw_camera
+from cavendish.render.camera.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
+from cavendish.render.camera.realism import Effects, draw_effects, effects_record, take_picture
+from cavendish.render.edits import Done, EditKind, Shot, make_edit
+from cavendish.render.geometry.meshes import Placed, build_scene
+from cavendish.render.labels.checks import ViewRejected, check_view
+from cavendish.render.labels.facts import find_instances, write_captions
+from cavendish.render.labels.passes import Truth, cast_scene
+from cavendish.render.light.develop import develop, find_exposure
+from cavendish.render.scenes.presets import Palette, Style
+from cavendish.render.scenes.recipe import Recipe, recipe_digest
+from cavendish.render.scenes.scenes import add_own, draw_palette, draw_recipe, use_own_map
 
 Paint = Callable[[Recipe, Sequence[Placed], Truth], "Picture"]
 """An engine: (recipe, scene, truth) -> linear light, with what it measured of itself."""

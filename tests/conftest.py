@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from encoders.sample import Camera, Edit, Instance, Sample
+from cavendish.encoders.sample import Camera, Edit, Instance, Sample
 
 settings.register_profile("cavendish", deadline=None)  # tests say what is right, not how fast a busy machine is
 settings.load_profile("cavendish")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from encoders.sample import Example, Sample
-from mixing.places import Place
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
+from cavendish.encoders.sample import Example, Sample
+from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
+from cavendish.mixing.storage.place import Place
 
 
 def write_shards(directory: Place, records: Iterable[Sample | Example], shards: int = 1) -> None:

@@ -20,14 +20,14 @@ from typer.models import ParameterInfo
 from typer.testing import CliRunner
 
 from cavendish import app
-from commands.app import complain, here_only, progress_bar, say
-from commands.audit import say_verdict
-from commands.show import print_trace
-from encoders.sample import InputError
-from mixing.audit.report import Verdict
-from mixing.places import at_home, parse_place
-from mixing.published import published
-from mixing.trace import Link
+from cavendish.cli.app import complain, here_only, progress_bar, say
+from cavendish.cli.audit import say_verdict
+from cavendish.cli.show import print_trace
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.report.write import Verdict
+from cavendish.mixing.provenance.trace import Link
+from cavendish.mixing.storage.place import at_home, parse_place
+from cavendish.mixing.storage.sync import published
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("render", "annotate", "encode", "audit", "mix", "train", "evaluate", "show", "demo")
@@ -35,7 +35,7 @@ VERBS = ("render", "annotate", "encode", "audit", "mix", "train", "evaluate", "s
 
 def cavendish(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(ROOT / "cavendish.py"), *words], capture_output=True, text=True, cwd=cwd, check=False
+        [sys.executable, "-m", "cavendish", *words], capture_output=True, text=True, cwd=cwd, check=False
     )
 
 
@@ -133,7 +133,7 @@ def test_a_url_for_what_is_read_on_this_machine_is_one_line(
 
 
 def test_no_torch_is_needed_to_look_into_shards() -> None:
-    code = "import sys, cavendish, mixing.show, mixing.shards; sys.exit('torch' in sys.modules or 'bpy' in sys.modules)"
+    code = "import sys, cavendish.cli.main, cavendish.mixing.show; sys.exit(bool({'torch', 'bpy'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
@@ -190,7 +190,7 @@ def test_ctrl_c_ends_a_rendering_and_its_children_without_a_traceback(tmp_path: 
 def started(*words: str, cwd: Path) -> subprocess.Popen[str]:
     """Start a verb that Ctrl-C can stop, also when these tests run in the background of a shell, where it cannot."""
     script = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); " + (
-        f"runpy.run_path({str(ROOT / 'cavendish.py')!r}, run_name='__main__')"
+        "runpy.run_module('cavendish', run_name='__main__')"
     )
     command = [sys.executable, "-c", script, *words]
     return subprocess.Popen(
@@ -205,7 +205,7 @@ def test_a_file_gets_a_line_of_progress_a_minute_and_one_at_the_end(
         for done in range(1001):
             report(done, 1000)
     assert capsys.readouterr().out.splitlines() == ["render: 1000/1000, 0:00:00"]
-    monkeypatch.setattr("commands.app.LINE_EVERY_S", 0.0)
+    monkeypatch.setattr("cavendish.cli.app.LINE_EVERY_S", 0.0)
     with progress_bar("render") as report:
         report(1, 2)
     assert capsys.readouterr().out.splitlines() == ["render: 1/2, 0:00:00"] * 2

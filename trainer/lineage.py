@@ -13,12 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encoders.sample import InputError
-from mixing import objects
-from mixing.lock import Lock, read_lock
-from mixing.places import Place, exists, files_below, is_file, is_url, join, name_of, parent_of, size_of
-from mixing.storage import canonical_json, digest, file_sha256, read_json, write_atomic
-from mixing.trace import Link, State, directory_link, file_link
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.lock import Lock, read_lock
+from cavendish.mixing.provenance.trace import Link, State, directory_link, file_link
+from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
+from cavendish.mixing.storage.place import (
+    Place,
+    exists,
+    files_below,
+    is_file,
+    is_url,
+    join,
+    name_of,
+    parent_of,
+    size_of,
+)
 
 FILE = "lineage.json"
 SCHEMA = "cavendish-lineage/1"
@@ -150,7 +160,7 @@ def _is_generator(folder: Place) -> bool:
 
 def _checkpoint(path: Place, search: _Search) -> Link:
     if exists(join(path, "facts.json")):
-        from trainer.sharded_checkpoint import read_facts
+        from cavendish.trainer.training.sharded_checkpoint import read_facts
 
         facts = read_facts(path)
     else:
@@ -160,7 +170,7 @@ def _checkpoint(path: Place, search: _Search) -> Link:
 
 
 def _facts_of_file(path: Place) -> dict[str, Any]:
-    from trainer.checkpoint import read_checkpoint
+    from cavendish.trainer.training.checkpoint import read_checkpoint
 
     with tempfile.TemporaryDirectory(prefix="cavendish-") as folder:
         file = Path(folder) / name_of(path) if is_url(path) else Path(path)

@@ -1,7 +1,7 @@
 """Objects of the 80 COCO classes: NanoDet and CenterNet, two small detectors that were trained apart.
 
-Neither is right often enough alone; `annotate.objects` keeps what both see. Shapes: N batch, C channel, H, W height and
-width of the net's input, P grid points, K classes.
+Neither is right often enough alone; `annotate.labels.objects` keeps what both see. Shapes: N batch, C channel, H, W
+height and width of the net's input, P grid points, K classes.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.annotators.protocol import AnnotatorSpec, Box, Detection, Detections, Failure, each
-from annotate.annotators.sessions import open_tfjs
-from annotate.weights import CENTERNET, CENTERNET_GRAPH, NANODET, NANODET_GRAPH
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, Detection, Detections, Failure, each
+from cavendish.annotate.annotators.sessions import open_tfjs
+from cavendish.annotate.weights import CENTERNET, CENTERNET_GRAPH, NANODET, NANODET_GRAPH
+from cavendish.encoders.sample import UInt8Image
 
 COCO_CLASSES = (
     *("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light"),

@@ -8,11 +8,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from annotate.annotators.detection import box_iou
-from annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, each
-from annotate.annotators.sessions import open_session
-from annotate.weights import CENTERFACE, find_weights
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.detection import box_iou
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, each
+from cavendish.annotate.annotators.sessions import open_session
+from cavendish.annotate.weights import CENTERFACE, find_weights
+from cavendish.encoders.sample import UInt8Image
 
 MAX_SIDE_PX = 1024
 MIN_SCORE = 0.4

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
-from annotate.hub_config import ModelFolder
-from encoders.sample import InputError, UInt8Image, one_line
-from mixing.storage import digest, file_sha256, read_json
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
+from cavendish.annotate.labels.hub_config import ModelFolder
+from cavendish.encoders.sample import InputError, UInt8Image, one_line
+from cavendish.mixing.storage.files import digest, file_sha256, read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)

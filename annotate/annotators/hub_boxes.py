@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from annotate.annotators.hub import (
+from cavendish.annotate.annotators.hub import (
     CLIP_MEAN,
     CLIP_STD,
     IMAGENET_MEAN,
@@ -20,9 +20,9 @@ from annotate.annotators.hub import (
     normalised,
     size_of,
 )
-from annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, Prompted, each
-from encoders.sample import InputError
-from mixing.storage import read_json
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, Prompted, each
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import read_json
 
 _SHORT, _LONG = 800, 1333
 _MAX_TOKENS = 256

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from annotate.annotators.hub import (
+from cavendish.annotate.annotators.hub import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -20,9 +20,9 @@ from annotate.annotators.hub import (
     seed_of,
     size_of,
 )
-from annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
-from encoders.sample import InputError, UInt8Image
-from mixing.storage import read_json
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.storage.files import read_json
 
 _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from annotate.annotators.hub import (
+from cavendish.annotate.annotators.hub import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -16,7 +16,7 @@ from annotate.annotators.hub import (
     normalised,
     resized_map,
 )
-from annotate.annotators.protocol import (
+from cavendish.annotate.annotators.protocol import (
     AnnotatorSpec,
     Failure,
     Masks,

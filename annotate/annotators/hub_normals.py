@@ -1,7 +1,7 @@
 """Surface normals from hub models, brought to camera space: +x right, +y up, +z toward the viewer.
 
 Conventions differ between models and are not written into their files. Each adapter has signs to apply, and
-`annotate.hub_gate` tries them on a picture of known geometry before a run believes them.
+`annotate.labels.hub_gate` tries them on a picture of known geometry before a run believes them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
-from annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
+from cavendish.encoders.sample import UInt8Image
 
 Signs = tuple[int, int, int]
 """What x, y and z of a model's normals are multiplied by to get ours."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 
-from annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
-from annotate.annotators.protocol import AnnotatorSpec, Caption, Failure, Prompted, each
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Caption, Failure, Prompted, each
+from cavendish.encoders.sample import UInt8Image
 
 QUESTION = "Describe this picture in one sentence."
 _FLORENCE_SIDE = 768

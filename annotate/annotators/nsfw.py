@@ -8,10 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from annotate.annotators.protocol import AnnotatorSpec, Failure, Scores, each
-from annotate.annotators.sessions import open_onnx
-from annotate.weights import OPEN_NSFW
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Scores, each
+from cavendish.annotate.annotators.sessions import open_onnx
+from cavendish.annotate.weights import OPEN_NSFW
+from cavendish.encoders.sample import UInt8Image
 
 _RESIZED_PX, _CROP_PX, _JPEG_QUALITY = 256, 224, 75
 _BGR_MEAN = np.array([104.0, 117.0, 123.0], np.float32)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image, one_line
+from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
 DepthKind = Literal["metric", "needs_focal", "scale", "affine", "inverse"]
 """What the numbers of a depth map are: planar metres; metres once multiplied by a focal length; depth up to an unknown

@@ -15,10 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.annotators.protocol import AnnotatorSpec, Box, Failure, Prompted, each, load_once
-from annotate.annotators.sessions import open_onnx
-from annotate.weights import U2NETP
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, Failure, Prompted, each, load_once
+from cavendish.annotate.annotators.sessions import open_onnx
+from cavendish.annotate.weights import U2NETP
+from cavendish.encoders.sample import UInt8Image
 
 SIDE_PX = 320
 SMALLER = 0.75

@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from annotate.annotators.tfjs import graph_to_onnx
-from annotate.weights import Weights, find_weights
-from mixing.onnx import load_onnxruntime
+from cavendish.annotate.annotators.tfjs import graph_to_onnx
+from cavendish.annotate.weights import Weights, find_weights
+from cavendish.mixing.onnx import load_onnxruntime
 
 
 def open_session(model: bytes) -> Any:

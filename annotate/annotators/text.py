@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from annotate.annotators.protocol import AnnotatorSpec, Failure, TextBox, TextBoxes, each
-from annotate.annotators.sessions import open_onnx
-from annotate.weights import PPOCR_TEXT
-from encoders.sample import UInt8Image
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, TextBox, TextBoxes, each
+from cavendish.annotate.annotators.sessions import open_onnx
+from cavendish.annotate.weights import PPOCR_TEXT
+from cavendish.encoders.sample import UInt8Image
 
 MIN_SIDE_PX, MAX_SIDE_PX = 736, 1536
 PIXEL_THRESHOLD, MIN_SCORE = 0.3, 0.7

@@ -18,7 +18,7 @@ from benchmarks.faults.kills import kill_job
 from benchmarks.faults.outcomes import Outcome, Reference, append, make_reference, read, read_reference, write_reference
 from benchmarks.faults.surroundings import fill_disk, set_clock, take_permissions
 from benchmarks.faults.table import write_table
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 FAULTS = ("kill", "damage", "disk", "permission", "clock")
 

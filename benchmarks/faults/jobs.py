@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from encoders.sample import InputError
-from mixing.storage import file_sha256
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import file_sha256
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,7 +165,7 @@ JOBS = (
 
 def _checkpoint_sha256(path: Path) -> str:
     """Hash what a checkpoint says: equal states of a run that was resumed are pickled in another order."""
-    from trainer.checkpoint import read_checkpoint
+    from cavendish.trainer.training.checkpoint import read_checkpoint
 
     def walk(value: object) -> object:
         if isinstance(value, dict):

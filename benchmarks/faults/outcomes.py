@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.faults.jobs import Job
 from benchmarks.faults.runs import run
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def _role(process: psutil.Process) -> str:
         return ""
     if "sdk_worker_main" in words:
         return "worker"
-    if "render.child" in words:
+    if "cavendish.render.engines.child" in words:
         return "renderer"
     return "reader" if "cavendish train" in words else ""
 

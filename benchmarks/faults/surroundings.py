@@ -12,7 +12,7 @@ from benchmarks.faults.damage import forget_some
 from benchmarks.faults.jobs import Job
 from benchmarks.faults.outcomes import Outcome, Reference
 from benchmarks.faults.runs import Ended, run
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 REAL_SLEEP = Path(__file__).with_name("real_sleep.c")

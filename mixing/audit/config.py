@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from mixing.audit.controls import ControlSettings
-from mixing.audit.labels import LabelKind
-from mixing.audit.lineage import ancestors, registry
-from mixing.audit.scan import Thresholds
-from mixing.config import Config
+from cavendish.mixing.audit.controls import ControlSettings
+from cavendish.mixing.audit.signals.images import Thresholds
+from cavendish.mixing.audit.signals.labels import LabelKind
+from cavendish.mixing.audit.signals.lineage import ancestors, registry
+from cavendish.mixing.config import Config
 
 
 class LabelFiles(Config):

@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import beta
 
-from encoders.sample import InputError, UInt8Image
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.audit.fingerprints import MIN_QUALITY
-from mixing.audit.index import IMAGE_SUFFIXES, Pack, image_files
-from mixing.audit.label_pack import LabelPack, compare_labels
-from mixing.audit.labels import MASK_SIDE, print_depth, print_masks
-from mixing.audit.scan import Thresholds, scan_picture
-from mixing.audit.words import LONG_TOKENS, WordIndex, find_texts, normalised
-from mixing.config import Config
-from mixing.images import decode_rgb, encode_png
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import IMAGE_SUFFIXES, Pack, image_files
+from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, compare_labels
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.audit.matching.fingerprints import MIN_QUALITY
+from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.labels import MASK_SIDE, print_depth, print_masks
+from cavendish.mixing.audit.signals.texts import LONG_TOKENS, WordIndex, find_texts, normalised
+from cavendish.mixing.config import Config
+from cavendish.mixing.images import decode_rgb, encode_png
 
 CONTROL_EDITS = (
     "jpeg 30",

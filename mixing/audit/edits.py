@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from encoders.sample import UInt8Image
+from cavendish.encoders.sample import UInt8Image
 
 EditFunction = Callable[[UInt8Image, Generator], UInt8Image]
 

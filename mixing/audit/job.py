@@ -7,21 +7,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from encoders.sample import InputError
-from mixing.audit.config import AuditConfig
-from mixing.audit.elements import committed_result, is_done, scan_element, still_to_scan
-from mixing.audit.evidence import Evidence, read_decisions
-from mixing.audit.plan import ScanPlan, make_plan, words_plan
-from mixing.audit.questions import Reader
-from mixing.audit.recheck import recheck_report
-from mixing.audit.report import Verdict, write_report
-from mixing.audit.sides import Side, index_sides
-from mixing.audit.words_report import WordsVerdict, write_words_report
-from mixing.beam import run_elements
-from mixing.engine import Engine, Progress
-from mixing.places import Place, join
-from mixing.shards import committed_rows
-from mixing.storage import collect_dead, read_json
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.benchmarks.benchmark_index import Side, index_sides
+from cavendish.mixing.audit.benchmarks.contents import Reader
+from cavendish.mixing.audit.config import AuditConfig
+from cavendish.mixing.audit.plan import ScanPlan, make_plan, words_plan
+from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
+from cavendish.mixing.audit.report.recheck import recheck_report
+from cavendish.mixing.audit.report.short_reports import WordsVerdict, write_words_report
+from cavendish.mixing.audit.report.write import Verdict, write_report
+from cavendish.mixing.audit.scan import committed_result, is_done, scan_element, still_to_scan
+from cavendish.mixing.jobs.beam import run_elements
+from cavendish.mixing.jobs.runners import Engine, Progress
+from cavendish.mixing.shards.writer import committed_rows
+from cavendish.mixing.storage.files import collect_dead, read_json
+from cavendish.mixing.storage.place import Place, join
 
 __all__ = ["AuditConfig", "audit", "audit_words", "index_benchmarks", "report", "scan", "verify_report"]
 

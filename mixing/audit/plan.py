@@ -11,21 +11,28 @@ from typing import Any
 import cv2
 import numpy as np
 
-from encoders.sample import InputError
-from mixing.audit.config import AuditConfig
-from mixing.audit.controls import CONTROL_EDITS
-from mixing.audit.fingerprints import ALGORITHM
-from mixing.audit.identity import IdIndex, build_id_index, read_ids
-from mixing.audit.index import Pack
-from mixing.audit.label_pack import LabelPack
-from mixing.audit.labels import LABELS_ALGORITHM
-from mixing.audit.lineage import registry
-from mixing.audit.questions import Reader
-from mixing.audit.sides import Missing, Side, index_sides, named_side, no_reader, work_folder
-from mixing.audit.words import WordIndex, build_word_index, read_lines
-from mixing.places import join
-from mixing.shards import some_rows
-from mixing.storage import digest, file_sha256
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.benchmarks.benchmark_index import (
+    Missing,
+    Side,
+    index_sides,
+    named_side,
+    no_reader,
+    work_folder,
+)
+from cavendish.mixing.audit.benchmarks.contents import Reader
+from cavendish.mixing.audit.benchmarks.image_pack import Pack
+from cavendish.mixing.audit.benchmarks.label_pack import LabelPack
+from cavendish.mixing.audit.config import AuditConfig
+from cavendish.mixing.audit.controls import CONTROL_EDITS
+from cavendish.mixing.audit.matching.fingerprints import ALGORITHM
+from cavendish.mixing.audit.signals.ids import IdIndex, build_id_index, read_ids
+from cavendish.mixing.audit.signals.labels import LABELS_ALGORITHM
+from cavendish.mixing.audit.signals.lineage import registry
+from cavendish.mixing.audit.signals.texts import WordIndex, build_word_index, read_lines
+from cavendish.mixing.shards.writer import some_rows
+from cavendish.mixing.storage.files import digest, file_sha256
+from cavendish.mixing.storage.place import join
 
 SCAN_SCHEMA = "cavendish-audit-scan/3"
 

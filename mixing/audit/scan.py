@@ -1,338 +1,232 @@
-"""The cascade: one picture of the mixture against one fingerprint pack, cheapest and surest stages first."""
+"""Does one element of a scan: everything of a shard, its words alone, or controls; commits the result as one json."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import binom
 
-from encoders.sample import UInt8Image
-from mixing.audit.fingerprints import (
-    MIN_QUALITY,
-    QUERY_FEATURES_PER_CELL,
-    Features,
-    Fingerprint,
-    fingerprint,
-    local_features,
-    mirrored_features,
-    working_gray,
-)
-from mixing.audit.index import Pack
-from mixing.audit.match import candidates
-from mixing.audit.pdq import hamming
-from mixing.audit.verify import (
-    FULL_EVIDENCE_BLOCKS,
-    Alignment,
-    PixelCheck,
-    align,
-    check_pixels,
-    covered_shares,
-    dihedral_alignment,
-    looks_like_other_view,
-    score,
-)
-from mixing.config import Config
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.benchmarks.benchmark_index import open_vectors
+from cavendish.mixing.audit.benchmarks.image_pack import IMAGE_SUFFIXES
+from cavendish.mixing.audit.benchmarks.label_pack import compare_labels
+from cavendish.mixing.audit.controls import run_clean, run_copies, run_labels, run_texts
+from cavendish.mixing.audit.matching.fingerprints import MIN_QUALITY
+from cavendish.mixing.audit.plan import SCAN_SCHEMA, Element, ScanPlan
+from cavendish.mixing.audit.signals.embeddings import embed, open_model, similar_images
+from cavendish.mixing.audit.signals.ids import find_ids
+from cavendish.mixing.audit.signals.images import Finding, scan_picture
+from cavendish.mixing.audit.signals.labels import record_labels
+from cavendish.mixing.audit.signals.lineage import SourceFacts, ancestors, record_origin, registry
+from cavendish.mixing.audit.signals.texts import find_texts, place_of, record_texts
+from cavendish.mixing.images import decode_rgb
+from cavendish.mixing.shards.sample_format import Parts
+from cavendish.mixing.shards.writer import local_copy, read_parts, read_row
+from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
+from cavendish.mixing.storage.place import Place, join, name_of, with_suffix
 
-_LINES_KEPT = 40
-_WHOLE = 0.85
-_AGREEING_SHARE = 0.35
-_LOCAL_AGREEING_SHARE = 0.33
-_CLEARLY_MORE = 1.1
+_NOT_PICTURES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
+_DAMAGED = (ValueError, TypeError, AttributeError, KeyError, RecursionError)
+"""What a record's metadata of another form than ours may raise; InputError is a ValueError."""
 
 
-class Thresholds(Config):
-    """When a pair counts; docs/audit.md has the measured recall and the bounds on false positives.
-
-    PDQ distances of unrelated pictures behave as 242 independent bits (mean 128.0, sd 8.22): a chance pair has distance
-    31 or less with probability 1e-35, 64 or less with 1e-15. Up to `pdq_verify`, where chance pairs begin, the pixels
-    decide.
-    """
-
-    pdq_accept: int = 31
-    pdq_candidate: int = 64
-    pdq_verify: int = 90
-    pdq_inverted: int = 225
-    max_candidates: int = 12
-    leak_score: float = 8.0
-    review_score: float = 5.0
-    unverified_inliers: int = 14
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One picture of the mixture that holds a benchmark image, or may.
-
-    Args:
-        benchmark, image: the benchmark's name and the image's id in it.
-        level: "leak" or "review".
-        kind: copy, crop, embedded, same-scene or unverified of pictures; text or identity of what a record says.
-        stage: which test decided: file, pixels, pdq, pdq-inverted, local, text, id.
-        reason: one sentence for the reader of the report.
-        pdq_distance: smallest over the eight turns.
-        inliers, score: of the local stage; None when an earlier stage decided.
-        agreeing, textured: blocks of the pixel check; None when it was not made.
-        affine: benchmark to mixture, 0..1 coordinates, six numbers row by row; None when not known.
-        mixture_share, benchmark_share: see `covered_shares`.
-        lines: inlier matches to draw: mixture x, y, benchmark x, y.
-    """
-
-    benchmark: str
-    image: str
-    level: str
-    kind: str
-    stage: str
-    reason: str
-    pdq_distance: int | None = None
-    inliers: int | None = None
-    score: float | None = None
-    agreeing: int | None = None
-    textured: int | None = None
-    affine: tuple[float, ...] | None = None
-    mixture_share: float | None = None
-    benchmark_share: float | None = None
-    lines: tuple[tuple[float, ...], ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a json-able map."""
-        return asdict(self)
-
-
-@dataclass
-class _Picture:
-    """One picture of the mixture; what only later stages need is made when they ask."""
-
-    image: UInt8Image
-    print_: Fingerprint
-    _gray: NDArray[np.uint8] | None = None
-    _sides: tuple[Features, Features] | None = None
-
-    @property
-    def gray(self) -> NDArray[np.uint8]:
-        if self._gray is None:
-            self._gray = working_gray(self.image)
-        return self._gray
-
-    @property
-    def sides(self) -> tuple[Features, Features]:
-        """Features of the picture and of its mirror image."""
-        if self._sides is None:
-            features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
-            self._sides = features, mirrored_features(self.gray, features)
-        return self._sides
-
-
-def scan_picture(
-    image: UInt8Image, data: bytes, packs: tuple[Pack, ...], thresholds: Thresholds
-) -> tuple[Fingerprint, list[Finding]]:
-    """Compare one picture with every pack; return its fingerprint and what was found, in the packs' order.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, decoded from `data`.
-    """
-    picture = _Picture(image, fingerprint(image, data))
-    found: list[Finding] = []
-    for pack in packs:
-        found += _scan_pack(picture, pack, thresholds)
-    return picture.print_, found
-
-
-def _scan_pack(picture: _Picture, pack: Pack, thresholds: Thresholds) -> list[Finding]:
-    codes = np.asarray(pack.arrays["pdq"]).reshape(-1, 32)
-    distances = hamming(picture.print_.pdq.variants[0], codes).reshape(-1, 8)
-    found = _exact(picture, pack, distances)
-    if not found:
-        found = _by_hash(picture, pack, distances, thresholds)
-    if any(finding.level == "leak" for finding in found):
-        return found
-    best = {finding.image: finding for finding in found}
-    for finding in _by_features(picture, pack, distances, thresholds):
-        known = best.get(finding.image)
-        if known is None or known.kind != "same-scene" or _settles(finding, known):
-            best[finding.image] = finding
-    return list(best.values())
-
-
-def _settles(finding: Finding, other_view: Finding) -> bool:
-    """Tell whether a better alignment shows a copy where a rough one (whole on whole) looked like another view."""
-    agreeing, before = finding.agreeing or 0, other_view.agreeing or 0
-    return finding.level == "leak" and agreeing > _CLEARLY_MORE * before
-
-
-def _exact(picture: _Picture, pack: Pack, distances: NDArray[np.int32]) -> list[Finding]:
-    same_file = pack.by_file.get(picture.print_.file_sha256, ())
-    same_pixels = pack.by_pixels.get(picture.print_.pixel_sha256, ())
-    found = []
-    for number in same_file or same_pixels:
-        stage, what = ("file", "bytes") if same_file else ("pixels", "decoded pixels")
-        reason = f"The {what} are those of the benchmark image (equal sha256)."
-        distance = int(distances[number].min())
-        found.append(_whole(pack, number, "leak", stage, reason, distance, dihedral_alignment(0)))
-    return found
-
-
-def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
-    found = []
-    nearest_turn, farthest = distances.min(axis=1), distances.max(axis=1)
-    near = (nearest_turn <= thresholds.pdq_verify) | (farthest >= thresholds.pdq_inverted)
-    for number in np.flatnonzero(near):
-        inverted = farthest[number] >= thresholds.pdq_inverted
-        distance = int(256 - farthest[number] if inverted else nearest_turn[number])
-        turn = int(distances[number].argmax() if inverted else distances[number].argmin())
-        quality = min(picture.print_.pdq.quality, int(pack.arrays["quality"][number]))
-        alignment = dihedral_alignment(turn)
-        check = _pixel_check(picture, pack, int(number), alignment)
-        stage = "pdq-inverted" if inverted else "pdq"
-        what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
-        agrees = check is not None and check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE
-        certain = quality >= MIN_QUALITY and (inverted or distance <= thresholds.pdq_accept)
-        kind = None
-        if certain or (check is not None and agrees and quality >= MIN_QUALITY):
-            level, reason = "leak", f"{what}: chance gives that once in 10^{_chance_exponent(distance)} pairs."
-            if check is not None:
-                reason += f" {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-            if check is not None and looks_like_other_view(check):
-                level, kind = "review", "same-scene"
-                reason = f"{what}; {_other_view(check)}"
-        elif quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
-            level, reason = "review", f"{what}, but no local evidence that settles it."
-        elif distance <= thresholds.pdq_accept and (
-            check is None or _flat_pictures_agree(picture, pack, int(number), turn)
-        ):
-            level, reason = "review", f"{what}, but there is too little structure (quality {quality}) to be sure."
-        else:
-            continue
-        found.append(_whole(pack, int(number), level, stage, reason, distance, alignment, check, kind))
-    return found
-
-
-def _by_features(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
-    best: dict[int, Finding] = {}
-    gray = picture.gray
-    for candidate in candidates(pack, picture.sides, thresholds.max_candidates):
-        alignment = align(
-            candidate,
-            picture.sides[candidate.mirrored],
-            pack.features(candidate.image),
-            (gray.shape[1], gray.shape[0]),
-            pack.working_px(candidate.image),
-        )
-        if alignment is None:
-            continue
-        check = _pixel_check(picture, pack, candidate.image, alignment)
-        finding = _judge(pack, candidate.image, alignment, check, int(distances[candidate.image].min()), thresholds)
-        known = best.get(candidate.image)
-        if finding is not None and (known is None or (finding.score or 0) > (known.score or 0)):
-            best[candidate.image] = finding
-    return list(best.values())
-
-
-def _judge(
-    pack: Pack, number: int, alignment: Alignment, check: PixelCheck | None, distance: int, thresholds: Thresholds
-) -> Finding | None:
-    mixture_share, benchmark_share = covered_shares(alignment)
-    kind = "embedded" if mixture_share < _WHOLE else "copy" if benchmark_share >= _WHOLE else "crop"
-    points = f"{alignment.inliers} matching points fit one affine map"
-    if check is None:
-        if alignment.inliers < thresholds.unverified_inliers:
-            return None
-        level, kind, value = "review", "unverified", None
-        reason = f"{points}; geometric, unverified pixels (the index was made without pictures)."
-    else:
-        value = score(alignment.inliers, check)
-        if value < thresholds.review_score:
-            return None
-        level = "leak" if value >= thresholds.leak_score else "review"
-        reason = f"{points}; {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-        if looks_like_other_view(check) or check.share < _LOCAL_AGREEING_SHARE:
-            level, kind = "review", "same-scene"
-            reason = f"{points}; {_other_view(check)}"
-    return Finding(
-        benchmark=pack.name,
-        image=pack.images[number]["id"],
-        level=level,
-        kind=kind,
-        stage="local",
-        reason=reason,
-        pdq_distance=distance,
-        inliers=alignment.inliers,
-        score=None if value is None else round(value, 2),
-        agreeing=None if check is None else check.agreeing,
-        textured=None if check is None else check.textured,
-        affine=_rounded(alignment.affine),
-        mixture_share=round(mixture_share, 4),
-        benchmark_share=round(benchmark_share, 4),
-        lines=tuple(tuple(round(float(v), 4) for v in line) for line in _spread(alignment.lines)),
-    )
-
-
-def _whole(
-    pack: Pack,
-    number: int,
-    level: str,
-    stage: str,
-    reason: str,
-    distance: int,
-    alignment: Alignment,
-    check: PixelCheck | None = None,
-    kind: str | None = None,
-) -> Finding:
-    """Make the finding of a stage that compares whole pictures."""
-    return Finding(
-        benchmark=pack.name,
-        image=pack.images[number]["id"],
-        level=level,
-        kind=kind or ("copy" if level == "leak" else "unverified"),
-        stage=stage,
-        reason=reason,
-        pdq_distance=distance,
-        agreeing=None if check is None else check.agreeing,
-        textured=None if check is None else check.textured,
-        affine=_rounded(alignment.affine),
-        mixture_share=1.0,
-        benchmark_share=1.0,
-    )
-
-
-def _pixel_check(picture: _Picture, pack: Pack, number: int, alignment: Alignment) -> PixelCheck | None:
-    if not pack.has_pixels:
+def committed_result(plan: ScanPlan, index: int) -> dict[str, Any] | None:
+    """Return the result of an element; None when there is none, or a damaged one, which the next scan makes again."""
+    path = plan.elements[index].result_path(plan.work)
+    try:
+        values = read_json(path, "a result of the scan")
+    except InputError:
         return None
-    return check_pixels(picture.gray, working_gray(pack.thumbnail(number)), alignment)
+    if not isinstance(values, dict) or values.pop("digest", None) != digest(values):
+        return None
+    return values
 
 
-def _flat_pictures_agree(picture: _Picture, pack: Pack, number: int, turn: int) -> bool:
-    """Compare pictures without texture on a 32 x 32 grid: they agree within 12 grey levels on average."""
-    affine = dihedral_alignment(turn).affine
-    benchmark = cv2.resize(working_gray(pack.thumbnail(number)), (32, 32), interpolation=cv2.INTER_AREA)
-    mixture = cv2.resize(picture.gray, (32, 32), interpolation=cv2.INTER_AREA)
-    pixels = affine.copy()
-    pixels[:, 2] = affine[:, 2] * 32 + affine[:, :2] @ (0.5, 0.5) - 0.5
-    turned = cv2.warpAffine(benchmark, pixels, (32, 32), flags=cv2.INTER_NEAREST)
-    return float(np.abs(turned.astype(float) - mixture).mean()) < 12
+def is_done(plan: ScanPlan, index: int) -> bool:
+    """Tell whether an element's result is committed."""
+    return committed_result(plan, index) is not None
 
 
-def _chance_exponent(distance: int) -> int:
-    """Bound the chance that two unrelated pictures are that near: 242 independent fair bits, as measured."""
-    bits = int(distance * 242 / 256)
-    return int(-(binom.logcdf(bits, 242, 0.5) / np.log(10)))
+def still_to_scan(plan: ScanPlan, indices: Iterable[int]) -> list[int]:
+    """Return the elements without a result; that of a shard which was damaged is deleted: it may have been restored."""
+    pending = []
+    for index in indices:
+        element, result = plan.elements[index], committed_result(plan, index)
+        if result is not None and any(one["member"] == element.name for one in result.get("failures", ())):
+            element.result_path(plan.work).unlink()
+            result = None
+        if result is None:
+            pending.append(index)
+    return pending
 
 
-def _other_view(check: PixelCheck) -> str:
-    moving = max(check.motion.together, check.motion.apart)
-    return (
-        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced and "
-        f"{moving} of {check.motion.tracked} tracked points move as in no edit: another view of the place, or another "
-        "moment."
-    )
+def scan_element(plan: ScanPlan, index: int) -> None:
+    """Do one element and commit its result, with the digest by which a flipped bit in it is noticed."""
+    cv2.setNumThreads(1)
+    if is_done(plan, index):
+        return
+    element = plan.elements[index]
+    facts = {"schema": SCAN_SCHEMA, "plan": element.digest, "kind": element.kind, "name": element.name}
+    values = {**facts, "directory": element.facts.get("directory"), **_do(plan, element)}
+    write_atomic(element.result_path(plan.work), canonical_json({**values, "digest": digest(values)}))
 
 
-def _rounded(affine: NDArray[np.float64]) -> tuple[float, ...]:
-    return tuple(round(float(value), 5) for value in affine.reshape(-1))
+def _do(plan: ScanPlan, element: Element) -> dict[str, Any]:
+    controls, thresholds = plan.config.controls, plan.config.thresholds
+    if element.kind in ("shard", "words"):
+        return scan_shard(
+            plan, join(join(plan.data, element.facts["directory"]), element.name), element.kind == "shard"
+        )
+    if element.kind == "clean":
+        return {"clean": run_clean(plan.packs, controls, thresholds, plan.data)}
+    if element.kind == "texts":
+        return {"planted": run_texts(plan.words, element.name, controls)}
+    side = next(side for side in plan.sides if side.name == element.name)
+    if element.kind == "labels":
+        return {"planted": run_labels(side.open_labels(), controls)}
+    return {"planted": run_copies(side.open_pack(), side.images, controls, thresholds)}
 
 
-def _spread(lines: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Keep lines from all over the picture."""
-    return lines[np.linspace(0, len(lines) - 1, min(len(lines), _LINES_KEPT)).astype(int)]
+def scan_shard(plan: ScanPlan, path: Place, pictures: bool = True) -> dict[str, Any]:
+    """Scan every picture, label and text of one committed shard; its words alone when not `pictures`.
+
+    Returns:
+        counts (records, pictures, labels, texts, failed, weak: too little structure, plain: labels that tell nothing),
+        sources {name: facts}, failures [{member, reason}], and findings: each a `Finding` as json with its key, sample
+        (the key of the picture it is of), member, pixel_sha256, text (the training text) and similarity.
+    """
+    row = read_row(with_suffix(path, ".json"))
+    shard = _Shard(plan)
+    shard.counts["records"] = len(row.samples)
+    with local_copy(path) as tar, tar.open("rb") as file:
+        if file_sha256(tar) != row.sha256:
+            shard.fail(name_of(path), "its sha256 is not the one it was committed with")
+        for key in row.samples:
+            try:
+                parts = read_parts(file, row, key)
+            except InputError as error:
+                shard.fail(key, str(error))
+                continue
+            shard.scan_words(key, parts)
+            if pictures:
+                shard.scan_pictures(key, parts)
+                shard.scan_labels(key, parts)
+    shard.counts["failed"] = len(shard.failures)
+    return {
+        "sha256": row.sha256,
+        "counts": shard.counts,
+        "sources": {name: facts.as_json() for name, facts in sorted(shard.sources.items())},
+        "failures": shard.failures,
+        "findings": shard.findings,
+    }
+
+
+def is_picture(member: str) -> bool:
+    """Tell whether a part of a record is a picture to compare: image, edited, source, target, albedo, any other one."""
+    return member.lower().endswith(IMAGE_SUFFIXES) and member not in _NOT_PICTURES
+
+
+def sample_key(key: str, parts: Parts) -> str:
+    """Return the key of the picture that a record is of: what mixtures leave out by."""
+    if "instruction.json" not in parts:
+        return key
+    meta = json.loads(parts["instruction.json"])
+    spec = meta.get("spec")
+    origin = spec.get("origin") if isinstance(spec, dict) else None
+    named = origin.get("key") if isinstance(origin, dict) else None
+    return str(named if named is not None else str(meta.get("key", key)).partition(".")[0])
+
+
+class _Shard:
+    """What is found while a shard is read."""
+
+    def __init__(self, plan: ScanPlan) -> None:
+        self.plan = plan
+        self.counts = dict.fromkeys(("records", "pictures", "labels", "texts", "failed", "weak", "plain"), 0)
+        self.sources: dict[str, SourceFacts] = defaultdict(SourceFacts)
+        self.failures: list[dict[str, str]] = []
+        self.findings: list[dict[str, Any]] = []
+        self.sample = ""
+        self.models = [open_model(embedder, plan.data) for embedder in plan.config.embedders]
+        self.vectors = {side.name: open_vectors(side, plan.config) for side in plan.sides if side.pack is not None}
+
+    def fail(self, member: str, reason: str) -> None:
+        self.failures.append({"member": member, "reason": " ".join(reason.split())})
+
+    def add(self, place: Mapping[str, Any], finding: Finding, similarity: Mapping[str, float]) -> None:
+        where = {"sample": self.sample, "text": "", **place}
+        self.findings.append({**where, **finding.as_json(), "similarity": dict(similarity)})
+
+    def scan_words(self, key: str, parts: Parts) -> None:
+        """Compare what a record says, is named and comes from with the benchmarks' texts and ids."""
+        self.sample = key
+        try:
+            self.sample = sample_key(key, parts)
+            source, licence, named = record_origin(parts)
+            texts = record_texts(parts)
+            parents = (*self.plan.config.sources.get(source or "", ()), *named)
+            schemes = sorted({scheme for name in ancestors(parents) if (scheme := registry()[name].ids)})
+            identities = find_ids(self.plan.ids, key, parts, schemes)
+        except _DAMAGED as error:
+            self.fail(f"{key}.json", f"its metadata cannot be read: {error}")
+            return
+        facts = self.sources[source or ""]
+        facts.records += 1
+        facts.licences[licence] += 1
+        facts.named.update(named)
+        for member, text in texts:
+            self.counts["texts"] += 1
+            for one in find_texts(self.plan.words, text):
+                self.add({"key": key, "text": text, **place_of(member, text)}, one, {})
+        for one in identities:
+            self.add({"key": key, **place_of("json", one.image)}, one, {})
+
+    def scan_pictures(self, key: str, parts: Parts) -> None:
+        """Compare every picture of a record with every benchmark image."""
+        for member, data in parts.items():
+            if not is_picture(member):
+                continue
+            self.counts["pictures"] += 1
+            try:
+                image = decode_rgb(data, f"{key}.{member}")
+                print_, found = scan_picture(image, data, self.plan.packs, self.plan.config.thresholds)
+                similarity: dict[str, dict[str, float]] = defaultdict(dict)
+                for model in self.models:
+                    vector = embed(model, image)
+                    for pack in self.plan.packs:
+                        for vectors in self.vectors[pack.name]:
+                            if vectors.name != model.embedder.name:
+                                continue
+                            known, more = similar_images(vector, vectors, pack, model.embedder, found)
+                            found = [*found, *more]
+                            for identity, value in known.items():
+                                similarity[f"{pack.name}/{identity}"][vectors.name] = value
+            except InputError as error:
+                self.fail(f"{key}.{member}", str(error))
+                continue
+            self.counts["weak"] += print_.pdq.quality < MIN_QUALITY
+            place = {"key": key, "member": member, "pixel_sha256": print_.pixel_sha256}
+            for finding in found:
+                self.add(place, finding, similarity[f"{finding.benchmark}/{finding.image}"])
+
+    def scan_labels(self, key: str, parts: Parts) -> None:
+        """Compare a record's masks and depth with the benchmarks'."""
+        packs = self.plan.label_packs
+        if not packs:
+            return
+        try:
+            labels = record_labels(key, parts)
+        except _DAMAGED as error:
+            self.fail(f"{key} (labels)", str(error))
+            return
+        for member, _, one in labels:
+            self.counts["labels"] += 1
+            self.counts["plain"] += one.relief is None and not len(one.masks)
+            place = {"key": key, "member": member, "pixel_sha256": hashlib.sha256(parts[member]).hexdigest()}
+            for pack in packs:
+                for finding in compare_labels(one, pack):
+                    self.add(place, finding, {})

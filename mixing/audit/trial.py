@@ -10,15 +10,15 @@ from pathlib import Path
 
 import cv2
 
-from encoders.sample import Rejection
-from mixing.audit.config import AuditConfig
-from mixing.audit.elements import scan_shard
-from mixing.audit.plan import ScanPlan, make_plan
-from mixing.audit.questions import Reader
-from mixing.places import join
-from mixing.planning import Stage
-from mixing.probe import Trial
-from mixing.shards import ShardWriter, committed_rows, open_tar, read_parts, some_rows
+from cavendish.encoders.sample import Rejection
+from cavendish.mixing.audit.benchmarks.contents import Reader
+from cavendish.mixing.audit.config import AuditConfig
+from cavendish.mixing.audit.plan import ScanPlan, make_plan
+from cavendish.mixing.audit.scan import scan_shard
+from cavendish.mixing.jobs.estimate import Stage
+from cavendish.mixing.jobs.probe import Trial
+from cavendish.mixing.shards.writer import ShardWriter, committed_rows, open_tar, read_parts, some_rows
+from cavendish.mixing.storage.place import join
 
 _folders: list[str] = []
 

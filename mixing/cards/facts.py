@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from encoders.sample import InputError
-from mixing.cards.licences import licence_of, parts_of
-from mixing.lock import Lock
-from mixing.places import Place, exists, join, name_of
-from mixing.shards import Plan, Row, committed_rows, open_tar, read_parts
-from mixing.trace import inputs_of, read_plan, shards_digest
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.cards.licences import licence_of, parts_of
+from cavendish.mixing.lock import Lock
+from cavendish.mixing.provenance.trace import inputs_of, read_plan, shards_digest
+from cavendish.mixing.shards.writer import Plan, Row, committed_rows, open_tar, read_parts
+from cavendish.mixing.storage.place import Place, exists, join, name_of
 
 Credit = tuple[str, str, str]
 """What was used, by whom, under which licence."""

@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
-from mixing.cards.croissant import About, rai
-from mixing.cards.facts import Credit, ShardSet
-from mixing.cards.licences import add_up, licence_of
-from mixing.lock import Lock
+from cavendish.mixing.cards.croissant import About, rai
+from cavendish.mixing.cards.facts import Credit, ShardSet
+from cavendish.mixing.cards.licences import add_up, licence_of
+from cavendish.mixing.lock import Lock
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _CATEGORIES = {

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from encoders.sample import InputError
-from mixing.cards.croissant import About, croissant
-from mixing.cards.facts import ShardSet, read_mixture, read_shard_set
-from mixing.cards.markdown import attribution, card
-from mixing.lock import Lock, read_lock
-from mixing.places import Place, is_file, is_url, join, make_folder
-from mixing.storage import write_atomic
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.cards.croissant import About, croissant
+from cavendish.mixing.cards.facts import ShardSet, read_mixture, read_shard_set
+from cavendish.mixing.cards.markdown import attribution, card
+from cavendish.mixing.lock import Lock, read_lock
+from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import Place, is_file, is_url, join, make_folder
 
 
 def write_card(path: Place, out: Place, about: About, data: Place = Path()) -> tuple[Place, ...]:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from annotate.annotators.saliency import Saliency, U2NetSaliency, subject_mask
-from annotate.quality import Mask
+from cavendish.annotate.annotators.saliency import Saliency, U2NetSaliency, subject_mask
+from cavendish.annotate.labels.quality import Mask
 from tests.annotate.photographs import photo
 
 

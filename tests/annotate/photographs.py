@@ -5,8 +5,8 @@ from __future__ import annotations
 from functools import cache
 from importlib.resources import files
 
-from annotate.decode import decode_image
-from encoders.sample import UInt8Image
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.sources.decode import decode_image
 
 FILES = {
     "astronaut": ("skimage.data", "astronaut.png"),

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from annotate.conventions import agreeing_share, check_conventions, normals_of_depth
-from encoders.sample import InputError
+from cavendish.annotate.labels.conventions import agreeing_share, check_conventions, normals_of_depth
+from cavendish.encoders.sample import InputError
 
 FOCAL_PX = 110.0
 

@@ -14,8 +14,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from annotate.decode import MAX_BYTES, MAX_PIXELS, MAX_PIXELS_AVIF, MAX_PIXELS_CMYK, MAX_PIXELS_WEBP, decode_image
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.sources.decode import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    MAX_PIXELS_AVIF,
+    MAX_PIXELS_CMYK,
+    MAX_PIXELS_WEBP,
+    decode_image,
+)
 
 WRITERS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 
@@ -314,7 +321,7 @@ def test_the_largest_allowed_pictures_take_under_310_mb(
     kind: str, mode: str, limit: int, options: dict[str, object]
 ) -> None:
     code = (
-        "import sys; from pathlib import Path; from annotate.decode import decode_image\n"
+        "import sys; from pathlib import Path; from cavendish.mixing.sources.decode import decode_image\n"
         "def peak_kb(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])\n"
         "data = sys.stdin.buffer.read(); before = peak_kb(); decode_image(data, 1024); print(peak_kb() - before)"
     )

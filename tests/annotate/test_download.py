@@ -23,13 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.addresses import Forbidden, is_public, resolve
-from annotate.download import DownloadConfig, download, picture_suffix
-from annotate.fetch import Limits, Refused, fetch
-from annotate.optout import opted_out
-from annotate.sources import SourceConfig, list_items, read_item
-from encoders.sample import InputError
-from mixing.images import encode_png
+from cavendish.annotate.download.addresses import Forbidden, is_public, resolve
+from cavendish.annotate.download.fetch import Limits, Refused, fetch
+from cavendish.annotate.download.job import DownloadConfig, download, picture_suffix
+from cavendish.annotate.download.optout import opted_out
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.sources.listing import SourceConfig, list_items, read_item
 
 PICTURE = encode_png(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8))
 RULES = "Disallow: /private/\nDisallow: /*.secret$\n"
@@ -241,7 +241,7 @@ def test_killed_and_continued_asks_for_no_finished_row_again(server: int, tmp_pa
     settings = config(server, Path("list.parquet"), rows_per_shard=10, threads=1, host_interval_s=0.05)
     (tmp_path / "config.json").write_text(settings.model_dump_json())
     code = (
-        "import sys; from pathlib import Path; from annotate.download import *\n"
+        "import sys; from pathlib import Path; from cavendish.annotate.download.job import *\n"
         "c = DownloadConfig.model_validate_json(Path(sys.argv[1], 'config.json').read_text())\n"
         "download(c, Path(sys.argv[1], 'out'), Path(sys.argv[1]))\n"
     )

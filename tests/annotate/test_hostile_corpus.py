@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mixing.images import encode_png
-from mixing.shards import committed_rows, verify
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.shards.writer import committed_rows, verify
 from tests.annotate.test_decode import BOMBS, GOOD, encoded
 from tests.annotate.test_sources import write, write_tar
 
@@ -26,10 +26,10 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from annotate import job
-from annotate.annotators.protocol import AnnotatorSpec
-from annotate.annotators.saliency import Saliency
-from annotate.job import AnnotateConfig, annotate
-from annotate.label import Annotators
+from cavendish.annotate.annotators.protocol import AnnotatorSpec
+from cavendish.annotate.annotators.saliency import Saliency
+from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.labels.label import Annotators
 
 class Half:
     spec = AnnotatorSpec("half/1", "saliency", "CC0-1.0", "0" * 64)

@@ -16,9 +16,9 @@ import pytest
 import torch
 from PIL import Image
 
-from annotate.annotators.hub import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
-from annotate.annotators.hub_boxes import GroundingDino, Owlv2, _caption, _short_side
-from annotate.annotators.hub_depth import (
+from cavendish.annotate.annotators.hub import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
+from cavendish.annotate.annotators.hub_boxes import GroundingDino, Owlv2, _caption, _short_side
+from cavendish.annotate.annotators.hub_depth import (
     DepthAnything,
     DepthAnything3,
     DepthPro,
@@ -26,10 +26,10 @@ from annotate.annotators.hub_depth import (
     MoGe2,
     Tipsv2Depth,
 )
-from annotate.annotators.hub_masks import Sam2, Sam3
-from annotate.annotators.hub_normals import MarigoldNormals, Sapiens2Normals, Tipsv2Normals
-from annotate.annotators.hub_words import Florence2, Qwen3VL
-from annotate.annotators.protocol import (
+from cavendish.annotate.annotators.hub_masks import Sam2, Sam3
+from cavendish.annotate.annotators.hub_normals import MarigoldNormals, Sapiens2Normals, Tipsv2Normals
+from cavendish.annotate.annotators.hub_words import Florence2, Qwen3VL
+from cavendish.annotate.annotators.protocol import (
     Caption,
     Depth,
     Detections,
@@ -41,7 +41,7 @@ from annotate.annotators.protocol import (
     check_licences,
     metric_depth_m,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 from tests.annotate.tiny_hub import BUILDERS, build
 
 ADAPTERS: dict[str, Callable[[HubModel], Any]] = {

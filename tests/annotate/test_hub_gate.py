@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, Normals
-from annotate.conventions import agreeing_share, normals_of_depth
-from annotate.hub_gate import FOCAL_PX, check_models, check_normals, known_scene
-from encoders.sample import InputError
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, Normals
+from cavendish.annotate.labels.conventions import agreeing_share, normals_of_depth
+from cavendish.annotate.labels.hub_gate import FOCAL_PX, check_models, check_normals, known_scene
+from cavendish.encoders.sample import InputError
 
 
 class Knows:

@@ -12,8 +12,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 
-from annotate import hub_labels
-from annotate.annotators.protocol import (
+from cavendish.annotate.annotators.protocol import (
     AnnotatorSpec,
     Caption,
     Depth,
@@ -29,13 +28,14 @@ from annotate.annotators.protocol import (
     each,
     load_once,
 )
-from annotate.hub_config import HubConfig
-from annotate.hub_labels import clean_phrase
-from annotate.job import annotate
-from encoders.instructions import make_example, tasks_of
-from encoders.sample import InputError
-from mixing.engine import Engine
-from mixing.shards import verify
+from cavendish.annotate.job import annotate
+from cavendish.annotate.labels import hub_labels
+from cavendish.annotate.labels.hub_config import HubConfig
+from cavendish.annotate.labels.hub_labels import clean_phrase
+from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.shards.writer import verify
 from tests.annotate.test_job import config, files_of, rejected_of, samples_of, square
 from tests.annotate.test_job import quick as quick  # a fixture
 from tests.annotate.test_sources import write
@@ -383,5 +383,5 @@ def test_a_run_without_hub_models_does_not_import_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, annotate.job; sys.exit('torch' in sys.modules)"
+    code = "import sys, cavendish.annotate.job; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

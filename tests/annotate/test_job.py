@@ -11,19 +11,19 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate import job
-from annotate.annotators.protocol import AnnotatorSpec, Failure, each
-from annotate.annotators.saliency import Saliency
-from annotate.job import AnnotateConfig, annotate
-from annotate.label import Annotators
-from encoders.instructions import tasks_of
-from encoders.palettes import COLOR_WORDS
-from encoders.sample import InputError, Sample, UInt8Image
-from mixing import objects
-from mixing.config import read_config
-from mixing.engine import Engine
-from mixing.images import encode_png
-from mixing.shards import committed_rows, read_dataset, verify
+from cavendish.annotate import job
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, each
+from cavendish.annotate.annotators.saliency import Saliency
+from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.labels.label import Annotators
+from cavendish.encoders.codecs.palettes import COLOR_WORDS
+from cavendish.encoders.sample import InputError, Sample, UInt8Image
+from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.mixing.config import read_config
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
+from cavendish.mixing.storage import objects
 from tests.annotate.photographs import photo, photo_bytes
 from tests.annotate.test_decode import BOMBS
 from tests.annotate.test_sources import write, write_tar
@@ -253,7 +253,7 @@ def test_sigkill_and_workers_change_no_byte(tmp_path: Path) -> None:
         write(tmp_path / f"web/{number}.png", encode_png(np.ascontiguousarray(crop)))
     write(tmp_path / "web/9.png", "broken")
     code = (
-        "import sys; from pathlib import Path; from annotate.job import annotate; "
+        "import sys; from pathlib import Path; from cavendish.annotate.job import annotate; "
         "from tests.annotate.test_job import config; data = Path(sys.argv[1]); "
         "annotate(config(images_per_shard=1), data / 'out', data=data)"
     )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.annotators.detection import COCO_CLASSES
-from annotate.annotators.protocol import (
+from cavendish.annotate.annotators.detection import COCO_CLASSES
+from cavendish.annotate.annotators.protocol import (
     AnnotatorSpec,
     Detection,
     Detections,
@@ -20,11 +20,11 @@ from annotate.annotators.protocol import (
     TextBox,
     TextBoxes,
 )
-from annotate.annotators.saliency import CropSaliency, Saliency
-from annotate.decode import DecodedImage
-from annotate.label import Annotators, LabelConfig, Picture, label_pictures
-from annotate.sources import FoundImage, SourceConfig
-from encoders.sample import Rejection, Sample
+from cavendish.annotate.annotators.saliency import CropSaliency, Saliency
+from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, label_pictures
+from cavendish.encoders.sample import Rejection, Sample
+from cavendish.mixing.sources.decode import DecodedImage
+from cavendish.mixing.sources.listing import FoundImage, SourceConfig
 
 LEFT, RIGHT = (10.0, 20.0, 60.0, 90.0), (100.0, 20.0, 150.0, 90.0)
 

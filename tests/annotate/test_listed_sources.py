@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from annotate.arrow import list_arrow
-from annotate.sources import SourceConfig, fetch_source, list_items, read_item, source_root
-from encoders.sample import InputError
-from mixing.images import encode_png
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.sources.listing import SourceConfig, fetch_source, list_items, read_item, source_root
+from cavendish.mixing.sources.saved_datasets import list_arrow
 
 PICTURES = [encode_png(np.full((40 + i, 50, 3), 20 * i, np.uint8)) for i in range(6)]
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from annotate.annotators.protocol import Box, Detection, Detections
-from annotate.annotators.saliency import CropSaliency
-from annotate.objects import (
+from cavendish.annotate.annotators.protocol import Box, Detection, Detections
+from cavendish.annotate.annotators.saliency import CropSaliency
+from cavendish.annotate.labels.objects import (
     ObjectThresholds,
     absent_classes,
     agreed_objects,

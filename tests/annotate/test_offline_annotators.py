@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.annotators.detection import COCO_CLASSES, CenterNet, NanoDet, box_iou
-from annotate.annotators.faces import CenterFace, blur_faces
-from annotate.annotators.nsfw import OpenNsfw
-from annotate.annotators.protocol import Annotator, Detections, Failure, Scores, TextBoxes, load_once
-from annotate.annotators.saliency import BoxSaliency, U2NetSaliency
-from annotate.annotators.text import TextLines
+from cavendish.annotate.annotators.detection import COCO_CLASSES, CenterNet, NanoDet, box_iou
+from cavendish.annotate.annotators.faces import CenterFace, blur_faces
+from cavendish.annotate.annotators.nsfw import OpenNsfw
+from cavendish.annotate.annotators.protocol import Annotator, Detections, Failure, Scores, TextBoxes, load_once
+from cavendish.annotate.annotators.saliency import BoxSaliency, U2NetSaliency
+from cavendish.annotate.annotators.text import TextLines
 from tests.annotate.photographs import photo
 
 ASTRONAUT = (12.0, 8.0, 365.0, 511.0)  # read off the pictures with a ruler

@@ -4,7 +4,14 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.quality import MaskThresholds, colour_separation, edge_align, outline_of, uncertain_share, verdict
+from cavendish.annotate.labels.quality import (
+    MaskThresholds,
+    colour_separation,
+    edge_align,
+    outline_of,
+    uncertain_share,
+    verdict,
+)
 from tests.annotate.conftest import Annotated
 from tests.annotate.photographs import photo
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate import job
-from annotate.annotators.protocol import AnnotatorSpec, Failure, Scores
-from annotate.job import annotate
-from annotate.label import Annotators
-from annotate.report import reasons_of
-from encoders.sample import UInt8Image
-from mixing.images import encode_png
+from cavendish.annotate import job
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Scores
+from cavendish.annotate.job import annotate
+from cavendish.annotate.labels.label import Annotators
+from cavendish.annotate.report import reasons_of
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.images import encode_png
 from tests.annotate.test_job import SquareFinder, config, square
 from tests.annotate.test_job import quick as quick  # a fixture
 from tests.annotate.test_sources import write

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from annotate.annotators.protocol import Failure
-from annotate.annotators.saliency import _MEAN, _STD, Saliency, U2NetSaliency, subject_mask
-from annotate.weights import U2NETP
+from cavendish.annotate.annotators.protocol import Failure
+from cavendish.annotate.annotators.saliency import _MEAN, _STD, Saliency, U2NetSaliency, subject_mask
+from cavendish.annotate.weights import U2NETP
 from tests.annotate.conftest import Annotated
 from tests.annotate.photographs import photo
 

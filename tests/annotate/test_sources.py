@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.items import MAX_CAPTION_CHARS, Item, clean_text
-from annotate.sources import SourceConfig, fingerprint, list_items, read_item
-from encoders.sample import InputError
-from mixing.records import check_key
-from mixing.storage import canonical_json
-from mixing.tars import DamagedTar, list_members
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.shards.sample_format import check_key
+from cavendish.mixing.shards.tar_index import DamagedTar, list_members
+from cavendish.mixing.sources.items import MAX_CAPTION_CHARS, Item, clean_text
+from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
+from cavendish.mixing.storage.files import canonical_json
 
 FOLDER = SourceConfig(name="web", kind="folder", path=Path("web"), licence="CC0-1.0")
 TAR = SourceConfig(name="crawl", kind="tar", path=Path("crawl"), licence="unknown")

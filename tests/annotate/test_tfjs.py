@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from annotate.annotators.sessions import open_session
-from annotate.annotators.tfjs import graph_to_onnx
-from annotate.weights import NANODET, NANODET_GRAPH, find_weights
-from encoders.sample import InputError
+from cavendish.annotate.annotators.sessions import open_session
+from cavendish.annotate.annotators.tfjs import graph_to_onnx
+from cavendish.annotate.weights import NANODET, NANODET_GRAPH, find_weights
+from cavendish.encoders.sample import InputError
 
 RNG = np.random.default_rng(0)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from annotate import weights
-from annotate.annotators.protocol import AnnotatorSpec
-from annotate.weights import (
+from cavendish.annotate import weights
+from cavendish.annotate.annotators.protocol import AnnotatorSpec
+from cavendish.annotate.weights import (
     ALL_WEIGHTS,
     NANODET,
     U2NETP,
@@ -22,7 +22,7 @@ from annotate.weights import (
     fetch_weights,
     find_weights,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 TINY = dataclasses.replace(U2NETP, name="tiny.onnx", sha256=sha256(b"tiny").hexdigest(), size=4)
 TINY_NPM = dataclasses.replace(TINY, name="tiny.bin", package=NANODET.package, member="package/models/tiny.bin")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.photographs import motorcycle, planted_copy
-from demo.pipeline import run_demo
-from mixing.engine import Progress
-from mixing.shards import verify
+from cavendish.demo.photographs import motorcycle, planted_copy
+from cavendish.demo.pipeline import run_demo
+from cavendish.mixing.jobs.runners import Progress
+from cavendish.mixing.shards.writer import verify
 
 SMALL = {
     "render_blender.yaml": ("scenes=4", "scenes_per_shard=2", "width=96", "height=96", "samples=2"),

@@ -18,7 +18,7 @@ from typing import Any
 import typer
 import yaml
 
-import cavendish
+from cavendish.cli.main import app
 from tests.documents.warm import TIMEOUT_S, run_words
 
 ROOT = Path(__file__).parents[2]
@@ -103,7 +103,7 @@ def parse(command: str) -> tuple[str, dict[str, Any]] | None:
     if found is None:
         return None
     words = shlex.split(found[1], comments=True)
-    parsed: Any = typer.main.get_command(cavendish.app)
+    parsed: Any = typer.main.get_command(app)
     name, context = "cavendish", None
     while hasattr(parsed, "commands"):
         context = parsed.make_context(name, list(words), parent=context)

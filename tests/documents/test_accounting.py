@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import yaml
 
-from mixing.config import read_config
+from cavendish.mixing.config import read_config
 from tests.documents import test_demo_folder, test_elsewhere, test_klein, test_tutorials
 from tests.documents.not_run import NOT_COMMANDS, NOT_RUN
 from tests.documents.pages import EXAMPLES, PAGES, ROOT, Command, blocks, commands, is_shell, left, name_of, parse
@@ -81,7 +81,7 @@ def of_program(name: str) -> list[Command]:
 
 @pytest.mark.parametrize("command", of_program("--runner"), ids=lambda one: shlex.split(one.text)[6])
 def test_the_engines_that_were_not_at_hand_are_not_refused(command: Command) -> None:
-    from commands.app import engine_of
+    from cavendish.cli.app import engine_of
 
     parsed = parse(command.text)
     assert parsed is not None

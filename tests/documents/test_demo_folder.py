@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from demo.photographs import PLANTED, write_photographs
-from mixing.shards import verify
+from cavendish.demo.photographs import PLANTED, write_photographs
+from cavendish.mixing.shards.writer import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import (
     EXAMPLES,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mixing.shards import verify
+from cavendish.mixing.shards.writer import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import ROOT, Shell, commands, end, free_port, left, shrink
 from tests.mixing.s3_server import s3_server

@@ -13,9 +13,10 @@ TIMEOUT_S = 3600
 """For what hangs; a machine that does much else may take long."""
 
 IMPORTED = (
-    "cavendish", "annotate.job", "apache_beam", "diffusers", "mixing.audit.job", "mixing.beam", "mixing.cards",
-    "mixing.preview", "mixing.show", "onnxruntime", "render.job", "tests.documents.warm", "trainer.evaluate",
-    "trainer.train", "transformers",
+    "cavendish.cli.main", "cavendish.annotate.job", "apache_beam", "diffusers", "cavendish.mixing.audit.job",
+    "cavendish.mixing.jobs.beam", "cavendish.mixing.cards", "cavendish.mixing.mixture.preview",
+    "cavendish.mixing.show", "onnxruntime", "cavendish.render.job", "tests.documents.warm",
+    "cavendish.trainer.evaluation.generator", "cavendish.trainer.training.train", "transformers",
 )  # fmt: skip
 
 
@@ -35,7 +36,7 @@ def run_words(words: Sequence[str], folder: Path, environment: Mapping[str, str]
 
 
 def _run(words: Sequence[str], folder: Path, environment: dict[str, str], said: str) -> None:
-    import cavendish
+    from cavendish.cli.main import main
 
     multiprocessing.set_start_method("fork", force=True)  # as in a new process
     file = os.open(said, os.O_WRONLY)
@@ -45,4 +46,4 @@ def _run(words: Sequence[str], folder: Path, environment: dict[str, str], said: 
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["cavendish", *words]
-    cavendish.main()
+    main()

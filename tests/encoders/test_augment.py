@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.augment import crop_sample, flip_sample, resize_image, resize_sample
-from encoders.normals import encode_normals
-from encoders.sample import Camera, InputError, Sample
+from cavendish.encoders.augment import crop_sample, flip_sample, resize_image, resize_sample
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.sample import Camera, InputError, Sample
 from tests.conftest import tiny_sample
 
 PLANE_NORMAL = np.array([0.48, 0.6, 0.64])  # the plane n . p = -3 in camera space, in front of the camera

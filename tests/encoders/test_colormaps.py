@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from encoders.colormaps import (
+from cavendish.encoders.codecs.colormaps import (
     COLORMAPS,
     ColormapCodec,
     colormap_codec,
     decode_colormap,
     encode_colormap,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 
 def table_of(name: str) -> np.ndarray:

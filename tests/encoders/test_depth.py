@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from encoders.depth import (
+from cavendish.encoders.codecs.depth import (
     CUBE_WALK,
     CUBE_WALK_FAR,
     CUBE_WALK_OUTDOOR,
@@ -22,7 +22,7 @@ from encoders.depth import (
     depth_codec,
     encode_depth,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 CODECS = (CUBE_WALK, CUBE_WALK_OUTDOOR, CUBE_WALK_FAR, DepthCodec(-2.5, 7.0))
 

@@ -8,9 +8,9 @@ import pytest
 from scipy import ndimage
 
 from benchmarks.dead_leaves import DEGRADATIONS, dead_leaves, degrade, instance_colors, mean_f1
-from encoders.colors import similar_neighbours
-from encoders.flood import _flood
-from encoders.instances import (
+from cavendish.encoders.codecs.colors import similar_neighbours
+from cavendish.encoders.codecs.flood import _flood
+from cavendish.encoders.codecs.instances import (
     _median3,
     _window_range,
     decode_instances,
@@ -18,7 +18,7 @@ from encoders.instances import (
     encode_instances,
     interior,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 # F1 averaged over IoU .5:.95 for each of DEGRADATIONS: what a decoder that is told the colours, or a flat-core
 # histogram without a rule for blends, reaches; the paper's flood fill for comparison.

@@ -13,16 +13,16 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from encoders import instructions, wordings
-from encoders.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, VOCABULARY, absent_categories
-from encoders.colormaps import COLORMAPS
-from encoders.depth import DecodedDepth
-from encoders.instances import DecodedInstances, interior
-from encoders.instructions import Segmentation, decode_example, make_example, tasks_of
-from encoders.legend_parser import normal_name, parse_legend
-from encoders.palettes import COLOR_NAMES
-from encoders.referring import scene_table
-from encoders.sample import TASKS, InputError, Instance, Sample
+from cavendish.encoders.codecs.colormaps import COLORMAPS
+from cavendish.encoders.codecs.depth import DecodedDepth
+from cavendish.encoders.codecs.instances import DecodedInstances, interior
+from cavendish.encoders.codecs.palettes import COLOR_NAMES
+from cavendish.encoders.expressions.programs import scene_table
+from cavendish.encoders.legends.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, VOCABULARY, absent_categories
+from cavendish.encoders.legends.parser import normal_name, parse_legend
+from cavendish.encoders.sample import TASKS, InputError, Instance, Sample
+from cavendish.encoders.tasks import instructions, wordings
+from cavendish.encoders.tasks.instructions import Segmentation, decode_example, make_example, tasks_of
 from tests.conftest import tiny_sample
 
 SEED = st.integers(0, 2**32 - 1)

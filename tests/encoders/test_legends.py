@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.legend_parser import MAX_PROMPT, normal_name, parse_legend
-from encoders.legends import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
-from encoders.palettes import COLOR_NAMES, parse_color
-from encoders.sample import InputError
+from cavendish.encoders.codecs.palettes import COLOR_NAMES, parse_color
+from cavendish.encoders.legends.notation import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
+from cavendish.encoders.legends.parser import MAX_PROMPT, normal_name, parse_legend
+from cavendish.encoders.sample import InputError
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoders.normals import CONVENTIONS, decode_normals, encode_normals, normals_from, normals_to
-from encoders.sample import InputError
+from cavendish.encoders.codecs.normals import CONVENTIONS, decode_normals, encode_normals, normals_from, normals_to
+from cavendish.encoders.sample import InputError
 
 
 def unit_vectors(count: int = 100_000) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
-from encoders.palettes import (
+from cavendish.encoders.codecs.palettes import (
     BLACK,
     COLOR_NAMES,
     COLOR_WORDS,
@@ -23,7 +23,7 @@ from encoders.palettes import (
     parse_color,
     srgb_to_lab,
 )
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 COLOR = st.tuples(*[st.integers(0, 255)] * 3)
 

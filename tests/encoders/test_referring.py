@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.expressions import (
+from cavendish.encoders.expressions.programs import (
+    RELATIONS,
+    SUPERLATIVES,
+    Program,
+    Thing,
+    category_match,
+    execute,
+    scene_table,
+)
+from cavendish.encoders.expressions.wording import (
     _RELATION_TEXTS,
     _SUPERLATIVE_TEXTS,
     KINDS,
@@ -22,16 +31,7 @@ from encoders.expressions import (
     singular,
     write_expression,
 )
-from encoders.referring import (
-    RELATIONS,
-    SUPERLATIVES,
-    Program,
-    Thing,
-    category_match,
-    execute,
-    scene_table,
-)
-from encoders.sample import Instance, Sample
+from cavendish.encoders.sample import Instance, Sample
 
 CATEGORIES = ("chair", "office chair", "table", "lamp", "vase", "person")
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.colors import nearest_color, nearest_two
-from encoders.palettes import lattice
-from encoders.sample import InputError
-from encoders.semantic import decode_semantic, decode_semantic_scored, encode_semantic
+from cavendish.encoders.codecs.colors import nearest_color, nearest_two
+from cavendish.encoders.codecs.palettes import lattice
+from cavendish.encoders.codecs.semantic import decode_semantic, decode_semantic_scored, encode_semantic
+from cavendish.encoders.sample import InputError
 
 LEGEND = {"road": (128, 64, 128), "car": (0, 0, 142), "sky": (70, 130, 180)}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from benchmarks.dead_leaves import dead_leaves, mean_f1
-from encoders.sample import InputError
-from encoders.voting import consensus_instances, vote_semantic
+from cavendish.encoders.sample import InputError
+from cavendish.encoders.voting import consensus_instances, vote_semantic
 
 
 def test_majority_and_ties_by_counting() -> None:

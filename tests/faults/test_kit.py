@@ -12,7 +12,7 @@ from benchmarks.faults.jobs import CONFIGS, job_named
 from benchmarks.faults.kills import kill_job
 from benchmarks.faults.outcomes import Outcome, make_reference
 from benchmarks.faults.table import BEGIN, END, table, write_table
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 from tests.mixing.shard_data import write_raw
 
 

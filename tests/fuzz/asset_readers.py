@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 from tests.fuzz.mutations import to_json
 from tests.fuzz.readers import Reader, picture, png, put
 
@@ -33,9 +33,9 @@ def _write_meshes(folder: Path) -> None:
 
 
 def _read_meshes(folder: Path) -> None:
-    from render.environments import load_environment
-    from render.folders import find_files, fingerprint
-    from render.meshfiles import read_mesh
+    from cavendish.render.assets.environments import load_environment
+    from cavendish.render.assets.folders import find_files, fingerprint
+    from cavendish.render.assets.meshfiles import read_mesh
 
     find_files.cache_clear()
     fingerprint((folder / "m",))
@@ -52,7 +52,7 @@ def _read_meshes(folder: Path) -> None:
 
 def _benchmark(name: str, write: Callable[[Path], object], *broken: str, form: str = "") -> Reader:
     def read(folder: Path) -> None:
-        from trainer.evaluation.benchmarks import read_benchmark
+        from cavendish.trainer.evaluation.benchmarks import read_benchmark
 
         for item in read_benchmark(name, folder).items[:3]:
             if item.read_image is not None:

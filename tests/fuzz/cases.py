@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.sample import InputError
-from mixing.engine import JobFailed
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs.runners import JobFailed
 from tests.fuzz.readers import Reader
 
 MAX_CPU_S = 5.0

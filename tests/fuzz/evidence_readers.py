@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 from tests.fuzz.readers import Reader, fit_hashes, picture, png, put, unchanged
 
 
@@ -22,7 +22,7 @@ def _write_label_maps(folder: Path) -> None:
 
 
 def _read_label_maps(folder: Path) -> None:
-    from mixing.audit.label_pack import read_label_files
+    from cavendish.mixing.audit.benchmarks.label_pack import read_label_files
 
     for kind in ("masks", "depth"):
         for suffix in (".png", ".npy"):
@@ -34,7 +34,7 @@ def _read_label_maps(folder: Path) -> None:
 
 
 def _write_label_pack(folder: Path) -> None:
-    from mixing.audit.label_pack import build_label_pack, read_label_files
+    from cavendish.mixing.audit.benchmarks.label_pack import build_label_pack, read_label_files
 
     _write_label_maps(folder)
     maps = [
@@ -45,7 +45,7 @@ def _write_label_pack(folder: Path) -> None:
 
 
 def _read_label_pack(folder: Path) -> None:
-    from mixing.audit.label_pack import compare_labels, read_label_files, read_label_pack
+    from cavendish.mixing.audit.benchmarks.label_pack import compare_labels, read_label_files, read_label_pack
 
     header = folder / "pack/header.json"
     with unchanged(header):
@@ -57,14 +57,14 @@ def _read_label_pack(folder: Path) -> None:
 
 
 def _embedder() -> Any:
-    from mixing.audit.config import Embedder
+    from cavendish.mixing.audit.config import Embedder
 
     return Embedder(name="e", file="e.onnx", sha256="e" * 64)
 
 
 def _write_vectors(folder: Path) -> None:
-    from mixing.audit.embeddings import VECTORS_SCHEMA, vectors_folder
-    from mixing.audit.index import build_pack
+    from cavendish.mixing.audit.benchmarks.image_pack import build_pack
+    from cavendish.mixing.audit.signals.embeddings import VECTORS_SCHEMA, vectors_folder
 
     put(folder, "bench/a.png", picture(3, 160))
     pack = build_pack("b", folder / "bench", folder / "pack")
@@ -77,8 +77,8 @@ def _write_vectors(folder: Path) -> None:
 
 
 def _read_vectors(folder: Path) -> None:
-    from mixing.audit.embeddings import read_vectors, similar_images
-    from mixing.audit.index import read_pack
+    from cavendish.mixing.audit.benchmarks.image_pack import read_pack
+    from cavendish.mixing.audit.signals.embeddings import read_vectors, similar_images
 
     header = folder / "made/header.json"
     pack = read_pack(folder / "pack")
@@ -94,7 +94,7 @@ def _write_texts(folder: Path) -> None:
 
 
 def _read_texts(folder: Path) -> None:
-    from mixing.audit.words import build_word_index, find_texts, read_lines
+    from cavendish.mixing.audit.signals.texts import build_word_index, find_texts, read_lines
 
     for name in ("a.json", "b.txt"):
         try:
@@ -106,9 +106,9 @@ def _read_texts(folder: Path) -> None:
 
 
 def _write_predictions(folder: Path) -> None:
-    from encoders.depth import encode_depth
-    from encoders.instructions import make_example
-    from mixing.images import encode_png
+    from cavendish.encoders.codecs.depth import encode_depth
+    from cavendish.encoders.tasks.instructions import make_example
+    from cavendish.mixing.images import encode_png
     from tests.conftest import tiny_sample
     from tests.mixing.shard_data import write_raw
 
@@ -124,9 +124,9 @@ def _write_predictions(folder: Path) -> None:
 
 
 def _read_predictions(folder: Path) -> None:
-    from mixing.images import decode_rgb
-    from trainer.evaluation.samples import read_sample_questions
-    from trainer.evaluation.score import read_specs, score
+    from cavendish.mixing.images import decode_rgb
+    from cavendish.trainer.evaluation.samples import read_sample_questions
+    from cavendish.trainer.evaluation.score import read_specs, score
 
     for task in ("depth", "semantic", "instance"):
         try:
@@ -138,7 +138,7 @@ def _read_predictions(folder: Path) -> None:
 
 
 def _write_judgements(folder: Path) -> None:
-    from trainer.evaluation.comparison import ANSWERS_SCHEMA, write_comparison
+    from cavendish.trainer.evaluation.report.comparison import ANSWERS_SCHEMA, write_comparison
 
     put(folder, "judgements.jsonl", '{"prompt": "x", "winner": "a"}\n{"prompt": "y", "winner": "tie", "group": "g"}\n')
     put(folder, "requests.jsonl", '{"file": "a.png", "prompt": "x", "image": null}\n{"file": "b.png", "prompt": "y"}\n')
@@ -151,8 +151,8 @@ def _write_judgements(folder: Path) -> None:
 
 
 def _read_judgements(folder: Path) -> None:
-    from trainer.evaluation.comparison import judge, write_comparison
-    from trainer.evaluation.win_rate import read_judgements, win_rate
+    from cavendish.trainer.evaluation.metrics.win_rate import read_judgements, win_rate
+    from cavendish.trainer.evaluation.report.comparison import judge, write_comparison
 
     with TemporaryDirectory() as name:
         out = Path(name)

@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 from tests.fuzz.mutations import to_json
 from tests.fuzz.readers import Reader, break_signed, fit_hashes, picture, put, unchanged
 
 
 def _write_pack(folder: Path) -> None:
-    from mixing.audit.index import build_pack
+    from cavendish.mixing.audit.benchmarks.image_pack import build_pack
 
     put(folder, "bench/a.png", picture(3, 160))
     build_pack("b", folder / "bench", folder / "pack", pixels=True)
 
 
 def _read_pack(folder: Path) -> None:
-    from mixing.audit.index import read_pack
+    from cavendish.mixing.audit.benchmarks.image_pack import read_pack
 
     header, pictures = folder / "pack/header.json", next(folder.glob("pack*/pictures.json"))
     with unchanged(header, pictures):
@@ -36,13 +36,13 @@ def _read_pack(folder: Path) -> None:
 
 
 def _write_generator(folder: Path) -> None:
-    from trainer.generators.tiny import TinyConfig, TinyGenerator
+    from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 
     TinyGenerator(TinyConfig(width=16), 0).save(folder / "generator")
 
 
 def _read_generator(folder: Path) -> None:
-    from trainer.generators.folder import load_generator
+    from cavendish.trainer.generators.folder import load_generator
 
     load_generator(folder / "generator")
 
@@ -50,7 +50,7 @@ def _read_generator(folder: Path) -> None:
 def _write_checkpoint(folder: Path) -> None:
     import torch
 
-    from trainer.checkpoint import State, write_checkpoint
+    from cavendish.trainer.training.checkpoint import State, write_checkpoint
 
     tensors = {"w": torch.zeros(3)}
     optimizer = {"state": {0: {"step": torch.tensor(1.0), "exp_avg": torch.zeros(3)}}, "param_groups": [{"lr": 0.1}]}
@@ -58,7 +58,7 @@ def _write_checkpoint(folder: Path) -> None:
 
 
 def _read_checkpoint(folder: Path) -> None:
-    from trainer.checkpoint import checkpoints, read_checkpoint
+    from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint
 
     for path in checkpoints(folder):
         read_checkpoint(path)
@@ -75,7 +75,7 @@ def _write_sharded(folder: Path) -> None:
 def _read_sharded(folder: Path) -> None:
     import torch
 
-    from trainer.sharded_checkpoint import load_sharded, read_facts
+    from cavendish.trainer.training.sharded_checkpoint import load_sharded, read_facts
 
     read_facts(folder / "checkpoint-000003")
     load_sharded(folder / "checkpoint-000003", {"w": torch.zeros(6), "step": torch.tensor(0.0)})
@@ -83,11 +83,11 @@ def _read_sharded(folder: Path) -> None:
 
 def _write_lineage(folder: Path) -> None:
     """A run that was tuned from a base, and a checkpoint of it."""
-    from mixing.lock import read_lock, write_lock
-    from mixing.storage import canonical_json
+    from cavendish.mixing.lock import read_lock, write_lock
+    from cavendish.mixing.storage.files import canonical_json
+    from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+    from cavendish.trainer.lineage import model_digest, write_lineage
     from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
-    from trainer.generators.tiny import TinyConfig, TinyGenerator
-    from trainer.lineage import model_digest, write_lineage
 
     write_raw(folder / "raw", shards=1, each=3)
     covered = json.loads((folder / "raw/dataset.json").read_text())["totals"]["digest"]
@@ -108,7 +108,7 @@ def _write_lineage(folder: Path) -> None:
 
 
 def _read_lineage(folder: Path) -> None:
-    from trainer.lineage import trace_lineage
+    from cavendish.trainer.lineage import trace_lineage
 
     for place in ("run/generator", "run/checkpoint-000003", "run/mixture.lock.json"):
         try:
@@ -118,7 +118,7 @@ def _read_lineage(folder: Path) -> None:
 
 
 def _write_tables(folder: Path) -> None:
-    from trainer.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS
+    from cavendish.trainer.training.log import EVALUATION_COLUMNS, LOSS_COLUMNS, RATIO_COLUMNS
 
     rows = {
         "loss": (LOSS_COLUMNS, {"source": "a", "task": "depth", "loss": "0.5", "examples": "4"}),
@@ -131,7 +131,7 @@ def _write_tables(folder: Path) -> None:
 
 
 def _read_tables(folder: Path) -> None:
-    from trainer.curves import write_curves
+    from cavendish.trainer.training.curves import write_curves
 
     with TemporaryDirectory() as out:
         for name in ("loss", "ratios", "evaluation"):
@@ -141,8 +141,8 @@ def _read_tables(folder: Path) -> None:
 
 def _read_texts(folder: Path) -> None:
     """Read what people type or models answer: legends, tasks."""
-    from encoders.legend_parser import parse_legend
-    from trainer.questions import read_question
+    from cavendish.encoders.legends.parser import parse_legend
+    from cavendish.trainer.inference.questions import read_question
 
     text = (folder / "prompt.txt").read_bytes().decode("utf-8", "replace")
     for read in (parse_legend, read_question):

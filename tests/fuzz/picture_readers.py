@@ -10,15 +10,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from encoders.sample import InputError, Rejection
+from cavendish.encoders.sample import InputError, Rejection
 from tests.fuzz.mutations import break_bytes, to_json
 from tests.fuzz.readers import Reader, picture, put, tar_of
 
 
 def _image(kind: str) -> Reader:
     def read(folder: Path) -> None:
-        from annotate.decode import decode_image
-        from mixing.images import decode_rgb
+        from cavendish.mixing.images import decode_rgb
+        from cavendish.mixing.sources.decode import decode_image
 
         data = (folder / f"x{kind}").read_bytes()
         for decode in (lambda: decode_image(data, 1024), lambda: decode_rgb(data, "x")):
@@ -37,8 +37,8 @@ def _write_png16(folder: Path) -> None:
 
 
 def _read_png16(folder: Path) -> None:
-    from mixing.images import decode_grey, decode_png16
-    from trainer.evaluation.benchmarks.files import read_gray
+    from cavendish.mixing.images import decode_grey, decode_png16
+    from cavendish.trainer.evaluation.benchmarks.files import read_gray
 
     decode_png16((folder / "depth.png").read_bytes(), "depth", 1)
     decode_grey((folder / "grey.png").read_bytes(), "grey")
@@ -58,7 +58,7 @@ def _write_arrays(folder: Path) -> None:
 
 
 def _read_arrays(folder: Path) -> None:
-    from mixing.foreign.arrays import decode_depth_file, decode_normals_file
+    from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 
     for path in sorted(folder.iterdir()):
         data = path.read_bytes()
@@ -77,8 +77,8 @@ def _write_arrays_of_others(folder: Path) -> None:
 
 
 def _read_arrays_of_others(folder: Path) -> None:
-    from trainer.evaluation.benchmarks import files
-    from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+    from cavendish.trainer.evaluation.benchmarks import files
+    from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 
     reads: tuple[Callable[[], object], ...] = (
         lambda: files.read_npy(folder / "a.npy"),
@@ -106,7 +106,7 @@ def _write_mats(folder: Path) -> None:
 
 
 def _read_mats(folder: Path) -> None:
-    from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
+    from cavendish.trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
 
     reads: tuple[Callable[[], object], ...] = (
         lambda: read_mat(folder / "v5.mat", ["data.rgb", "data.depth", "n"]),
@@ -153,10 +153,10 @@ def _break_tar(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _read_web_tar(folder: Path) -> None:
-    from annotate.decode import decode_image
-    from annotate.sources import SourceConfig, fingerprint, list_items, read_item
-    from mixing.foreign.job import ConvertConfig, convert_records
-    from mixing.foreign.listing import list_records
+    from cavendish.mixing.jobs.convert import ConvertConfig, convert_records
+    from cavendish.mixing.sources.decode import decode_image
+    from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
+    from cavendish.mixing.sources.records import list_records
 
     source = SourceConfig(name="web", kind="tar", path=Path("web"), licence="x")
     try:
@@ -199,8 +199,8 @@ def _write_sources(folder: Path) -> None:
 
 
 def _read_sources(folder: Path) -> None:
-    from annotate.sources import SourceConfig, fingerprint, list_items, read_item
-    from annotate.url_lists import count_rows, list_files, read_rows
+    from cavendish.annotate.download.url_lists import count_rows, list_files, read_rows
+    from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
 
     for kind, name, listing in (
         ("coco", "coco", "coco.json"),

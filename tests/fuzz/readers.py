@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from mixing.storage import digest
+from cavendish.mixing.storage.files import digest
 from tests.fuzz.mutations import Break, break_bytes, break_json, break_values, to_json
 
 

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from encoders.sample import InputError
-from mixing.storage import digest
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import digest
 from tests.conftest import tiny_sample
 from tests.fuzz.mutations import break_json, break_values, to_json
 from tests.fuzz.readers import Reader, break_signed, put
@@ -25,9 +25,9 @@ def _write_shards(folder: Path) -> None:
 
 
 def _read_shards(folder: Path) -> None:
-    from mixing.open_shards import open_local
-    from mixing.records import parse_record
-    from mixing.shards import finished_plan, read_shard, verify
+    from cavendish.mixing.shards.reader import open_local
+    from cavendish.mixing.shards.sample_format import parse_record
+    from cavendish.mixing.shards.writer import finished_plan, read_shard, verify
 
     verify(folder / "raw")
     finished_plan(folder / "raw")
@@ -40,10 +40,10 @@ def _read_shards(folder: Path) -> None:
 
 def _read_evidence(folder: Path) -> None:
     """Trace a record and write a card, as `cavendish show --provenance` and `cavendish card` do."""
-    from mixing.cards.croissant import About
-    from mixing.cards.write import write_card
-    from mixing.provenance import trace_record
-    from mixing.show import read_records, summary
+    from cavendish.mixing.cards.croissant import About
+    from cavendish.mixing.cards.write import write_card
+    from cavendish.mixing.provenance.record import trace_record
+    from cavendish.mixing.show import read_records, summary
 
     about = About("x", "Things.", date="2026-11-01", cite="c", url="", creator="T")
     with TemporaryDirectory() as out:
@@ -61,7 +61,7 @@ def _read_evidence(folder: Path) -> None:
 
 
 def _write_record(folder: Path) -> None:
-    from mixing.records import sample_parts
+    from cavendish.mixing.shards.sample_format import sample_parts
 
     for name, data in sample_parts(tiny_sample()).items():
         put(folder, f"scene.{name}", data)
@@ -69,10 +69,10 @@ def _write_record(folder: Path) -> None:
 
 def _read_record(folder: Path) -> None:
     """Read a record whose hashes were made to fit, and do with it what the jobs do."""
-    from encoders.augment import crop_sample, resize_sample
-    from encoders.instructions import make_example, tasks_of
-    from encoders.sample import Sample
-    from mixing.records import parse_record, record_facts, record_parts
+    from cavendish.encoders.augment import crop_sample, resize_sample
+    from cavendish.encoders.sample import Sample
+    from cavendish.encoders.tasks.instructions import make_example, tasks_of
+    from cavendish.mixing.shards.sample_format import parse_record, record_facts, record_parts
 
     parts = {path.name.partition(".")[2]: path.read_bytes() for path in folder.iterdir()}
     record = parse_record("scene", parts)
@@ -89,8 +89,8 @@ def _read_record(folder: Path) -> None:
 
 
 def _write_example(folder: Path) -> None:
-    from encoders.instructions import make_example
-    from mixing.records import example_parts
+    from cavendish.encoders.tasks.instructions import make_example
+    from cavendish.mixing.shards.sample_format import example_parts
 
     example = make_example(tiny_sample(), "semantic", np.random.default_rng(0))
     for name, data in example_parts(example).items():
@@ -98,9 +98,9 @@ def _write_example(folder: Path) -> None:
 
 
 def _read_example(folder: Path) -> None:
-    from encoders.sample import Example
-    from encoders.specs import decode_example
-    from mixing.records import parse_record, record_facts, record_parts
+    from cavendish.encoders.sample import Example
+    from cavendish.encoders.tasks.specs import decode_example
+    from cavendish.mixing.shards.sample_format import parse_record, record_facts, record_parts
 
     parts = {path.name.partition(".")[2]: path.read_bytes() for path in folder.iterdir()}
     record = parse_record("scene_semantic", parts)
@@ -111,7 +111,7 @@ def _read_example(folder: Path) -> None:
 
 
 def _write_lock(folder: Path) -> None:
-    from mixing.lock import write_lock
+    from cavendish.mixing.lock import write_lock
     from tests.mixing.shard_data import lock_text, write_raw
 
     write_raw(folder / "raw", shards=2, each=3)
@@ -132,8 +132,8 @@ def _break_lock(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def _read_lock(folder: Path) -> None:
-    from mixing.loader import MixtureDataset
-    from mixing.lock import diff_locks, read_lock, verify_lock
+    from cavendish.mixing.loader import MixtureDataset
+    from cavendish.mixing.lock import diff_locks, read_lock, verify_lock
 
     lock = read_lock(folder / "lock.json")
     diff_locks(lock, replace(lock, seed=99))
@@ -144,26 +144,26 @@ def _read_lock(folder: Path) -> None:
 
 
 def _read_mixture(folder: Path) -> None:
-    from mixing.mixture import load, lock_mixture
+    from cavendish.mixing.mixture.make_lock import load, lock_mixture
 
     lock_mixture(load(folder / "mixture.yaml"), folder)
 
 
 def _read_exclusions(folder: Path) -> None:
-    from mixing.mixture import read_exclusions
+    from cavendish.mixing.mixture.make_lock import read_exclusions
 
     read_exclusions(folder / "exclude.json")
 
 
 def _write_side(folder: Path) -> None:
-    from mixing.side import text_key, write_side_shards
+    from cavendish.mixing.shards.array_store import text_key, write_side_shards
 
     entries = [(text_key(str(n)), {"a": np.arange(4.0, dtype=np.float32)}) for n in range(3)]
     write_side_shards(folder / "side", "m" * 64, entries, 3)
 
 
 def _read_side(folder: Path) -> None:
-    from mixing.side import SideShards, text_key
+    from cavendish.mixing.shards.array_store import SideShards, text_key
 
     side = SideShards(folder / "side", "m" * 64)
     for number in range(3):
@@ -177,15 +177,15 @@ def _config(name: str) -> Reader:
     examples = Path(__file__).parents[2] / "examples"
 
     def read(folder: Path) -> None:
-        from annotate.download import DownloadConfig
-        from annotate.job import AnnotateConfig
-        from mixing.audit.config import AuditConfig
-        from mixing.config import read_config
-        from mixing.foreign.job import ConvertConfig
-        from mixing.job import EncodeConfig
-        from render.job import RenderConfig
-        from trainer.config import TrainConfig
-        from trainer.evaluate import EvaluateConfig
+        from cavendish.annotate.download.job import DownloadConfig
+        from cavendish.annotate.job import AnnotateConfig
+        from cavendish.mixing.audit.config import AuditConfig
+        from cavendish.mixing.config import read_config
+        from cavendish.mixing.jobs.convert import ConvertConfig
+        from cavendish.mixing.jobs.encode import EncodeConfig
+        from cavendish.render.job import RenderConfig
+        from cavendish.trainer.evaluation.generator import EvaluateConfig
+        from cavendish.trainer.training.config import TrainConfig
 
         model = {
             "render_pyrender": RenderConfig,

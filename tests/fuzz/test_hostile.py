@@ -18,22 +18,22 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import InputError
-from mixing.config import Config, read_config
-from mixing.foreign.arrays import decode_depth_file
-from mixing.images import decode_png16, decode_rgb
-from mixing.lock import read_lock, write_lock
-from mixing.records import parse_sample, sample_parts
-from mixing.shard_rows import parse_row, row_bytes
-from mixing.shards import Plan, ShardWriter, read_row, start_dataset
-from mixing.storage import canonical_json, collect_dead, digest, read_json, temporary_name
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import Config, read_config
+from cavendish.mixing.images import decode_png16, decode_rgb
+from cavendish.mixing.lock import read_lock, write_lock
+from cavendish.mixing.shards.dataset import parse_row, row_bytes
+from cavendish.mixing.shards.sample_format import parse_sample, sample_parts
+from cavendish.mixing.shards.writer import Plan, ShardWriter, read_row, start_dataset
+from cavendish.mixing.sources.arrays import decode_depth_file
+from cavendish.mixing.storage.files import canonical_json, collect_dead, digest, read_json, temporary_name
+from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
+from cavendish.trainer.evaluation.benchmarks.files import read_gray, read_npy
+from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+from cavendish.trainer.training.checkpoint import State, read_checkpoint, write_checkpoint
 from tests.conftest import tiny_sample
 from tests.fuzz.readers import pack_glb, picture, put, tar_of
 from tests.mixing.shard_data import lock_text, write_raw
-from trainer.checkpoint import State, read_checkpoint, write_checkpoint
-from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.files import read_gray, read_npy
-from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 
 
 def bounded(code: str, folder: Path, memory_mb: int) -> str:
@@ -43,7 +43,7 @@ def bounded(code: str, folder: Path, memory_mb: int) -> str:
         resource.setrlimit(resource.RLIMIT_CPU, (60, 60))
 
     head = (
-        "import resource, sys\nfrom pathlib import Path\nfrom encoders.sample import InputError\n"
+        "import resource, sys\nfrom pathlib import Path\nfrom cavendish.encoders.sample import InputError\n"
         "folder = Path(sys.argv[1])\n"
         "def limit():\n"
         "    used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
@@ -73,7 +73,7 @@ def test_a_yaml_bomb_is_refused_in_a_hundred_megabytes(tmp_path: Path) -> None:
     rows += [b"%c: &%c [%s]" % (c, c, b",".join([b"*%c" % (c - 1)] * 9)) for c in range(ord("b"), ord("k"))]
     put(tmp_path, "bomb.yaml", b"\n".join(rows))
     told = bounded(
-        "from render.job import RenderConfig\nfrom mixing.config import read_config\nlimit()\n"
+        "from cavendish.render.job import RenderConfig\nfrom cavendish.mixing.config import read_config\nlimit()\n"
         "try:\n    read_config(RenderConfig, folder / 'bomb.yaml')\nexcept InputError as error:\n    print(error)\n",
         tmp_path,
         100,
@@ -96,7 +96,8 @@ def test_a_chunk_of_a_png_that_claims_gigabytes_takes_no_memory(tmp_path: Path) 
     grey = png_claiming(16, 16, 8, 0)
     put(tmp_path, "x.png", grey[:33] + struct.pack(">I", 2**31 - 9) + b"tEXt" + grey[33:])
     told = bounded(
-        "from mixing.images import decode_rgb\nfrom trainer.evaluation.benchmarks.files import read_gray\nlimit()\n"
+        "from cavendish.mixing.images import decode_rgb\n"
+        "from cavendish.trainer.evaluation.benchmarks.files import read_gray\nlimit()\n"
         "path = folder / 'x.png'\n"
         "for read in (read_gray, lambda path: decode_rgb(path.read_bytes(), 'x.png')):\n"
         "    try:\n        read(path)\n    except InputError as error:\n        print(error)\n",
@@ -132,7 +133,8 @@ def test_a_zip_bomb_in_a_glb_takes_no_memory(tmp_path: Path) -> None:
         pack_glb(json.dumps(tree).encode(), struct.pack("<I4s", len(blob), b"BIN\0") + blob),
     )
     told = bounded(
-        "from render.folders import find_files\nfrom render.meshfiles import read_mesh\nlimit()\n"
+        "from cavendish.render.assets.folders import find_files\n"
+        "from cavendish.render.assets.meshfiles import read_mesh\nlimit()\n"
         "for file in find_files((folder / 'm',)).values():\n"
         "    try:\n        read_mesh(file)\n    except InputError as error:\n        print(error)\n",
         tmp_path,
@@ -163,8 +165,8 @@ def hostile_tar() -> bytes:
 
 
 def test_links_devices_and_traversal_in_a_tar_write_and_read_nothing_outside(tmp_path: Path) -> None:
-    from annotate.sources import SourceConfig, list_items, read_item
-    from mixing.foreign.job import ConvertConfig, convert
+    from cavendish.mixing.jobs.convert import ConvertConfig, convert
+    from cavendish.mixing.sources.listing import SourceConfig, list_items, read_item
 
     put(tmp_path, "data/web/w.tar", hostile_tar())
     put(tmp_path, "secret.png", picture(7))
@@ -183,7 +185,7 @@ def test_links_devices_and_traversal_in_a_tar_write_and_read_nothing_outside(tmp
 
 @pytest.mark.parametrize("size", [2**33 - 1, 10**11])
 def test_a_member_that_claims_gigabytes_is_named_and_not_read(tmp_path: Path, size: int) -> None:
-    from annotate.sources import SourceConfig, list_items
+    from cavendish.mixing.sources.listing import SourceConfig, list_items
 
     info = tarfile.TarInfo("big.png")
     info.size = size
@@ -325,7 +327,7 @@ def test_a_lock_with_a_digest_that_fits_is_still_checked(tmp_path: Path, field: 
 def test_offsets_beyond_an_arrow_file_are_named_before_they_end_the_process(tmp_path: Path) -> None:
     import pyarrow as pa
 
-    from annotate.sources import SourceConfig, list_items
+    from cavendish.mixing.sources.listing import SourceConfig, list_items
 
     table = pa.table({"image": [picture(1), picture(2)], "text": ["aaaa", "bbbb"]})
     file = io.BytesIO()
@@ -351,8 +353,8 @@ def test_a_flipped_byte_in_the_weights_of_a_checkpoint_is_noticed(tmp_path: Path
 
 
 def test_a_flipped_byte_in_a_saved_generator_is_noticed(tmp_path: Path) -> None:
-    from trainer.generators.folder import load_generator
-    from trainer.generators.tiny import TinyConfig, TinyGenerator
+    from cavendish.trainer.generators.folder import load_generator
+    from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 
     TinyGenerator(TinyConfig(width=16), 0).save(tmp_path)
     load_generator(tmp_path)
@@ -364,7 +366,7 @@ def test_a_flipped_byte_in_a_saved_generator_is_noticed(tmp_path: Path) -> None:
 
 
 def test_corners_far_outside_of_a_picture_cost_no_time(tmp_path: Path) -> None:
-    from trainer.evaluation.benchmarks import read_benchmark
+    from cavendish.trainer.evaluation.benchmarks import read_benchmark
 
     put(tmp_path, "val/1.jpg", picture(kind=".jpg"))
     shapes = [{"label": "target", "points": [[0, 0], [2e9, 5], [5, 2e9]]}]

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from mixing.storage import canonical_json, digest
-from render.wavefront import parse_obj
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.render.assets.wavefront import parse_obj
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.lineage import trace_lineage, write_lineage
 from tests.fuzz.readers import put
 from tests.fuzz.test_hostile import bounded, png_claiming
-from trainer.generators.folder import load_generator
-from trainer.generators.tiny import TinyConfig, TinyGenerator
-from trainer.lineage import trace_lineage, write_lineage
 
 
 def test_a_generator_that_claims_gigabytes_of_weights_is_refused(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_a_label_map_that_claims_gigabytes_takes_no_memory(tmp_path: Path) -> No
     put(tmp_path, "labels/a.npy", data)
     put(tmp_path, "labels/b.png", png_claiming(30_000, 30_000, 8, 0))
     told = bounded(
-        "from mixing.audit.label_pack import read_label_files\nlimit()\n"
+        "from cavendish.mixing.audit.benchmarks.label_pack import read_label_files\nlimit()\n"
         "for suffix in ('.npy', '.png'):\n"
         "    try:\n        read_label_files(folder / 'labels', 'masks', suffix)\n"
         "    except InputError as error:\n        print(error)\n",

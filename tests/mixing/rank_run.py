@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch.utils.data import DataLoader
 
-from mixing.loader import MixtureStream
-from mixing.lock import read_lock
-from mixing.reader import MixtureItem
+from cavendish.mixing.loader import MixtureStream
+from cavendish.mixing.lock import read_lock
+from cavendish.mixing.mixture.reader import MixtureItem
 
 BATCH, WORKERS = 3, 2
 

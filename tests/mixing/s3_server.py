@@ -16,7 +16,7 @@ import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
 
-from mixing import objects
+from cavendish.mixing.storage import objects
 
 Choose = Callable[[int, str, str], str]
 """Says what goes wrong with request number n (from 1), of that method, for that path: a fault, or "" for nothing."""

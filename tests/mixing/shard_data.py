@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from encoders.sample import Sample
-from mixing.lock import Lock
-from mixing.mixture import load, lock_mixture
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
+from cavendish.encoders.sample import Sample
+from cavendish.mixing.lock import Lock
+from cavendish.mixing.mixture.make_lock import load, lock_mixture
+from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
 
 MIXTURE = """

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from encoders.sample import InputError, Rejection, Sample
-from mixing.beam import Engine, JobFailed, run
-from mixing.shards import Plan, verify
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.jobs.beam import Engine, JobFailed, run
+from cavendish.mixing.shards.writer import Plan, verify
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test-beam", 6, {"seed": 3})
@@ -157,7 +157,7 @@ def slow_build(index: int) -> Iterator[Sample | Rejection]:
 @pytest.mark.slow
 def test_sigkill_of_the_driver_loses_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from mixing.beam import run; "
+        "import sys; from pathlib import Path; from cavendish.mixing.jobs.beam import run; "
         "from tests.mixing.test_beam import PLAN, slow_build; run(PLAN, slow_build, Path(sys.argv[1]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=Path(__file__).parents[2])

@@ -13,13 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.sample import InputError
-from mixing.cards.croissant import About
-from mixing.cards.licences import add_up, licence_of
-from mixing.cards.write import write_card
-from mixing.job import EncodeConfig, encode
-from mixing.mixture import write_lock
-from mixing.shards import Plan, start_dataset
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.cards.croissant import About
+from cavendish.mixing.cards.licences import add_up, licence_of
+from cavendish.mixing.cards.write import write_card
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.mixture.make_lock import write_lock
+from cavendish.mixing.shards.writer import Plan, start_dataset
 from tests.mixing.shard_data import lock_text, write_raw
 
 ABOUT = About("things", "Things for tests.", date="2026-11-01", cite="Cavendish", url="", creator="Tests")

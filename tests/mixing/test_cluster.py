@@ -15,11 +15,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from encoders.sample import InputError, Rejection, Sample
-from mixing import cluster
-from mixing.beam import run
-from mixing.engine import Engine, JobFailed
-from mixing.shards import Plan, verify
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.jobs import dask as cluster
+from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.runners import Engine, JobFailed
+from cavendish.mixing.shards.writer import Plan, verify
 from tests.conftest import tiny_sample
 
 ROOT = Path(__file__).parents[2]

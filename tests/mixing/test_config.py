@@ -5,8 +5,8 @@ from typing import Literal
 
 import pytest
 
-from encoders.sample import InputError
-from mixing.config import Config, read_config
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import Config, read_config
 
 
 class Inner(Config):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from encoders.sample import InputError
-from mixing.loader import MixtureDataset
-from mixing.open_shards import OnDamage, Reading
-from mixing.reader import DAMAGED
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.mixture.reader import DAMAGED
+from cavendish.mixing.shards.reader import OnDamage, Reading
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 from tests.mixing.test_loader import damage, facts, take
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sample import InputError
-from mixing.deal import Dealer, two_colours
-from mixing.schedule import Points, Schedule
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.mixture.deal import Dealer, two_colours
+from cavendish.mixing.mixture.schedule import Points, Schedule
 
 
 def constant(*weights: str) -> list[Points]:

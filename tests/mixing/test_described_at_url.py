@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.sample import InputError
-from mixing import objects
-from mixing.cards.croissant import About
-from mixing.cards.write import write_card
-from mixing.job import EncodeConfig, encode
-from mixing.lock import write_lock
-from mixing.provenance import trace_record
-from mixing.trace import Link, states
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.cards.croissant import About
+from cavendish.mixing.cards.write import write_card
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.provenance.record import trace_record
+from cavendish.mixing.provenance.trace import Link, states
+from cavendish.mixing.storage import objects
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
 from tests.mixing.shard_data import lock_text, write_raw
 

@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from encoders.augment import resize_sample
-from encoders.instructions import COLORMAP_PROBABILITY
-from mixing.draw import draw_example, parse_sample_for
-from mixing.records import example_parts, parse_example, sample_parts
+from cavendish.encoders.augment import resize_sample
+from cavendish.encoders.tasks.instructions import COLORMAP_PROBABILITY
+from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
+from cavendish.mixing.shards.sample_format import example_parts, parse_example, sample_parts
 from tests.conftest import tiny_sample
 
 SAMPLE = tiny_sample(size=16)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from encoders.sample import InputError
-from mixing.beam import run_elements
-from mixing.engine import Engine, check_engine
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs.beam import run_elements
+from cavendish.mixing.jobs.runners import Engine, check_engine
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from encoders.sample import InputError
-from mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (33, 47, 4), dtype=np.uint8)

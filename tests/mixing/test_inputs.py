@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from encoders.sample import InputError
-from mixing.inputs import read_inputs, write_inputs
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs.inputs import read_inputs, write_inputs
 
 SHARDS = [["a.png", "b.png"], ["c.png"]]
 

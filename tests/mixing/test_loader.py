@@ -16,14 +16,14 @@ import pytest
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from encoders.sample import Example, InputError
-from mixing.draw import draw_example, parse_sample_for
-from mixing.job import EncodeConfig, encode
-from mixing.loader import MixtureDataset, MixtureStream
-from mixing.lock import write_lock
-from mixing.reader import MixtureItem
-from mixing.records import parse_sample, record_parts, sample_parts
-from mixing.shards import read_dataset, read_row
+from cavendish.encoders.sample import Example, InputError
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.loader import MixtureDataset, MixtureStream
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
+from cavendish.mixing.mixture.reader import MixtureItem
+from cavendish.mixing.shards.sample_format import parse_sample, record_parts, sample_parts
+from cavendish.mixing.shards.writer import read_dataset, read_row
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sample import InputError
-from mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
-from mixing.mixture import Mixture, load, lock_mixture
-from mixing.mixture_file import ratio_bends
-from mixing.pool import is_held_out
-from mixing.reader import held_out
-from mixing.shares import Floor, raise_to_floors
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
+from cavendish.mixing.mixture.candidates import is_held_out
+from cavendish.mixing.mixture.config import ratio_bends
+from cavendish.mixing.mixture.make_lock import Mixture, load, lock_mixture
+from cavendish.mixing.mixture.ratios import Floor, raise_to_floors
+from cavendish.mixing.mixture.reader import held_out
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
 ROOT = Path(__file__).parents[2]

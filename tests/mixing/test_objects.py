@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import s3fs
 
-from encoders.sample import InputError, Rejection, Sample
-from mixing import objects
-from mixing.beam import build_shard, run
-from mixing.job import EncodeConfig, encode
-from mixing.loader import MixtureDataset
-from mixing.lock import read_lock, write_lock
-from mixing.mixture import load, lock_mixture
-from mixing.open_shards import Reading
-from mixing.shards import Plan, ShardWriter, finish_dataset, is_committed, start_dataset, verify
-from mixing.storage import collect_leftovers
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.jobs.beam import build_shard, run
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.lock import read_lock, write_lock
+from cavendish.mixing.mixture.make_lock import load, lock_mixture
+from cavendish.mixing.shards.reader import Reading
+from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, is_committed, start_dataset, verify
+from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.files import collect_leftovers
 from tests.conftest import tiny_sample
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
 from tests.mixing.shard_data import MIXTURE, write_raw
@@ -171,7 +171,7 @@ def test_encode_mix_and_the_loader_work_from_a_failing_server_as_from_a_folder(s
 UPLOAD_AND_DIE = """
 import sys
 from mixing import objects
-from mixing.shards import Plan, ShardWriter, start_dataset
+from cavendish.mixing.shards.writer import Plan, ShardWriter, start_dataset
 objects.PART_BYTES = 5 << 20
 plan = Plan("large", 1, {})
 start_dataset("s3://bucket/out", plan)

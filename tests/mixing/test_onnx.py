@@ -11,7 +11,7 @@ pytest.importorskip("onnxruntime")
 
 
 def test_onnxruntime_is_loaded_without_its_telemetry(tmp_path: Path) -> None:
-    code = "from mixing.onnx import load_onnxruntime; load_onnxruntime().SessionOptions()"
+    code = "from cavendish.mixing.onnx import load_onnxruntime; load_onnxruntime().SessionOptions()"
     environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
     root = Path(__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, env={**environment, "TMPDIR": str(tmp_path)}, check=True)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixing.permutation import LocalOrder, Permutation
+from cavendish.mixing.mixture.shuffle import LocalOrder, Permutation
 
 
 @settings(deadline=None)

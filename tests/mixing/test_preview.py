@@ -9,11 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.sample import InputError
-from mixing.accounting import index_of, read_count, realised_ratios, simulate
-from mixing.loader import MixtureDataset
-from mixing.lock import write_lock
-from mixing.preview import write_preview
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.preview import write_preview
+from cavendish.mixing.mixture.statistics import index_of, read_count, realised_ratios, simulate
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
 

@@ -10,13 +10,13 @@ import yaml
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.sample import InputError
-from mixing.config import read_config
-from mixing.job import EncodeConfig, encode
-from mixing.provenance import trace_record
-from mixing.rebuild import write_config
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
-from mixing.trace import Link, every_link, states
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import read_config
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.provenance.rebuild import write_config
+from cavendish.mixing.provenance.record import trace_record
+from cavendish.mixing.provenance.trace import Link, every_link, states
+from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import write_raw
 

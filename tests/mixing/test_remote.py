@@ -18,12 +18,12 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
-from encoders.sample import InputError
-from mixing.loader import MixtureDataset, MixtureStream
-from mixing.open_shards import Reading
-from mixing.preview import write_preview
-from mixing.reader import MixtureReader, held_out
-from mixing.remote import BlockCache
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.loader import MixtureDataset, MixtureStream
+from cavendish.mixing.mixture.preview import write_preview
+from cavendish.mixing.mixture.reader import MixtureReader, held_out
+from cavendish.mixing.shards.reader import Reading
+from cavendish.mixing.storage.cache import BlockCache
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 from tests.mixing.test_loader import as_is, damage, facts, take
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.sample import InputError
-from mixing.schedule import Points, Schedule, share_at
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
 
 
 def constant(*weights: str) -> list[Points]:

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.sample import Example, InputError, Sample
-from mixing.records import (
+from cavendish.encoders.sample import Example, InputError, Sample
+from cavendish.mixing.shards.sample_format import (
     DEPTH_MAX_M,
     pack_depth,
     pack_normals,
@@ -21,7 +21,7 @@ from mixing.records import (
     unpack_depth,
     unpack_normals,
 )
-from mixing.shards import (
+from cavendish.mixing.shards.writer import (
     Plan,
     ShardWriter,
     committed_rows,
@@ -32,7 +32,7 @@ from mixing.shards import (
     start_dataset,
     verify,
 )
-from mixing.storage import write_atomic
+from cavendish.mixing.storage.files import write_atomic
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test", 2, {"seed": 1})

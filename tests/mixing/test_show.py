@@ -7,13 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.depth import encode_depth
-from encoders.normals import encode_normals
-from encoders.sample import InputError
-from mixing.images import decode_rgb
-from mixing.pictures import fit, ids_picture
-from mixing.shards import Plan, ShardWriter, start_dataset
-from mixing.show import read_records, write_sheet
+from cavendish.encoders.codecs.depth import encode_depth
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import decode_rgb
+from cavendish.mixing.shards.writer import Plan, ShardWriter, start_dataset
+from cavendish.mixing.show import read_records, write_sheet
+from cavendish.mixing.visualize import fit, ids_picture
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test", 1, {})

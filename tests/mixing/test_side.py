@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import InputError
-from mixing.job import EncodeConfig, encode
-from mixing.loader import MixtureDataset
-from mixing.shards import read_row
-from mixing.side import SideShards, picture_key, text_key, write_side_shards
-from mixing.storage import digest
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.shards.array_store import SideShards, picture_key, text_key, write_side_shards
+from cavendish.mixing.shards.writer import read_row
+from cavendish.mixing.storage.files import digest
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 from tests.mixing.shard_data import lock_text, write_raw
-from trainer.generators.tiny import TinyConfig, TinyGenerator
 
 MODEL = digest("a model")
 WORDS = [f"word {number}" for number in range(23)]
@@ -91,7 +91,7 @@ def test_a_flipped_bit_and_a_pickle_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_object_array_in_a_shard_is_never_unpickled(tmp_path: Path) -> None:
-    from mixing.side import _from_npy
+    from cavendish.mixing.shards.array_store import _from_npy
 
     file = io.BytesIO()
     np.save(file, np.array([{"a": 1}]), allow_pickle=True)

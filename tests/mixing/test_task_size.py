@@ -9,20 +9,20 @@ from typing import Any
 import cloudpickle
 import pytest
 
-from annotate import job as annotating
-from annotate.items import Item, Part
-from annotate.job import AnnotateConfig, annotate
-from encoders.sample import InputError
-from mixing import beam
-from mixing import job as encoding
-from mixing.engine import JobResult
-from mixing.foreign import job as converting
-from mixing.foreign.job import ConvertConfig, convert
-from mixing.foreign.listing import Found, Piece
-from mixing.job import EncodeConfig, encode
-from mixing.shard_rows import Row
-from mixing.storage import canonical_json
-from render.job import RenderConfig, render
+from cavendish.annotate import job as annotating
+from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs import beam
+from cavendish.mixing.jobs import convert as converting
+from cavendish.mixing.jobs import encode as encoding
+from cavendish.mixing.jobs.convert import ConvertConfig, convert
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.jobs.runners import JobResult
+from cavendish.mixing.shards.dataset import Row
+from cavendish.mixing.sources.items import Item, Part
+from cavendish.mixing.sources.records import Found, Piece
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.render.job import RenderConfig, render
 from tests.mixing.shard_data import write_raw
 
 Start = Callable[[int, Path, pytest.MonkeyPatch], JobResult]

@@ -13,13 +13,13 @@ from dataclasses import replace
 import bpy
 import numpy as np
 
-from render.agreement import away_from_edges, depth_errors
-from render.blender import Cycles
-from render.meshes import build_scene
-from render.passes import cast_scene
-from render.recipe import Aperture
-from render.scenes import draw_palette, draw_recipe
-from render.skies import linear_to_srgb
+from cavendish.render.engines.blender import Cycles
+from cavendish.render.geometry.meshes import build_scene
+from cavendish.render.labels.agreement import away_from_edges, depth_errors
+from cavendish.render.labels.passes import cast_scene
+from cavendish.render.light.skies import linear_to_srgb
+from cavendish.render.scenes.recipe import Aperture
+from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 
 
 def main(kind: str, seed: int, side: int) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from render.agreement import away_from_edges, compare_exactly, compare_passes, compare_raster
-from render.checks import ViewRejected
-from render.passes import Truth, cast_scene
-from render.recipe import look_at
+from cavendish.render.labels.agreement import away_from_edges, compare_exactly, compare_passes, compare_raster
+from cavendish.render.labels.checks import ViewRejected
+from cavendish.render.labels.passes import Truth, cast_scene
+from cavendish.render.scenes.recipe import look_at
 from tests.render.test_passes import quad
 
 CAMERA = look_at((0.3, -4.0, 1.7), (0.0, 0.0, 0.6), 60, 96, 64)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import trimesh
 
-from encoders.sample import InputError
-from render import assets
-from render.assets import LICENCES, MAPS, catalogue, load_map, load_model, map_path, roles
-from render.geometry import crease_normals, triangle_areas
-from render.meshes import model_mesh
-from render.wavefront import parse_mtl, parse_obj
+from cavendish.encoders.sample import InputError
+from cavendish.render.assets import catalogue as assets
+from cavendish.render.assets.catalogue import LICENCES, MAPS, catalogue, load_map, load_model, map_path, roles
+from cavendish.render.assets.wavefront import parse_mtl, parse_obj
+from cavendish.render.geometry.meshes import model_mesh
+from cavendish.render.geometry.triangles import crease_normals, triangle_areas
 
 CUBE = b"""
 v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from encoders.sample import UInt8Image
-from render.assets import licences_of
-from render.edits import Done, EditKind, Shot, make_edit
-from render.facts import find_instances
-from render.meshes import Placed, build_scene
-from render.passes import Truth, cast_scene
-from render.placing import is_free, rests
-from render.scenes import draw_palette, draw_recipe
+from cavendish.encoders.sample import UInt8Image
+from cavendish.render.assets.catalogue import licences_of
+from cavendish.render.edits import Done, EditKind, Shot, make_edit
+from cavendish.render.geometry.meshes import Placed, build_scene
+from cavendish.render.labels.facts import find_instances
+from cavendish.render.labels.passes import Truth, cast_scene
+from cavendish.render.scenes.placing import is_free, rests
+from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 from tests.render.test_scenes import shared_area
 
 SIZE = 96
@@ -187,9 +187,9 @@ def test_equal_seeds_give_equal_edits() -> None:
 def test_a_thing_over_an_edge_or_inside_another_does_not_rest() -> None:
     from dataclasses import replace
 
-    from render.layout import GAP_M
-    from render.meshes import place
-    from render.recipe import Material, Thing
+    from cavendish.render.geometry.meshes import place
+    from cavendish.render.scenes.layout import GAP_M
+    from cavendish.render.scenes.recipe import Material, Thing
 
     wood = (Material("wood", (0.5, 0.3, 0.2)),)
     floor = place(Thing(1, "floor", "box", (0, 0, -0.1), (4, 4, 0.1), materials=wood, is_thing=False))

@@ -10,12 +10,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from encoders.sample import Sample
-from mixing.engine import Engine
-from mixing.shards import committed_rows, read_dataset
-from render.folders import AssetsConfig
-from render.job import RenderConfig, ask_for_view, close_workers, render
-from render.worker import Message, Worker
+from cavendish.encoders.sample import Sample
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.shards.writer import committed_rows, read_dataset
+from cavendish.render.assets.folders import AssetsConfig
+from cavendish.render.engines.worker import Message, Worker
+from cavendish.render.job import RenderConfig, ask_for_view, close_workers, render
 
 CONFIG = RenderConfig(
     engine="pyrender", seed=6, scenes=4, scenes_per_shard=4, width=48, height=48, max_model_kb=100, edits=0.0
@@ -49,7 +49,7 @@ def test_a_kill_a_hang_and_a_memory_hog_cost_one_try_each_and_are_named(
             self._request_timeout_s, self._max_memory_mb = saved
 
     monkeypatch.setattr(Worker, "_ask", spoil)
-    monkeypatch.setattr("render.worker.MEMORY_CHECK_S", 0.02)
+    monkeypatch.setattr("cavendish.render.engines.worker.MEMORY_CHECK_S", 0.02)
     result = render(CONFIG, tmp_path / "out")
     close_workers()
     assert result.totals is not None
@@ -99,7 +99,9 @@ def test_memory_of_a_worker_stays_flat_over_scenes() -> None:
     used_mb = []
     for index in range(30):
         ask_for_view(config, f"flat-{index}", 0, index, 0, {})
-        (child,) = [one for one in psutil.Process().children() if "render.child" in " ".join(one.cmdline())]
+        (child,) = [
+            one for one in psutil.Process().children() if "cavendish.render.engines.child" in " ".join(one.cmdline())
+        ]
         used_mb.append(child.memory_info().rss / 1e6)
     close_workers()
     assert used_mb[-1] - used_mb[14] < 60, used_mb  # all models of the shard have been read by then

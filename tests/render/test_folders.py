@@ -13,15 +13,15 @@ import pytest
 import trimesh
 from PIL import Image
 
-from encoders.sample import InputError
-from render import assets
-from render.assets import licences_of, load_map, load_model, model_info
-from render.environments import OWN_MAP_RADIANCE
-from render.folders import categories, find_files, fingerprint, open_folders, own_file, role_of
-from render.meshes import model_mesh, place
-from render.meshfiles import read_mesh
-from render.recipe import Recipe, Sky, Thing, look_at
-from render.scenes import add_own, use_own_map
+from cavendish.encoders.sample import InputError
+from cavendish.render.assets import catalogue as assets
+from cavendish.render.assets.catalogue import licences_of, load_map, load_model, model_info
+from cavendish.render.assets.environments import OWN_MAP_RADIANCE
+from cavendish.render.assets.folders import categories, find_files, fingerprint, open_folders, own_file, role_of
+from cavendish.render.assets.meshfiles import read_mesh
+from cavendish.render.geometry.meshes import model_mesh, place
+from cavendish.render.scenes.recipe import Recipe, Sky, Thing, look_at
+from cavendish.render.scenes.scenes import add_own, use_own_map
 
 LICENCE = "licence: CC-BY-4.0\nauthor: Ada\n"
 
@@ -139,7 +139,7 @@ def test_samples_name_licence_author_and_hash_of_own_files(folder: Path) -> None
     [("chair", 0.95, 0.95), ("chair", 88.0, 0.88), ("chair", 910.0, 0.91), ("car", 4300.0, 4.3), ("mug", 0.12, 0.12)],
 )
 def test_units_are_those_that_make_a_plausible_thing(category: str, longest: float, expected_m: float) -> None:
-    from render.folders import OwnFile, scale_of
+    from cavendish.render.assets.folders import OwnFile, scale_of
 
     file = OwnFile("own/a/b.obj", Path("b.obj"), Path(), category, "", "", None, None, "y", 1.0)
     scale, _ = scale_of(file, np.array([longest, longest / 2, longest / 3]))
@@ -147,7 +147,7 @@ def test_units_are_those_that_make_a_plausible_thing(category: str, longest: flo
 
 
 def test_a_mesh_of_no_known_unit_gets_its_categorys_length_and_unknown_ones_are_refused() -> None:
-    from render.folders import OwnFile, scale_of
+    from cavendish.render.assets.folders import OwnFile, scale_of
 
     file = OwnFile("own/a/b.obj", Path("b.obj"), Path(), "chair", "", "", None, None, "y", 1.0)
     scale, origin = scale_of(file, np.array([17.0, 9.0, 3.0]))

@@ -8,12 +8,12 @@ import numpy as np
 import psutil
 import pytest
 
-from encoders.sample import InputError, Rejection, Sample
-from mixing.config import read_config
-from mixing.engine import Engine
-from mixing.shards import committed_rows, read_dataset, verify
-from render import job
-from render.job import RealismConfig, RenderConfig, ask_for_view, close_workers, count_rejections, render
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.config import read_config
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
+from cavendish.render import job
+from cavendish.render.job import RealismConfig, RenderConfig, ask_for_view, close_workers, count_rejections, render
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = RenderConfig(
@@ -44,7 +44,11 @@ def test_shards_are_the_same_bytes_on_two_workers_and_after_a_lost_renderer(
     lost = []
 
     def lose_the_child_once(*arguments: object) -> Sample | Rejection:
-        children = [child for child in psutil.Process().children() if "render.child" in " ".join(child.cmdline())]
+        children = [
+            child
+            for child in psutil.Process().children()
+            if "cavendish.render.engines.child" in " ".join(child.cmdline())
+        ]
         if children and not lost:
             lost.append(children[0].pid)
             children[0].kill()

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.sample import Camera
-from render.checks import check_normals
-from render.lens import (
+from cavendish.encoders.sample import Camera
+from cavendish.render.camera.lens import (
     BentLens,
     Distortion,
     bend,
@@ -20,8 +19,9 @@ from render.lens import (
     see_through_lens,
     undistort,
 )
-from render.passes import camera_rays, cast_scene, lens_rays
-from render.recipe import look_at, pose_matrix
+from cavendish.render.labels.checks import check_normals
+from cavendish.render.labels.passes import camera_rays, cast_scene, lens_rays
+from cavendish.render.scenes.recipe import look_at, pose_matrix
 from tests.render.test_passes import CAMERAS, plane_depth, quad
 
 BARREL = Distortion(-0.21, 0.03)

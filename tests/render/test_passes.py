@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from encoders.sample import Camera
-from render.checks import check_normals
-from render.meshes import Mesh, Placed, Surface, place
-from render.passes import camera_rays, cast_scene, nearest_hit
-from render.recipe import Material, Thing, look_at, pose_matrix
+from cavendish.encoders.sample import Camera
+from cavendish.render.geometry.meshes import Mesh, Placed, Surface, place
+from cavendish.render.labels.checks import check_normals
+from cavendish.render.labels.passes import camera_rays, cast_scene, nearest_hit
+from cavendish.render.scenes.recipe import Material, Thing, look_at, pose_matrix
 
 CAMERAS = (
     look_at((0.3, -4.0, 1.7), (0.0, 0.0, 0.6), 60, 96, 64),

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from encoders.sample import Instance, Rejection
-from render.agreement import away_from_edges, compare_raster
-from render.checks import ViewRejected, check_view
-from render.child import decode_answer, encode_answer
-from render.develop import develop, find_exposure
-from render.facts import article, find_instances, name_uniquely, plural
-from render.meshes import build_scene
-from render.passes import cast_scene
-from render.recipe import Sky
-from render.scenes import KINDS, draw_palette, draw_recipe
-from render.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
+from cavendish.encoders.sample import Instance, Rejection
+from cavendish.render.engines.child import decode_answer, encode_answer
+from cavendish.render.geometry.meshes import build_scene
+from cavendish.render.labels.agreement import away_from_edges, compare_raster
+from cavendish.render.labels.checks import ViewRejected, check_view
+from cavendish.render.labels.facts import article, find_instances, name_uniquely, plural
+from cavendish.render.labels.passes import cast_scene
+from cavendish.render.light.develop import develop, find_exposure
+from cavendish.render.light.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
+from cavendish.render.scenes.recipe import Sky
+from cavendish.render.scenes.scenes import KINDS, draw_palette, draw_recipe
 from tests.conftest import tiny_sample
 
 
@@ -31,7 +31,7 @@ def scene_of(kind: str, seed: int, size: int = 96):  # type: ignore[no-untyped-d
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None:
-    from render.raster import Raster
+    from cavendish.render.engines.pyrender import Raster
 
     raster = Raster(96, 96)
     recipe, scene, truth = scene_of(kind, 3)
@@ -47,8 +47,8 @@ def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None
 
 @pytest.mark.slow
 def test_pictures_are_exposed_like_photographs() -> None:
-    from render.lighting import paint_with
-    from render.raster import Raster
+    from cavendish.render.engines.pyrender import Raster
+    from cavendish.render.light.lighting import paint_with
 
     raster = Raster(64, 64)
     paint = paint_with(raster)
@@ -68,7 +68,7 @@ def test_pictures_are_exposed_like_photographs() -> None:
 
 
 def test_textures_of_odd_width_are_drawn_straight() -> None:
-    from render.raster import Raster
+    from cavendish.render.engines.pyrender import Raster
 
     recipe, scene, _ = scene_of("room", 3)
     stripes = np.zeros((32, 37, 3), np.uint8)

@@ -5,9 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from render.develop import develop
-from render.realism import Effects, disturb, draw_effects, effects_record, shake_kernel, take_picture, vignette
-from render.skies import srgb_to_linear
+from cavendish.render.camera.realism import (
+    Effects,
+    disturb,
+    draw_effects,
+    effects_record,
+    shake_kernel,
+    take_picture,
+    vignette,
+)
+from cavendish.render.light.develop import develop
+from cavendish.render.light.skies import srgb_to_linear
 
 STEPS = ("sensor_noise", "motion_blur", "vignette", "white_balance", "jpeg")
 

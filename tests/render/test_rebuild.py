@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from mixing.provenance import trace_record
-from mixing.shards import committed_rows
-from mixing.trace import every_link, states
-from render.job import RenderConfig, render
+from cavendish.mixing.provenance.record import trace_record
+from cavendish.mixing.provenance.trace import every_link, states
+from cavendish.mixing.shards.writer import committed_rows
+from cavendish.render.job import RenderConfig, render
 
 KINDS = {"table top": 0.5, "room": 0.5}  # not in the order of the alphabet, nor in that of a plan
 

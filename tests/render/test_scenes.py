@@ -13,15 +13,15 @@ import pytest
 import trimesh
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
-from render.assets import catalogue
-from render.job import RenderConfig
-from render.layout import GAP_M
-from render.meshes import Placed, build_scene, model_mesh, model_top
-from render.passes import cast_scene
-from render.presets import LENSES, PRESETS, Style
-from render.recipe import Recipe, Thing, recipe_digest, recipe_json, rotation
-from render.scenes import KINDS, draw_palette, draw_recipe
+from cavendish.encoders.sample import InputError
+from cavendish.render.assets.catalogue import catalogue
+from cavendish.render.geometry.meshes import Placed, build_scene, model_mesh, model_top
+from cavendish.render.job import RenderConfig
+from cavendish.render.labels.passes import cast_scene
+from cavendish.render.scenes.layout import GAP_M
+from cavendish.render.scenes.presets import LENSES, PRESETS, Style
+from cavendish.render.scenes.recipe import Recipe, Thing, recipe_digest, recipe_json, rotation
+from cavendish.render.scenes.scenes import KINDS, draw_palette, draw_recipe
 
 SEEDS = range(6)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from render.worker import Worker, WorkerFault
+from cavendish.render.engines.worker import Worker, WorkerFault
 
 CHILD = """
 import os, signal, sys, time
 from pathlib import Path
-from render.worker import leave_with_parent, receive, send, take_over_pipes
+from cavendish.render.engines.worker import leave_with_parent, receive, send, take_over_pipes
 requests, answers = take_over_pipes()
 leave_with_parent()
 print("a library prints this")
@@ -112,7 +112,7 @@ def test_children_are_recycled(tmp_path: Path) -> None:
 def test_the_child_ends_with_a_killed_parent_even_while_busy(tmp_path: Path) -> None:
     make_worker(tmp_path).close()  # writes the script
     code = (
-        "import sys, threading, time; from render.worker import Worker; "
+        "import sys, threading, time; from cavendish.render.engines.worker import Worker; "
         "w = Worker([sys.executable, *sys.argv[1:]], 60, 60, 9); print(w.start()['pid'], flush=True); "
         "w.ask({'do': 'hang'})"
     )

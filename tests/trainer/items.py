@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from encoders.depth import encode_depth
-from encoders.normals import encode_normals
-from encoders.palettes import COLOR_NAMES
-from encoders.sample import Example, Rejection, Sample
-from encoders.semantic import encode_semantic
-from mixing.lock import Kind
+from cavendish.encoders.codecs.depth import encode_depth
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.codecs.palettes import COLOR_NAMES
+from cavendish.encoders.codecs.semantic import encode_semantic
+from cavendish.encoders.sample import Example, Rejection, Sample
+from cavendish.mixing.lock import Kind
 from tests.trainer.scenes import analytic_sample
 
 KINDS: Mapping[str, Kind] = {"generate": "generation", "edit": "editing"}

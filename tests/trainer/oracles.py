@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec
 
 
 @dataclass

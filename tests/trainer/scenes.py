@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import Camera, Edit, Instance, Sample
+from cavendish.encoders.sample import Camera, Edit, Instance, Sample
 
 COLORS = {
     "red": (205, 40, 40),

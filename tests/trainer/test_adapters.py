@@ -15,17 +15,17 @@ import torch
 from diffusers import Flux2KleinPipeline
 from PIL import Image
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.diffusers_folder import add_lora
+from cavendish.trainer.generators.flux1_kontext import LORA_TARGETS as KONTEXT_TARGETS
+from cavendish.trainer.generators.flux2_klein import LORA_TARGETS as KLEIN_TARGETS
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
+from cavendish.trainer.inference.sampler import noise_levels, sample
+from cavendish.trainer.training.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein, write_kontext, write_qwen
-from trainer.generators.diffusers_folder import add_lora
-from trainer.generators.flux1_kontext import LORA_TARGETS as KONTEXT_TARGETS
-from trainer.generators.flux2_klein import LORA_TARGETS as KLEIN_TARGETS
-from trainer.generators.folder import load_generator
-from trainer.generators.protocol import Generator
-from trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
-from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
-from trainer.sampler import noise_levels, sample
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -128,7 +128,7 @@ def test_sampling_is_that_of_the_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     generator = load_generator(models[family])
     noise = start_noise(generator)
-    monkeypatch.setattr("trainer.sampler.draw_noise", lambda *_: noise)
+    monkeypatch.setattr("cavendish.trainer.inference.sampler.draw_noise", lambda *_: noise)
     example = next(e for e in LARGER if (e.source is not None) == with_reference)  # the pipeline wants 64 pixels
     ours = generator.decode(sample(generator, make_batch(generator, [example]), [0], 4, seed=0))[0]
     settings: dict[str, Any] = {"guidance_scale": 1.0}
@@ -169,7 +169,7 @@ def test_qwen_text_sees_the_picture_and_matches_the_pipeline(models: dict[str, P
         _execution_device = torch.device("cpu")
         _extract_masked_hidden = QwenImageEditPlusPipeline._extract_masked_hidden
 
-    from trainer.generators.qwen_image_edit import _TEMPLATE
+    from cavendish.trainer.generators.qwen_image_edit import _TEMPLATE
 
     Pipeline.prompt_template_encode = _TEMPLATE  # type: ignore[attr-defined]
     picture = Image.fromarray(source).resize((384, 384), Image.Resampling.LANCZOS)
@@ -183,7 +183,7 @@ def test_the_template_is_that_of_the_library() -> None:
 
     from diffusers import QwenImageEditPlusPipeline
 
-    from trainer.generators.qwen_image_edit import _TEMPLATE
+    from cavendish.trainer.generators.qwen_image_edit import _TEMPLATE
 
     assert repr(_TEMPLATE)[1:-1].replace("\\'", "'") in inspect.getsource(QwenImageEditPlusPipeline.__init__)
 

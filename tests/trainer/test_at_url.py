@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from encoders.sample import InputError
-from mixing import objects
-from mixing.lock import write_lock
-from mixing.mixture import Mixture, lock_mixture
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.storage import objects
+from cavendish.trainer.training.remote_run import old_checkpoints, train_at, without_old_checkpoints
+from cavendish.trainer.training.train import train
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
 from tests.shard_folder import write_shards
 from tests.trainer.scenes import analytic_sample
 from tests.trainer.test_train import changed
-from trainer.at_url import old_checkpoints, train_at, without_old_checkpoints
-from trainer.train import train
 
 OUT, DATA = "s3://bucket/run", "s3://bucket/data"
 
@@ -41,8 +41,8 @@ def locked_scenes(data: Path | str) -> None:
 
 DIE = """
 import os, signal, sys
-from trainer.at_url import train_at
-from trainer.config import TrainConfig
+from cavendish.trainer.training.remote_run import train_at
+from cavendish.trainer.training.config import TrainConfig
 
 def die_at_17(done, planned):
     if done == 17:

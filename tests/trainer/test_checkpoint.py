@@ -5,8 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoders.sample import InputError
-from trainer.checkpoint import State, check_identity, checkpoint_path, checkpoints, read_checkpoint, write_checkpoint
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.training.checkpoint import (
+    State,
+    check_identity,
+    checkpoint_path,
+    checkpoints,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 def state_at(step: int) -> State:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from trainer.curves import write_curves
+from cavendish.trainer.training.curves import write_curves
 
 LOSSES = (
     "step,source,task,loss,examples\n10,a<b,depth,1,3\n10,photos,edit,0.2,1\n20,a<b,depth,0.1,2\n20,photos,edit,0.1,2\n"

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.training.loss import draw_noise, flow_matching_loss, make_batch
 from tests.trainer.items import FakeItems
-from trainer.generators.folder import load_generator
-from trainer.generators.tiny import TinyConfig, TinyGenerator
-from trainer.loss import draw_noise, flow_matching_loss, make_batch
 
 CONFIG = TinyConfig(width=16, text_width=16, word_buckets=64)
 ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1, "semantic": 1}, size=32)

@@ -10,8 +10,13 @@ import pytest
 import torch
 import yaml
 
-import cavendish
-from encoders.sample import InputError
+from cavendish.cli.main import main
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
+from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint, write_checkpoint
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.run import RunStopped
+from cavendish.trainer.training.train import train, train_on
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
 from tests.trainer.items import FakeItem
@@ -19,11 +24,6 @@ from tests.trainer.scenes import analytic_sample
 from tests.trainer.test_parallel import together
 from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, locked_scenes, rows_of, stop_at
 from tests.trainer.together import config_of
-from trainer.checkpoint import checkpoints, read_checkpoint, write_checkpoint
-from trainer.config import TrainConfig
-from trainer.evaluate import EvaluateConfig, evaluate_generator
-from trainer.run import RunStopped
-from trainer.train import train, train_on
 
 SETS = {
     "held out": {"folder": "held_out", "tasks": ["depth", "semantic"]},
@@ -199,11 +199,11 @@ def test_the_command_ends_with_one_line_and_exit_code_1(
     def job(*_: object) -> None:
         raise RunStopped("stopped: retention at step 10")
 
-    monkeypatch.setattr("trainer.at_url.train", job)
+    monkeypatch.setattr("cavendish.trainer.training.remote_run.train", job)
     (data / "tune.yaml").write_text("{lock: none, base: base, steps: 10}")
     monkeypatch.setattr("sys.argv", ["cavendish", "train", str(data / "tune.yaml"), "--out", str(data / "told")])
     with pytest.raises(SystemExit) as left:
-        cavendish.main()
+        main()
     assert left.value.code == 1
     assert capsys.readouterr().err == "cavendish: stopped: retention at step 10\n"
 
@@ -259,7 +259,7 @@ def test_a_base_measured_before_is_not_measured_again(data: Path, monkeypatch: p
 def test_trackers_are_told_the_figures(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: dict[tuple[int, str], float] = {}
     tracker = lambda step, values: told.update({(step, name): value for name, value in values.items()})
-    monkeypatch.setattr("trainer.train.open_trackers", lambda *_: [tracker])
+    monkeypatch.setattr("cavendish.trainer.training.train.open_trackers", lambda *_: [tracker])
     train_on(ITEMS, "lock2", watched(steps=10), data / "tracked", data)
     for (step, name, task, who, metric), value in measured(data / "tracked").items():
         assert told[step, f"{name}/{task}/{metric}/{who}"] == pytest.approx(value, rel=1e-6)

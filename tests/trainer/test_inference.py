@@ -12,16 +12,16 @@ import pytest
 import trimesh
 from pycocotools import mask as coco_mask
 
-from encoders.depth import encode_depth
-from encoders.instances import encode_instances
-from encoders.legend_parser import parse_legend
-from encoders.normals import encode_normals
-from encoders.palettes import lattice_colors
-from encoders.sample import Example, InputError, UInt8Image
-from encoders.semantic import encode_semantic
-from trainer.generators.tiny import TinyConfig, TinyGenerator
-from trainer.inference import Request, predict, predict_with
-from trainer.questions import read_question
+from cavendish.encoders.codecs.depth import encode_depth
+from cavendish.encoders.codecs.instances import encode_instances
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.codecs.palettes import lattice_colors
+from cavendish.encoders.codecs.semantic import encode_semantic
+from cavendish.encoders.legends.parser import parse_legend
+from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.inference.predict import Request, predict, predict_with
+from cavendish.trainer.inference.questions import read_question
 
 SIZE = 32
 IDS = np.zeros((SIZE, SIZE), np.uint16)

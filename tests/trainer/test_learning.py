@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.depth import decode_depth
-from encoders.normals import decode_normals
-from encoders.semantic import decode_semantic
+from cavendish.encoders.codecs.depth import decode_depth
+from cavendish.encoders.codecs.normals import decode_normals
+from cavendish.encoders.codecs.semantic import decode_semantic
+from cavendish.trainer.evaluation.metrics.depth import depth_metrics
+from cavendish.trainer.evaluation.retention import measure_retention
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems, example_of, semantic_labels
 from tests.trainer.scenes import analytic_sample
-from trainer.config import TrainConfig
-from trainer.evaluation.depth import depth_metrics
-from trainer.generators.folder import load_generator
-from trainer.generators.protocol import Generator
-from trainer.generators.tiny import TinyConfig
-from trainer.predict import predict_examples
-from trainer.retention import measure_retention
-from trainer.train import train_on
 
 
 def config_of(**values: object) -> TrainConfig:

@@ -10,18 +10,18 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish import app
-from encoders.sample import InputError
-from mixing import objects
-from mixing.lock import read_lock
-from mixing.mixture import write_lock
-from mixing.trace import Link, every_link, states
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.lock import read_lock
+from cavendish.mixing.mixture.make_lock import write_lock
+from cavendish.mixing.provenance.trace import Link, every_link, states
+from cavendish.mixing.storage import objects
+from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.lineage import trace_lineage
+from cavendish.trainer.training.checkpoint import checkpoints
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.train import train
 from tests.mixing.s3_server import every_tenth, s3_server
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
-from trainer.checkpoint import checkpoints
-from trainer.config import TrainConfig
-from trainer.generators.tiny import TinyConfig
-from trainer.lineage import trace_lineage
-from trainer.train import train
 
 SMALL = {"size": 16, "steps": 2, "batch": 2, "log_every": 1, "checkpoint_every": 1, "threads": 1, "workers": 0}
 

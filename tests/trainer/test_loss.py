@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import Example, InputError
+from cavendish.encoders.sample import Example, InputError
+from cavendish.trainer.training.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch, pool_weights
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import Oracle, knows, spec_of
-from trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch, pool_weights
 
 ITEMS = FakeItems(range(2), {"generate": 1, "edit": 1}, size=16)
 EXAMPLES = [ITEMS[i].example for i in range(6)]

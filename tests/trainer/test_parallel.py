@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.training.checkpoint import checkpoints
+from cavendish.trainer.training.sharded_checkpoint import load_sharded
+from cavendish.trainer.training.train import train_on
 from tests.trainer.test_train import ITEMS, ROOT, changed, rows_of
 from tests.trainer.together import BUCKETS, KLEIN, SHORT, Uneven, Unlike, config_of
-from trainer.checkpoint import checkpoints
-from trainer.generators.folder import load_generator
-from trainer.sharded_checkpoint import load_sharded
-from trainer.train import train_on
 
 
 def together(task: str, out: Path, restarts: int = 0) -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.frozen import from_arrays, join_rows, to_arrays
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.dry_run import dry_run
+from cavendish.trainer.training.precompute import KeptItems, precompute
+from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems
 from tests.trainer.test_train import ITEMS, changed
 from tests.trainer.tiny_models import write_klein, write_kontext, write_qwen
-from trainer.config import TrainConfig
-from trainer.dry_run import dry_run
-from trainer.generators.folder import load_generator
-from trainer.generators.frozen import from_arrays, join_rows, to_arrays
-from trainer.precompute import KeptItems, precompute
-from trainer.train import train_on
 
 MODELS = {"klein": write_klein, "kontext": write_kontext, "qwen": write_qwen}
 KLEIN_ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=32)
@@ -114,7 +114,7 @@ def tensors(condition: Any) -> list[torch.Tensor]:
 
 
 def test_large_files_are_told_apart_by_samples(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.generators.frozen._WHOLE_BYTES", 2**17)
+    monkeypatch.setattr("cavendish.trainer.generators.frozen._WHOLE_BYTES", 2**17)
     shutil.copytree(models / "klein", tmp_path / "klein")
     frozen = load_generator(tmp_path / "klein").spec.frozen
     assert frozen is not None

@@ -22,12 +22,12 @@ from benchmarks.proof import (
 )
 from benchmarks.proof_data import freeze_legends, semantic_questions
 from benchmarks.proof_page import best_guess, retention_table, spread, vision_table
-from encoders.sample import InputError
-from encoders.semantic import encode_semantic
-from mixing.config import read_config
-from mixing.mixture_file import ratio_bends
-from mixing.shards import Plan, ShardWriter, finish_dataset, start_dataset
-from mixing.storage import read_json
+from cavendish.encoders.codecs.semantic import encode_semantic
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import read_config
+from cavendish.mixing.mixture.config import ratio_bends
+from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
+from cavendish.mixing.storage.files import read_json
 from tests.trainer.scenes import analytic_sample
 
 ROOT = Path(__file__).parents[2]

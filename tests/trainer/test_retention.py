@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import Example, InputError
+from cavendish.encoders.sample import Example, InputError
+from cavendish.trainer.evaluation.retention import LEVELS, measure_retention
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.training.loss import make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import Oracle, knows, spec_of
-from trainer.generators.tiny import TinyConfig, TinyGenerator
-from trainer.loss import make_batch
-from trainer.retention import LEVELS, measure_retention
 
 ITEMS = FakeItems(range(5), {"generate": 1, "edit": 1}, size=16)
 EXAMPLES = [ITEMS[i].example for i in range(12)]

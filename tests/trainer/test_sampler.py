@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from encoders.sample import Example
+from cavendish.encoders.sample import Example
+from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.sampler import noise_levels, sample
+from cavendish.trainer.training.loss import make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import gaussian, knows
-from trainer.generators.tiny import TinyConfig, TinyGenerator
-from trainer.loss import make_batch
-from trainer.predict import predict_examples
-from trainer.sampler import noise_levels, sample
 
 BLANK = [Example(f"k{i}.generate", "generate", "a", None, np.zeros((16, 16, 3), np.uint8), {}) for i in range(24)]
 

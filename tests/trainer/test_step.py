@@ -11,22 +11,22 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.augment import resize_sample
-from encoders.depth import encode_depth
-from encoders.sample import InputError
-from mixing.draw import draw_example, nearest_size
-from mixing.loader import MixtureDataset
-from mixing.mixture import Mixture, lock_mixture, write_lock
+from cavendish.encoders.augment import resize_sample
+from cavendish.encoders.codecs.depth import encode_depth
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.mixture.draw import draw_example, nearest_size
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.dry_run import dry_run
+from cavendish.trainer.training.parallel import joined
+from cavendish.trainer.training.run import Run
+from cavendish.trainer.training.step import cut_into_passes, learn_from
+from cavendish.trainer.training.train import open_mixture, train, train_on
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.test_train import ITEMS, Interrupted, changed, stop_at
-from trainer.config import TrainConfig
-from trainer.dry_run import dry_run
-from trainer.parallel import joined
-from trainer.run import Run
-from trainer.step import cut_into_passes, learn_from
-from trainer.train import open_mixture, train, train_on
 
 BUCKETS = ((16, 16), (24, 16), (16, 32))
 

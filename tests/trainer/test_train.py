@@ -13,21 +13,21 @@ import psutil
 import pytest
 import torch
 
-from encoders.sample import InputError
-from mixing.config import read_config
-from mixing.engine import JobFailed
-from mixing.lock import read_lock, verify_lock
-from mixing.mixture import Mixture, lock_mixture, write_lock
-from mixing.storage import temporary_name
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import read_config
+from cavendish.mixing.jobs.runners import JobFailed
+from cavendish.mixing.lock import read_lock, verify_lock
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.mixing.storage.files import temporary_name
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.step import learning_rate_at
+from cavendish.trainer.training.train import train, train_on
 from tests.shard_folder import write_shards
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.scenes import analytic_sample
-from trainer.checkpoint import checkpoints, read_checkpoint
-from trainer.config import TrainConfig
-from trainer.generators.folder import load_generator
-from trainer.generators.tiny import TinyConfig
-from trainer.step import learning_rate_at
-from trainer.train import train, train_on
 
 ROOT = Path(__file__).parents[2]
 ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=16)
@@ -313,9 +313,9 @@ def refuse(*_): raise AssertionError("the network was touched")
 socket.socket.connect = socket.getaddrinfo = refuse
 from pathlib import Path
 from tests.trainer.test_train import CONFIG, ITEMS, changed
-from trainer.train import train_on
-from trainer.predict import predict_examples
-from trainer.generators.folder import load_generator
+from cavendish.trainer.training.train import train_on
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.generators.folder import load_generator
 out = Path(sys.argv[1])
 result = train_on(ITEMS, "lock", changed(workers=1), out, out, lambda done, planned: print(done, flush=True))
 predict_examples(load_generator(result.generator), [ITEMS[0].example], 2, seed=0)

@@ -12,19 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from encoders.sample import InputError
-from mixing.config import read_config
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import read_config
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.tiny import TinyGenerator
+from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.dry_run import dry_run
+from cavendish.trainer.training.parallel import moved
+from cavendish.trainer.training.run import start_generator
+from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems
 from tests.trainer.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, rows_of, stop_at
 from tests.trainer.tiny_models import write_klein
-from trainer.checkpoint import checkpoints, read_checkpoint
-from trainer.config import TrainConfig
-from trainer.dry_run import dry_run
-from trainer.generators.folder import load_generator
-from trainer.generators.tiny import TinyGenerator
-from trainer.parallel import moved
-from trainer.run import start_generator
-from trainer.train import train_on
 
 SHORT = {"steps": 10, "checkpoint_every": 5}
 KLEIN_ITEMS = FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=32)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.parallel import Process, turns
+from cavendish.trainer.training.parallel import Process, turns
 
 
 @given(count=st.integers(1, 200), batch=st.integers(1, 20), world=st.integers(1, 9))

@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.palettes import COLOR_NAMES
-from encoders.sample import InputError
-from trainer.generators.words import COLOR_FEATURES, MAX_TOKENS, color_features, encode_prompts, tokenize
+from cavendish.encoders.codecs.palettes import COLOR_NAMES
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.words import COLOR_FEATURES, MAX_TOKENS, color_features, encode_prompts, tokenize
 
 component = st.integers(0, 255)
 

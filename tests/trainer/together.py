@@ -16,14 +16,13 @@ from typing import Any
 import torch
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-import trainer.parallel
+from cavendish.trainer.generators.tiny import TinyGenerator
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.parallel import first_alone, joined
+from cavendish.trainer.training.run import RunStopped
+from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItem, FakeItems
 from tests.trainer.test_train import ITEMS, Interrupted, changed
-from trainer.config import TrainConfig
-from trainer.generators.tiny import TinyGenerator
-from trainer.parallel import first_alone, joined
-from trainer.run import RunStopped
-from trainer.train import train_on
 
 SHORT: dict[str, Any] = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "learning_rate": 1e-4}
 
@@ -91,7 +90,6 @@ def klein_runs(out: Path) -> None:
 
 def every_run(out: Path) -> None:
     """Train in each way, interrupted and not; both processes stay in one group."""
-    import trainer.run
 
     torch.set_num_threads(1)
     with joined(config_of(parallel="ddp")):
@@ -110,7 +108,7 @@ def every_run(out: Path) -> None:
         train_on(ITEMS, "lock", config_of(parallel="fsdp", lora={"rank": 2}), out / "lora", out)
         train_on(ITEMS, "lock", config_of(parallel="fsdp", precision="bfloat16", steps=4), out / "half", out)
         klein_runs(out)
-        trainer.run.TinyGenerator = WithIdlePart  # type: ignore[misc, attr-defined]
+        run_module.TinyGenerator = WithIdlePart  # type: ignore[misc, attr-defined]
         for parallel in ("ddp", "fsdp"):
             config = config_of(parallel=parallel, steps=4)
             train_on(ITEMS, "lock", config, out / f"idle-{parallel}", out)
@@ -126,7 +124,7 @@ def killed_once(out: Path) -> None:
             return ITEMS[index]
 
     torch.set_num_threads(1)
-    trainer.parallel.TIMEOUT = timedelta(seconds=30)  # gloo now and then does not find its peers again: then once more
+    parallel_module.TIMEOUT = timedelta(seconds=30)  # gloo now and then does not find its peers again: then once more
     train_on(Deadly(), "lock", config_of(parallel="fsdp"), out / "killed", out)
 
 
@@ -140,7 +138,7 @@ def evaluated_runs(out: Path) -> None:
         _set_pg_timeout(timedelta(seconds=5))
         with first_alone(process) as first:
             time.sleep(8 if first else 0)
-        _set_pg_timeout(trainer.parallel.TIMEOUT)
+        _set_pg_timeout(parallel_module.TIMEOUT)
         for parallel in ("ddp", "fsdp"):
             watched = config_of(**SHORT_WATCHED, parallel=parallel)
             train_on(ITEMS, "lock", watched, out / f"watched-{parallel}", out)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.depth import DecodedDepth
-from encoders.instances import DecodedInstances
-from encoders.sample import InputError, UInt8Image
-from encoders.specs import Segmentation, decode_example
-from encoders.voting import consensus_instances, vote_semantic
-from trainer.evaluation import baselines
-from trainer.evaluation.benchmarks.items import (
+from cavendish.encoders.codecs.depth import DecodedDepth
+from cavendish.encoders.codecs.instances import DecodedInstances
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.encoders.tasks.specs import Segmentation, decode_example
+from cavendish.encoders.voting import consensus_instances, vote_semantic
+from cavendish.trainer.evaluation import baselines
+from cavendish.trainer.evaluation.benchmarks.items import (
     Benchmark,
     DepthTruth,
     InstancesTruth,
@@ -24,8 +24,8 @@ from trainer.evaluation.benchmarks.items import (
     SemanticTruth,
     Truth,
 )
-from trainer.evaluation.depth import valid_pixels
-from trainer.evaluation.tally import Instances
+from cavendish.trainer.evaluation.metrics.depth import valid_pixels
+from cavendish.trainer.evaluation.tally import Instances
 
 VOID = -1
 BACKGROUND = "background"

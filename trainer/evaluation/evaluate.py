@@ -7,18 +7,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from encoders.sample import InputError
-from mixing.config import Config
-from mixing.engine import Progress
-from mixing.images import encode_png
-from mixing.storage import canonical_json, write_atomic
-from trainer.evaluation.benchmarks import READERS, read_benchmark
-from trainer.evaluation.benchmarks.items import Benchmark
-from trainer.evaluation.depth import Alignment
-from trainer.evaluation.report import render_report
-from trainer.evaluation.samples import TASKS, read_sample_questions
-from trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
-from trainer.evaluation.settings import SampleTask
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.config import Config
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.jobs.runners import Progress
+from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.trainer.evaluation.benchmarks import READERS, read_benchmark
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark
+from cavendish.trainer.evaluation.metrics.depth import Alignment
+from cavendish.trainer.evaluation.report.page import render_report
+from cavendish.trainer.evaluation.samples import TASKS, read_sample_questions
+from cavendish.trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
+from cavendish.trainer.evaluation.settings import SampleTask
 
 
 class ScoreConfig(Config):

@@ -12,12 +12,12 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.instructions import make_example, tasks_of
-from encoders.sample import Example, InputError, Sample
-from encoders.specs import Segmentation, decode_example
-from mixing.shards import read_dataset
-from trainer.evaluation.answers import BACKGROUND, VOID
-from trainer.evaluation.benchmarks.items import (
+from cavendish.encoders.sample import Example, InputError, Sample
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.specs import Segmentation, decode_example
+from cavendish.mixing.shards.writer import read_dataset
+from cavendish.trainer.evaluation.answers import BACKGROUND, VOID
+from cavendish.trainer.evaluation.benchmarks.items import (
     Benchmark,
     DepthTruth,
     InstancesTruth,
@@ -26,7 +26,7 @@ from trainer.evaluation.benchmarks.items import (
     NormalsTruth,
     SemanticTruth,
 )
-from trainer.evaluation.settings import SampleTask
+from cavendish.trainer.evaluation.settings import SampleTask
 
 TASKS: tuple[str, ...] = get_args(SampleTask)
 NEGATIVE_PROBABILITY = {"instance": 0.25, "referring": 0.1}

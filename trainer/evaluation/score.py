@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
-from mixing.engine import Progress
-from mixing.images import decode_rgb
-from mixing.storage import read_json
-from trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
-from trainer.evaluation.benchmarks.files import read_bytes
-from trainer.evaluation.benchmarks.items import Benchmark, Item, Truth
-from trainer.evaluation.published import CAVEAT, PUBLISHED
-from trainer.evaluation.tally import new_tally
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.images import decode_rgb
+from cavendish.mixing.jobs.runners import Progress
+from cavendish.mixing.storage.files import read_json
+from cavendish.trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
+from cavendish.trainer.evaluation.benchmarks.files import read_bytes
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, Truth
+from cavendish.trainer.evaluation.report.published import CAVEAT, PUBLISHED
+from cavendish.trainer.evaluation.tally import new_tally
 
 RESULT_SCHEMA = "cavendish-score/1"
 RESIZE_RULE = "were not of the truth's size: decoded first, then resized with nearest"

@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import Example, InputError
-from mixing.draw import Sizes, nearest_size
-from trainer.evaluation.answers import fit_guesses
-from trainer.evaluation.benchmarks.items import Benchmark
-from trainer.evaluation.report import COLUMNS
-from trainer.evaluation.samples import read_samples, sample_questions
-from trainer.evaluation.score import choose_items, truth_of
-from trainer.evaluation.settings import EvaluationSet
-from trainer.questions import ask_again
+from cavendish.encoders.sample import Example, InputError
+from cavendish.mixing.mixture.draw import Sizes, nearest_size
+from cavendish.trainer.evaluation.answers import fit_guesses
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark
+from cavendish.trainer.evaluation.report.page import COLUMNS
+from cavendish.trainer.evaluation.samples import read_samples, sample_questions
+from cavendish.trainer.evaluation.score import choose_items, truth_of
+from cavendish.trainer.evaluation.settings import EvaluationSet
+from cavendish.trainer.inference.questions import ask_again
 
 
 def read_set(settings: EvaluationSet, data: Path, seed: int) -> dict[str, Benchmark]:
@@ -37,7 +37,9 @@ def read_set(settings: EvaluationSet, data: Path, seed: int) -> dict[str, Benchm
         for task in settings.tasks:
             found[task] = sample_questions(samples, task, seed).benchmark
     else:
-        from trainer.evaluation.benchmarks import read_benchmark  # its formats need libraries that training does not
+        from cavendish.trainer.evaluation.benchmarks import (
+            read_benchmark,  # its formats need libraries that training does not
+        )
 
         benchmark = read_benchmark(settings.benchmark, folder)
         if benchmark.task not in COLUMNS:
@@ -50,8 +52,8 @@ def ask(benchmark: Benchmark, sizes: Sizes, pass_number: int = 0) -> list[Exampl
     """Return one example for each picture that a benchmark wants drawn, in order; keys are names without .png.
 
     Args:
-        sizes: side of the pictures a generator draws, or buckets (see `mixing.draw.nearest_size`).
-        pass_number: 0 asks as the benchmark does, others in other words and colours (see `trainer.questions`).
+        sizes: side of the pictures a generator draws, or buckets (see `mixing.mixture.draw.nearest_size`).
+        pass_number: 0 asks as the benchmark does, others in other words and colours (see `inference.questions`).
 
     The targets are blank: a generator is not shown them.
     """

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mixing.config import Config
+from cavendish.mixing.config import Config
 
 SampleTask = Literal["depth", "normals", "semantic", "instance", "referring"]
 _NAME = re.compile(r"[\w(][\w .,()+-]*")

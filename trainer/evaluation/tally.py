@@ -8,9 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
-from trainer.evaluation.average_precision import ScoredImage, average_precision, scored_image
-from trainer.evaluation.benchmarks.items import (
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks.items import (
     Benchmark,
     DepthTruth,
     InstancesTruth,
@@ -19,10 +18,11 @@ from trainer.evaluation.benchmarks.items import (
     SemanticTruth,
     Truth,
 )
-from trainer.evaluation.depth import DepthProtocol, depth_metrics, depth_set_metrics
-from trainer.evaluation.instances import InstanceMatch, best_match, instance_metrics, masks_of
-from trainer.evaluation.normals import NormalsPool, angular_errors_deg
-from trainer.evaluation.segmentation import (
+from cavendish.trainer.evaluation.metrics.average_precision import ScoredImage, average_precision, scored_image
+from cavendish.trainer.evaluation.metrics.depth import DepthProtocol, depth_metrics, depth_set_metrics
+from cavendish.trainer.evaluation.metrics.instances import InstanceMatch, best_match, instance_metrics, masks_of
+from cavendish.trainer.evaluation.metrics.normals import NormalsPool, angular_errors_deg
+from cavendish.trainer.evaluation.metrics.segmentation import (
     MaskOverlap,
     mask_overlap,
     referring_metrics,

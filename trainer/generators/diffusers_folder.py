@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
-from encoders.sample import InputError, one_line
-from mixing.storage import canonical_json, commit, write_atomic
-from trainer.lineage import layout_digest
+from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.storage.files import canonical_json, commit, write_atomic
+from cavendish.trainer.lineage import layout_digest
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 

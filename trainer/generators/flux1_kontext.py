@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from encoders.sample import UInt8Image
-from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
-from trainer.generators.frozen import Frozen, join_rows
-from trainer.generators.latents import (
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from cavendish.trainer.generators.frozen import Frozen, join_rows
+from cavendish.trainer.generators.latents import (
     by_reference,
     dtype_of,
     from_tokens,
@@ -32,7 +32,7 @@ from trainer.generators.latents import (
     to_unit,
     unpatchify,
 )
-from trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec
 
 NAME = "flux1-kontext/1"
 LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"

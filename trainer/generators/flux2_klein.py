@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from encoders.sample import UInt8Image
-from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
-from trainer.generators.frozen import Frozen
-from trainer.generators.latents import (
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from cavendish.trainer.generators.frozen import Frozen
+from cavendish.trainer.generators.latents import (
     by_reference,
     dtype_of,
     from_tokens,
@@ -32,7 +32,7 @@ from trainer.generators.latents import (
     to_unit,
     unpatchify,
 )
-from trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec
 
 NAME = "flux2-klein/1"
 LORA_TARGETS = (

@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 import torch
 
-from encoders.sample import InputError
-from mixing.storage import read_json
-from trainer.generators.protocol import Generator
-from trainer.generators.tiny import load_tiny
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import read_json
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.tiny import load_tiny
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -54,10 +54,10 @@ def _load_adapter(
 ) -> Generator:
     """Load an adapter; its libraries are only imported here, they take seconds."""
     try:
-        from trainer.generators.diffusers_folder import read_origin
-        from trainer.generators.flux1_kontext import load_flux1_kontext
-        from trainer.generators.flux2_klein import load_flux2_klein
-        from trainer.generators.qwen_image_edit import load_qwen_image_edit
+        from cavendish.trainer.generators.diffusers_folder import read_origin
+        from cavendish.trainer.generators.flux1_kontext import load_flux1_kontext
+        from cavendish.trainer.generators.flux2_klein import load_flux2_klein
+        from cavendish.trainer.generators.qwen_image_edit import load_qwen_image_edit
     except ImportError as error:
         raise InputError(f"{name} needs more packages ({error}); install cavendish[generators]") from None
     origin = read_origin(model)

@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders.sample import InputError, UInt8Image
-from trainer.generators.frozen import take_rows
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.trainer.generators.frozen import take_rows
 
 Part = TypeVar("Part")
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol
 import torch
 from numpy.typing import NDArray
 
-from encoders.sample import UInt8Image
-from trainer.generators.frozen import Frozen
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.generators.frozen import Frozen
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,10 @@ from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from encoders.sample import UInt8Image
-from trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
-from trainer.generators.frozen import Frozen, join_rows
-from trainer.generators.latents import (
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from cavendish.trainer.generators.frozen import Frozen, join_rows
+from cavendish.trainer.generators.latents import (
     by_reference,
     dtype_of,
     from_tokens,
@@ -37,7 +37,7 @@ from trainer.generators.latents import (
     to_unit,
     unpatchify,
 )
-from trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec
 
 NAME = "qwen-image-edit-plus/1"
 LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from encoders.sample import InputError, UInt8Image, one_line
-from mixing.config import Config
-from mixing.storage import canonical_json, write_atomic
-from trainer.checkpoint import load_tensors
-from trainer.generators.latents import to_pixels, to_unit
-from trainer.generators.protocol import Spec
-from trainer.generators.words import COLOR_FEATURES, encode_prompts
+from cavendish.encoders.sample import InputError, UInt8Image, one_line
+from cavendish.mixing.config import Config
+from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.trainer.generators.latents import to_pixels, to_unit
+from cavendish.trainer.generators.protocol import Spec
+from cavendish.trainer.generators.words import COLOR_FEATURES, encode_prompts
+from cavendish.trainer.training.checkpoint import load_tensors
 
 PATCH = 4
 LORA_TARGETS = r".*\.(query|key_value|out|film|conv_in|conv_out)"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.palettes import COLOR_NAMES, CSS_COLORS, parse_color
-from encoders.sample import InputError
+from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS, parse_color
+from cavendish.encoders.sample import InputError
 
 MAX_TOKENS = 512
 COLOR_FEATURES = 16

@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from encoders.sample import Sample, UInt8Image
-from mixing.images import decode_rgb
+from cavendish.encoders.sample import Sample, UInt8Image
+from cavendish.mixing.images import decode_rgb
 
 SKIMAGE = "skimage.data"
 SKLEARN = "sklearn.datasets.images"

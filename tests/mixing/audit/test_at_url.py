@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from mixing import objects
-from mixing.audit.job import AuditConfig, audit, verify_report
-from mixing.engine import Engine
-from mixing.published import now_and_then, published
+from cavendish.mixing.audit.job import AuditConfig, audit, verify_report
+from cavendish.mixing.jobs.runners import Engine
+from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.sync import now_and_then, published
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark
 from tests.mixing.s3_server import Proxy, every_tenth, s3_server
 from tests.shard_folder import write_shards

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mixing.audit.controls import CONTROL_EDITS, ControlSettings, clopper_pearson, run_clean, run_copies
-from mixing.audit.edits import EDITS
-from mixing.audit.index import build_pack
-from mixing.audit.scan import Thresholds
+from cavendish.mixing.audit.benchmarks.image_pack import build_pack
+from cavendish.mixing.audit.controls import CONTROL_EDITS, ControlSettings, clopper_pearson, run_clean, run_copies
+from cavendish.mixing.audit.edits import EDITS
+from cavendish.mixing.audit.signals.images import Thresholds
 from tests.mixing.audit.photographs import write_benchmark
 
 

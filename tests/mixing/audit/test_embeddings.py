@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.sample import InputError, UInt8Image
-from mixing.audit.config import Embedder
-from mixing.audit.embeddings import embed, open_model, vectors_folder
-from mixing.audit.job import AuditConfig, audit, index_benchmarks
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.audit.config import Embedder
+from cavendish.mixing.audit.job import AuditConfig, audit, index_benchmarks
+from cavendish.mixing.audit.signals.embeddings import embed, open_model, vectors_folder
 from tests.mixing.audit.onnx_model import write_model
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark
 from tests.shard_folder import write_shards

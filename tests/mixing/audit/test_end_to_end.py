@@ -12,13 +12,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import cavendish
-from encoders.instructions import make_example
-from encoders.sample import Edit, Example, Sample, UInt8Image
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.images import encode_png
-from mixing.lock import read_lock
-from mixing.storage import file_sha256
+from cavendish.cli.main import app, main
+from cavendish.encoders.sample import Edit, Example, Sample, UInt8Image
+from cavendish.encoders.tasks.instructions import make_example
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.images import encode_png
+from cavendish.mixing.lock import read_lock
+from cavendish.mixing.storage.files import file_sha256
 from tests.mixing.audit.labelled import partition, plain_shapes, relief
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, SKLEARN, photograph, picture, poster
 from tests.shard_folder import write_shards
@@ -34,7 +34,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the command line in this process; return its exit code."""
     monkeypatch.setattr("sys.argv", ["cavendish", *map(str, arguments)])
     try:
-        cavendish.main()
+        main()
     except SystemExit as end:
         return int(end.code or 0)
     return 0
@@ -287,5 +287,5 @@ def test_bad_input_is_one_line_and_exit_code_2(
 
 @pytest.mark.parametrize("verb", ["index", "scan", "text", "lineage", "report", "verify"])
 def test_every_sub_verb_explains_itself(verb: str) -> None:
-    shown = CliRunner().invoke(cavendish.app, ["audit", verb, "--help"], env={"COLUMNS": "120"})
+    shown = CliRunner().invoke(app, ["audit", verb, "--help"], env={"COLUMNS": "120"})
     assert (shown.exit_code, "--out" in shown.output) == (0, True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.sample import Edit, Example, InputError, Sample
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.audit.job import AuditConfig, audit, index_benchmarks, report, scan
-from mixing.engine import Engine
+from cavendish.encoders.sample import Edit, Example, InputError, Sample
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.audit.job import AuditConfig, audit, index_benchmarks, report, scan
+from cavendish.mixing.jobs.runners import Engine
 from tests.mixing.audit.photographs import (
     OTHERS,
     SKIMAGE,

@@ -8,13 +8,26 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.instructions import make_example
-from encoders.sample import InputError, Instance, Sample
-from mixing.audit.edits import procedural_picture
-from mixing.audit.label_pack import LabelPack, build_label_pack, compare_labels, read_label_files, read_label_pack
-from mixing.audit.labels import LabelPrint, is_plain, print_depth, print_ids, print_masks, record_labels
-from mixing.audit.pdq import DIHEDRAL
-from mixing.records import record_parts
+from cavendish.encoders.sample import InputError, Instance, Sample
+from cavendish.encoders.tasks.instructions import make_example
+from cavendish.mixing.audit.benchmarks.label_pack import (
+    LabelPack,
+    build_label_pack,
+    compare_labels,
+    read_label_files,
+    read_label_pack,
+)
+from cavendish.mixing.audit.edits import procedural_picture
+from cavendish.mixing.audit.matching.pdq import DIHEDRAL
+from cavendish.mixing.audit.signals.labels import (
+    LabelPrint,
+    is_plain,
+    print_depth,
+    print_ids,
+    print_masks,
+    record_labels,
+)
+from cavendish.mixing.shards.sample_format import record_parts
 from tests.mixing.audit.labelled import partition, plain_shapes, relief
 
 COUNT = 40

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mixing.audit.edits import EditFunction, caption, gamma, invert, jitter, jpeg, noise
-from mixing.audit.fingerprints import working_gray
-from mixing.audit.motion import Motion, measure_motion
+from cavendish.mixing.audit.edits import EditFunction, caption, gamma, invert, jitter, jpeg, noise
+from cavendish.mixing.audit.matching.fingerprints import working_gray
+from cavendish.mixing.audit.matching.motion import Motion, measure_motion
 from tests.mixing.audit.photographs import SKIMAGE, photograph
 
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mixing.audit.pdq import DIHEDRAL, hamming, pdq_hash
+from cavendish.mixing.audit.matching.pdq import DIHEDRAL, hamming, pdq_hash
 from tests.mixing.audit.photographs import photograph
 
 ORACLE = json.loads((Path(__file__).parent / "pdqhash.json").read_text())

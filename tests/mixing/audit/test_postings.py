@@ -5,8 +5,13 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mixing.audit.fingerprints import QUERY_FEATURES_PER_CELL, local_features, mirrored_features, working_gray
-from mixing.audit.postings import ARRAYS, MAX_BITS, build_postings, vote
+from cavendish.mixing.audit.matching.fingerprints import (
+    QUERY_FEATURES_PER_CELL,
+    local_features,
+    mirrored_features,
+    working_gray,
+)
+from cavendish.mixing.audit.matching.postings import ARRAYS, MAX_BITS, build_postings, vote
 from tests.mixing.audit.photographs import SKIMAGE, photograph
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mixing.audit.elements as elements
-from mixing.audit.edits import procedural_picture
-from mixing.audit.job import AuditConfig, audit
+import cavendish.mixing.audit.scan as elements
+from cavendish.mixing.audit.edits import procedural_picture
+from cavendish.mixing.audit.job import AuditConfig, audit
 from tests.mixing.audit.photographs import (
     BENCHMARK,
     SKIMAGE,
@@ -34,8 +34,8 @@ SHARDS = 6
 CODE = """
 import sys, time
 from pathlib import Path
-import mixing.audit.elements as elements
-from mixing.audit.job import AuditConfig, audit
+import cavendish.mixing.audit.scan as elements
+from cavendish.mixing.audit.job import AuditConfig, audit
 from tests.mixing.audit.test_resume import SETTINGS
 scan = elements.scan_shard
 elements.scan_shard = lambda *arguments: (time.sleep(0.7), scan(*arguments))[1]  # time enough to be killed in

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mixing.audit.job import AuditConfig, audit, report
+from cavendish.mixing.audit.job import AuditConfig, audit, report
 from tests.mixing.audit.photographs import (
     BENCHMARK,
     SKIMAGE,

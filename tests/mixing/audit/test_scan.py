@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from mixing.audit.edits import EDITS, procedural_picture
-from mixing.audit.index import Pack, build_pack, read_pack
-from mixing.audit.postings import ARRAYS as POSTINGS
-from mixing.audit.scan import Finding, Thresholds, scan_picture
-from mixing.images import encode_png
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, read_pack
+from cavendish.mixing.audit.edits import EDITS, procedural_picture
+from cavendish.mixing.audit.matching.postings import ARRAYS as POSTINGS
+from cavendish.mixing.audit.signals.images import Finding, Thresholds, scan_picture
+from cavendish.mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
 
 SMALL = "pasted on a picture"

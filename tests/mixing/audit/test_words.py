@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.sample import InputError, Sample
-from mixing.audit.edits import procedural_picture
-from mixing.audit.identity import build_id_index, canonical_ids, find_ids, read_ids
-from mixing.audit.job import AuditConfig, audit, verify_report
-from mixing.audit.lineage import ancestors, named_datasets, registry, shared_datasets
-from mixing.audit.words import build_word_index, find_texts, record_texts
+from cavendish.encoders.sample import InputError, Sample
+from cavendish.mixing.audit.edits import procedural_picture
+from cavendish.mixing.audit.job import AuditConfig, audit, verify_report
+from cavendish.mixing.audit.signals.ids import build_id_index, canonical_ids, find_ids, read_ids
+from cavendish.mixing.audit.signals.lineage import ancestors, named_datasets, registry, shared_datasets
+from cavendish.mixing.audit.signals.texts import build_word_index, find_texts, record_texts
+from cavendish.trainer.evaluation.benchmarks import READERS
 from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster, write_benchmark
 from tests.shard_folder import write_shards
-from trainer.evaluation.benchmarks import READERS
 
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.sample import InputError, Sample
-from mixing import objects
-from mixing.config import read_config
-from mixing.foreign.arrays import decode_depth_file, decode_normals_file
-from mixing.foreign.job import ConvertConfig, convert
-from mixing.loader import MixtureDataset
-from mixing.mixture import Mixture, lock_mixture
-from mixing.shards import committed_rows, read_dataset, read_parts, verify
+from cavendish.encoders.sample import InputError, Sample
+from cavendish.mixing.config import read_config
+from cavendish.mixing.jobs.convert import ConvertConfig, convert
+from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.shards.writer import committed_rows, read_dataset, read_parts, verify
+from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
+from cavendish.mixing.storage import objects
 from tests.mixing.s3_server import every_tenth, s3_server
 
 ROOT = Path(__file__).parents[3]

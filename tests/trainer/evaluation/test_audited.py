@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from mixing.audit.edits import procedural_picture
-from mixing.audit.job import AuditConfig, audit, audit_words
-from mixing.images import encode_png
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.edits import procedural_picture
+from cavendish.mixing.audit.job import AuditConfig, audit, audit_words
+from cavendish.mixing.images import encode_png
+from cavendish.trainer.evaluation.benchmarks.audited import read_questions
 from tests.mixing.audit.labelled import partition
 from tests.mixing.audit.photographs import SKIMAGE, photograph, picture, poster
 from tests.shard_folder import write_shards
-from trainer.evaluation.benchmarks.audited import read_questions
 
 SENTENCE = "what could the sleepy animal in this picture be dreaming of right now"
 PROMPT = "three purple llamas wearing tiny hats stand beside a rusty blue tractor at dawn"

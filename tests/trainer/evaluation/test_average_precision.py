@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.average_precision import average_precision, scored_image
 from tests.trainer.evaluation.layouts import box_mask
-from trainer.evaluation.average_precision import average_precision, scored_image
 
 
 def _boxes(*bounds: tuple[int, int, int, int]) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from trainer.evaluation.baselines import (
+from cavendish.trainer.evaluation.baselines import (
     ROWS,
     class_profiles,
     class_row_counts,
@@ -16,9 +16,9 @@ from trainer.evaluation.baselines import (
     normals_row_sums,
     spread_rows,
 )
-from trainer.evaluation.depth import depth_metrics
-from trainer.evaluation.normals import normals_metrics
-from trainer.evaluation.segmentation import semantic_confusion, semantic_metrics
+from cavendish.trainer.evaluation.metrics.depth import depth_metrics
+from cavendish.trainer.evaluation.metrics.normals import normals_metrics
+from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_metrics
 
 
 def test_depth_by_height_knows_a_floor_that_one_depth_does_not():

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from mixing.images import encode_png
-from trainer.evaluation.comparison import judge, read_answers, write_comparison
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import encode_png
+from cavendish.trainer.evaluation.report.comparison import judge, read_answers, write_comparison
 
 COUNT = 9
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -7,8 +7,15 @@ import pytest
 import torch
 import torchmetrics
 
-from encoders.sample import InputError
-from trainer.evaluation.depth import METRIC, DepthProtocol, crop_mask, depth_metrics, depth_set_metrics, valid_pixels
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.depth import (
+    METRIC,
+    DepthProtocol,
+    crop_mask,
+    depth_metrics,
+    depth_set_metrics,
+    valid_pixels,
+)
 
 
 def _scene(seed: int = 0, shape: tuple[int, int] = (48, 64)) -> np.ndarray:

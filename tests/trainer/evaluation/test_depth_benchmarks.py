@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import scipy.io
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks import read_benchmark
+from cavendish.trainer.evaluation.metrics.depth import depth_metrics
 from tests.trainer.evaluation.layouts import write_json, write_picture, write_png
-from trainer.evaluation.benchmarks import read_benchmark
-from trainer.evaluation.depth import depth_metrics
 
 
 def _nyu(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -8,8 +8,13 @@ import torch
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
-from encoders.sample import InputError
-from trainer.evaluation.distances import frechet_distance, kernel_distance, layout_features, picture_distances
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.distances import (
+    frechet_distance,
+    kernel_distance,
+    layout_features,
+    picture_distances,
+)
 
 
 @pytest.fixture

@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.depth import CUBE_WALK_OUTDOOR, encode_depth
-from encoders.sample import InputError, Sample
-from encoders.semantic import encode_semantic
+from cavendish.encoders.codecs.depth import CUBE_WALK_OUTDOOR, encode_depth
+from cavendish.encoders.codecs.semantic import encode_semantic
+from cavendish.encoders.sample import InputError, Sample
+from cavendish.trainer.evaluation.answers import resize_nearest
+from cavendish.trainer.evaluation.benchmarks import read_benchmark
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
+from cavendish.trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
+from cavendish.trainer.evaluation.samples import TASKS, Questions, read_sample_questions, sample_questions
+from cavendish.trainer.evaluation.score import COPY, score
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
-from trainer.evaluation.answers import resize_nearest
-from trainer.evaluation.benchmarks import read_benchmark
-from trainer.evaluation.benchmarks.items import Benchmark, Item
-from trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
-from trainer.evaluation.samples import TASKS, Questions, read_sample_questions, sample_questions
-from trainer.evaluation.score import COPY, score
 
 
 def _samples(count: int = 12) -> list[Sample]:

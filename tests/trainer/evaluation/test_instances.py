@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from trainer.evaluation.instances import best_match, instance_metrics, masks_of, match_instances
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.instances import best_match, instance_metrics, masks_of, match_instances
 
 
 def _box(y0: int, y1: int, x0: int, x1: int) -> np.ndarray:

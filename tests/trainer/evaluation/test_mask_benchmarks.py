@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from encoders.legend_parser import parse_legend
-from encoders.sample import InputError
+from cavendish.encoders.legends.parser import parse_legend
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks import read_benchmark
+from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
+from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
-from trainer.evaluation.benchmarks import read_benchmark
-from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
 
 
 def test_cityscapes_label_ids(tmp_path: Path):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from encoders.sample import InputError
-from trainer.evaluation.benchmarks import matlab
-from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks import matlab
+from cavendish.trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
 
 
 def _write(path: Path, value: object = None) -> Path:

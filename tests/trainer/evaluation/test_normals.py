@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from encoders.sample import InputError
-from trainer.evaluation.normals import angular_errors_deg, normals_metrics, normals_set_metrics
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.normals import angular_errors_deg, normals_metrics, normals_set_metrics
 
 
 def _normals(seed: int = 0, shape: tuple[int, int] = (20, 30)) -> np.ndarray:

@@ -8,11 +8,11 @@ import numpy as np
 import OpenEXR
 import pytest
 
-from encoders.normals import encode_normals
-from encoders.sample import InputError
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks import read_benchmark
+from cavendish.trainer.evaluation.metrics.normals import angular_errors_deg
 from tests.trainer.evaluation.layouts import write_picture, write_png
-from trainer.evaluation.benchmarks import read_benchmark
-from trainer.evaluation.normals import angular_errors_deg
 
 
 def _normals(height: int = 20, width: int = 30) -> np.ndarray:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from trainer.evaluation.panoptic import Panoptic, ids_from_rgb, panoptic_metrics
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.panoptic import Panoptic, ids_from_rgb, panoptic_metrics
 
 
 def _coarse(seed: int) -> np.ndarray:

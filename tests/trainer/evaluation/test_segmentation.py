@@ -7,9 +7,9 @@ import pytest
 import torch
 import torchmetrics
 
-from encoders.sample import InputError
-from trainer.evaluation.benchmarks.cityscapes import CITYSCAPES
-from trainer.evaluation.segmentation import (
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks.cityscapes import CITYSCAPES
+from cavendish.trainer.evaluation.metrics.segmentation import (
     MaskOverlap,
     mask_overlap,
     referring_metrics,

@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.depth import encode_depth
-from encoders.sample import Example, InputError, UInt8Image
-from encoders.semantic import encode_semantic
-from encoders.specs import Segmentation, decode_example
+from cavendish.encoders.codecs.depth import encode_depth
+from cavendish.encoders.codecs.semantic import encode_semantic
+from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.encoders.tasks.specs import Segmentation, decode_example
+from cavendish.trainer.evaluation.answers import merge_passes
+from cavendish.trainer.evaluation.samples import sample_questions
+from cavendish.trainer.evaluation.score import score
+from cavendish.trainer.evaluation.sets import ask, read_set
+from cavendish.trainer.evaluation.settings import EvaluationSet
+from cavendish.trainer.evaluation.tally import Instances
+from cavendish.trainer.inference.questions import ask_again
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
-from trainer.evaluation.answers import merge_passes
-from trainer.evaluation.samples import sample_questions
-from trainer.evaluation.score import score
-from trainer.evaluation.sets import ask, read_set
-from trainer.evaluation.settings import EvaluationSet
-from trainer.evaluation.tally import Instances
-from trainer.questions import ask_again
 
 
 def repainted(answer: UInt8Image, asked: Example, again: Example) -> UInt8Image:

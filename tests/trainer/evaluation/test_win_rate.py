@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders.sample import InputError
-from trainer.evaluation.win_rate import Judgement, read_judgements, shuffle_sides, win_rate
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.metrics.win_rate import Judgement, read_judgements, shuffle_sides, win_rate
 
 
 def test_ties_are_half_and_repeated_prompts_do_not_weigh_more():

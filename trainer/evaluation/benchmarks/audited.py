@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from mixing.audit.labels import LabelPrint, print_depth, print_ids, print_masks
-from mixing.audit.questions import Question
-from trainer.evaluation.benchmarks import read_benchmark
-from trainer.evaluation.benchmarks.items import DepthTruth, InstancesTruth, Item, MaskTruth, NormalsTruth, SemanticTruth
+from cavendish.mixing.audit.benchmarks.contents import Question
+from cavendish.mixing.audit.signals.labels import LabelPrint, print_depth, print_ids, print_masks
+from cavendish.trainer.evaluation.benchmarks import read_benchmark
+from cavendish.trainer.evaluation.benchmarks.items import (
+    DepthTruth,
+    InstancesTruth,
+    Item,
+    MaskTruth,
+    NormalsTruth,
+    SemanticTruth,
+)
 
 
 def read_questions(reader: str, folder: Path) -> Iterator[Question]:

@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from trainer.evaluation.benchmarks.files import need_files, need_folder, read_gray, read_rgb, safe_name
-from trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
-from trainer.evaluation.benchmarks.prompts import semantic_prompt
+from cavendish.trainer.evaluation.benchmarks.files import need_files, need_folder, read_gray, read_rgb, safe_name
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
+from cavendish.trainer.evaluation.benchmarks.prompts import semantic_prompt
 
 CITYSCAPES: Mapping[int, str] = MappingProxyType(
     {

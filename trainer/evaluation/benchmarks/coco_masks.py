@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from encoders.sample import InputError
-from mixing.images import MAX_PIXELS
-from trainer.evaluation.benchmarks.files import ODD
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import MAX_PIXELS
+from cavendish.trainer.evaluation.benchmarks.files import ODD
 
 
 def decode_segmentation(segmentation: Any, height: int, width: int, where: str) -> NDArray[np.bool_]:

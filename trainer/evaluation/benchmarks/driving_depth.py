@@ -10,11 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
-from trainer.evaluation.benchmarks.files import need_files, need_folder, read_bytes, read_png16, read_rgb, safe_name
-from trainer.evaluation.benchmarks.indoor_depth import depth_item
-from trainer.evaluation.benchmarks.items import Benchmark, DepthTruth
-from trainer.evaluation.depth import DepthProtocol
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.trainer.evaluation.benchmarks.files import (
+    need_files,
+    need_folder,
+    read_bytes,
+    read_png16,
+    read_rgb,
+    safe_name,
+)
+from cavendish.trainer.evaluation.benchmarks.indoor_depth import depth_item
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth
+from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
 
 KITTI = DepthProtocol(min_m=1e-3, max_m=80.0, crop="garg")
 VKITTI2 = DepthProtocol(min_m=1e-3, max_m=80.0)

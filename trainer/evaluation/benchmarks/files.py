@@ -12,8 +12,8 @@ import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
 
-from encoders.sample import InputError, UInt8Image
-from mixing.images import MAX_PIXELS, check_png, decode_png16, decode_rgb
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.images import MAX_PIXELS, check_png, decode_png16, decode_rgb
 
 MAX_FILE_BYTES = 1 << 30
 

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from encoders.sample import InputError
-from mixing.storage import read_json
-from trainer.evaluation.benchmarks.files import ODD, need_folder, read_rgb, safe_name
-from trainer.evaluation.benchmarks.items import Benchmark, Item
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import read_json
+from cavendish.trainer.evaluation.benchmarks.files import ODD, need_folder, read_rgb, safe_name
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
 
 EDIT_TYPES = ("extract", "style", "add", "adjust", "background", "replace", "remove", "action", "compose")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.sample import InputError, UInt8Image
-from trainer.evaluation.benchmarks.files import (
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.trainer.evaluation.benchmarks.files import (
     need_files,
     need_folder,
     read_float32,
@@ -20,10 +20,10 @@ from trainer.evaluation.benchmarks.files import (
     safe_name,
     same_size,
 )
-from trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
-from trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
-from trainer.evaluation.benchmarks.prompts import depth_prompt
-from trainer.evaluation.depth import DepthProtocol
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
+from cavendish.trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
+from cavendish.trainer.evaluation.benchmarks.prompts import depth_prompt
+from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
 
 NYUV2 = DepthProtocol(min_m=1e-3, max_m=10.0, crop="eigen_nyu")
 IBIMS = DepthProtocol(min_m=1e-3, max_m=25.0)

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import UInt8Image
-from trainer.evaluation.depth import METRIC, DepthProtocol
-from trainer.evaluation.instances import Masks
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.evaluation.metrics.depth import METRIC, DepthProtocol
+from cavendish.trainer.evaluation.metrics.instances import Masks
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Item:
         prompt: the instruction to give a model together with the picture.
         read_image: returns the (H, W, 3) uint8 picture as the protocol crops it; None when there is none to give.
         read_truth: returns the truth in the picture's size; None for generation benchmarks.
-        spec: json-able decode specification that goes with `prompt` (`encoders.instructions.decode_example`).
+        spec: json-able decode specification that goes with `prompt` (`encoders.tasks.instructions.decode_example`).
         classes: for semantic items, the ids of the names in the spec's legend: name to id. Names that are not here
             are void.
         group: subsets of one benchmark are scored separately and averaged (SA-Co/Gold).

@@ -22,7 +22,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
+from cavendish.encoders.sample import InputError
 
 MAX_FILE_BYTES = 1 << 30
 """Of a file before v7.3, which is read as a whole."""

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.normals import CONVENTIONS, normals_from
-from encoders.sample import InputError
-from mixing.images import decode_png16
-from trainer.evaluation.benchmarks.files import (
+from cavendish.encoders.codecs.normals import CONVENTIONS, normals_from
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import decode_png16
+from cavendish.trainer.evaluation.benchmarks.files import (
     need_files,
     need_folder,
     read_bytes,
@@ -22,8 +22,8 @@ from trainer.evaluation.benchmarks.files import (
     safe_name,
     same_size,
 )
-from trainer.evaluation.benchmarks.items import Benchmark, Item, NormalsTruth
-from trainer.evaluation.benchmarks.prompts import normals_prompt
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, NormalsTruth
+from cavendish.trainer.evaluation.benchmarks.prompts import normals_prompt
 
 _DSINE_COUNTS = {"nyuv2": 654, "scannet": 300, "ibims": 100, "vkitti": 1000}
 
@@ -75,8 +75,8 @@ def read_diode_normals(folder: Path, convention: str = "opengl") -> Benchmark:
     """Read DIODE val normals, indoors: NAME.png beside NAME_normal.npy (H, W, 3), (0, 0, 0) where unknown.
 
     Args:
-        convention: axes of the files, a name of `encoders.normals.CONVENTIONS`; not stated by the data set. Files whose
-            normals mostly point away from the camera under it are refused.
+        convention: axes of the files, a name of `encoders.codecs.normals.CONVENTIONS`; not stated by the data set.
+            Files whose normals mostly point away from the camera under it are refused.
     """
     if convention not in CONVENTIONS:
         raise InputError(f"diode-normals: axes {convention!r} are not known; known: {', '.join(CONVENTIONS)}")

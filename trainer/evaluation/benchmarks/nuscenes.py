@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
-from mixing.images import MAX_PIXELS
-from mixing.storage import read_json
-from trainer.evaluation.benchmarks.files import ODD, read_bytes, read_rgb, safe_name
-from trainer.evaluation.benchmarks.indoor_depth import depth_item
-from trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
-from trainer.evaluation.depth import DepthProtocol
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.images import MAX_PIXELS
+from cavendish.mixing.storage.files import read_json
+from cavendish.trainer.evaluation.benchmarks.files import ODD, read_bytes, read_rgb, safe_name
+from cavendish.trainer.evaluation.benchmarks.indoor_depth import depth_item
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
+from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
 
 NUSCENES = DepthProtocol(min_m=1e-3, max_m=80.0)
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")

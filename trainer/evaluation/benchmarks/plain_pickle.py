@@ -12,8 +12,8 @@ import pickletools
 from pathlib import Path
 from typing import Any
 
-from encoders.sample import InputError
-from trainer.evaluation.benchmarks.files import ODD, read_bytes
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.evaluation.benchmarks.files import ODD, read_bytes
 
 _CALLING = {
     "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from encoders.palettes import Color, format_hex, lattice
+from cavendish.encoders.codecs.palettes import Color, format_hex, lattice
 
 Prompt = tuple[str, dict[str, Any]]
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.sample import InputError
-from mixing.storage import read_json
-from trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from trainer.evaluation.benchmarks.files import ODD, need_files, need_folder, read_bytes, read_rgb, safe_name
-from trainer.evaluation.benchmarks.items import Benchmark, Item, MaskTruth
-from trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
-from trainer.evaluation.benchmarks.prompts import referring_prompt
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.storage.files import read_json
+from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
+from cavendish.trainer.evaluation.benchmarks.files import ODD, need_files, need_folder, read_bytes, read_rgb, safe_name
+from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, MaskTruth
+from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+from cavendish.trainer.evaluation.benchmarks.prompts import referring_prompt
 
 _TRAIN2014 = ("images/mscoco/images/train2014", "train2014", "images/train2014", "../images/mscoco/images/train2014")
 

@@ -1,0 +1,403 @@
+"""From a decoded picture to a Sample: every annotator runs, the checks decide, what is in doubt is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from cavendish.annotate.annotators.detection import CenterNet, NanoDet
+from cavendish.annotate.annotators.faces import CenterFace, blur_faces
+from cavendish.annotate.annotators.nsfw import OpenNsfw
+from cavendish.annotate.annotators.protocol import (
+    Annotator,
+    AnnotatorSpec,
+    Detections,
+    Failure,
+    Mask,
+    Prompted,
+    Scores,
+    TextBoxes,
+    load_once,
+)
+from cavendish.annotate.annotators.saliency import (
+    BoxSaliency,
+    CropSaliency,
+    Saliency,
+    U2NetSaliency,
+    mask_iou,
+    subject_mask,
+)
+from cavendish.annotate.annotators.text import TextLines
+from cavendish.annotate.labels.hub_config import HubConfig
+from cavendish.annotate.labels.hub_labels import HubAnnotators, HubFailure, add_hub_labels
+from cavendish.annotate.labels.objects import (
+    CutOut,
+    ObjectThresholds,
+    absent_classes,
+    agreed_objects,
+    contested_boxes,
+    contested_classes,
+    cut_out,
+    doubts,
+    mirrored,
+)
+from cavendish.annotate.labels.quality import (
+    MaskThresholds,
+    colour_separation,
+    edge_align,
+    pixel_weight,
+    uncertain_share,
+    verdict,
+)
+from cavendish.encoders.codecs.palettes import color_word
+from cavendish.encoders.expressions.programs import PEOPLE
+from cavendish.encoders.sample import Instance, Rejection, Sample, UInt8Image
+from cavendish.mixing.config import Config
+from cavendish.mixing.sources.decode import DecodedImage
+from cavendish.mixing.sources.listing import FoundImage, SourceConfig
+
+CATEGORY = "main subject"
+SAME_AS_SUBJECT_IOU = 0.8
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "opencv-python-headless", "pillow")
+_HUB_LIBRARIES = ("diffusers", "torch", "transformers")
+
+
+class LabelConfig(Config):
+    """What is looked for in every picture, and what a label must reach to be kept.
+
+    Args:
+        mask: thresholds of the main subject's mask.
+        objects: thresholds of objects with a class; null: none are looked for.
+        faces: what becomes of pictures with faces: "blur" makes them unrecognisable, "drop" rejects the picture, "keep"
+            only counts them, "ignore" does not look.
+        max_nsfw: pictures with a higher score are rejected; null: not looked at.
+        max_text: pictures with more writing, as a share of their area, are rejected; null: not looked at.
+        dropped_masks: what becomes of a picture without any mask that passes, and without depth or normals: "reject"
+            leaves it out; "keep_picture" keeps it with its caption, for generation; without a caption it is left out.
+        hub: models of a hub that add depth, normals, captions, objects and phrases; null: none.
+    """
+
+    mask: MaskThresholds = MaskThresholds()
+    objects: ObjectThresholds | None = ObjectThresholds()
+    faces: Literal["blur", "drop", "keep", "ignore"] = "blur"
+    max_nsfw: float | None = Field(default=0.5, ge=0, le=1)
+    max_text: float | None = Field(default=0.25, ge=0, le=1)
+    dropped_masks: Literal["reject", "keep_picture"] = "reject"
+    hub: HubConfig | None = None
+
+    @model_validator(mode="after")
+    def _objects_have_thresholds(self) -> LabelConfig:
+        if self.hub is not None and self.hub.detectors and self.objects is None:
+            raise ValueError("hub.detectors look for objects, so objects must hold their thresholds")
+        return self
+
+
+@dataclass(frozen=True)
+class Annotators:
+    """The annotators of a run; None: not wanted."""
+
+    saliency: Annotator[UInt8Image, Saliency]
+    boxes: Annotator[Prompted, tuple[CropSaliency, ...]] | None = None
+    detectors: tuple[Annotator[UInt8Image, Detections], ...] = ()
+    faces: Annotator[UInt8Image, Detections] | None = None
+    nsfw: Annotator[UInt8Image, Scores] | None = None
+    text: Annotator[UInt8Image, TextBoxes] | None = None
+    hub: HubAnnotators | None = None
+
+    @property
+    def specs(self) -> tuple[AnnotatorSpec, ...]:
+        """Say what takes part, in a fixed order."""
+        wanted = (self.nsfw, self.faces, self.text, *self.detectors, self.saliency, self.boxes)
+        offline = tuple(annotator.spec for annotator in wanted if annotator is not None)
+        return offline if self.hub is None else (*offline, *self.hub.specs)
+
+
+def with_hub(annotators: Annotators, hub: HubAnnotators) -> Annotators:
+    """Add hub models; detectors and masks among them take the places of the offline ones."""
+    detectors, boxes = hub.detectors or annotators.detectors, hub.boxes or annotators.boxes
+    return replace(annotators, hub=hub, detectors=detectors, boxes=boxes if detectors else annotators.boxes)
+
+
+def annotators_for(config: LabelConfig, make: Any = load_once) -> Annotators:
+    """Return the annotators a configuration asks for, loaded once in this process.
+
+    Args:
+        make: what to do with each class; one that only calls it gives specs without loading anything.
+    """
+    objects = config.objects is not None
+    detectors = objects and not (config.hub and config.hub.detectors)
+    return Annotators(
+        saliency=make(U2NetSaliency),
+        boxes=make(BoxSaliency) if objects else None,
+        detectors=(make(NanoDet), make(CenterNet)) if detectors else (),
+        faces=make(CenterFace) if config.faces != "ignore" else None,
+        nsfw=make(OpenNsfw) if config.max_nsfw is not None else None,
+        text=make(TextLines) if config.max_text is not None else None,
+    )
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One decoded picture and what its source says about it."""
+
+    source: SourceConfig
+    name: str
+    found: FoundImage
+    decoded: DecodedImage
+
+    @property
+    def image(self) -> UInt8Image:
+        """Return its pixels."""
+        return self.decoded.rgb_u8
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """All results for one picture."""
+
+    saliency: Saliency
+    views: tuple[Detections, ...] = ()
+    faces: Detections | None = None
+    text: TextBoxes | None = None
+
+
+class _Stop(Exception):
+    """A picture will not become a sample; the message says why."""
+
+
+def label_pictures(
+    config: LabelConfig, pictures: Sequence[Picture], annotators: Annotators
+) -> list[Sample | Rejection]:
+    """Annotate and judge a few pictures; one result each, in order. What fails costs its own picture only."""
+    results: dict[int, Any] = dict(enumerate(_nsfw_gate(config, pictures, annotators)))
+    kept = [number for number, result in results.items() if result is None]
+    seen = _look([pictures[number] for number in kept], annotators)
+    for number, one in zip(kept, seen):
+        picture = pictures[number]
+        try:
+            if isinstance(one, Failure):
+                raise _Stop(one.reason)
+            sample = _sample(config, picture, one, annotators)
+            if annotators.hub is not None:
+                sample = add_hub_labels(annotators.hub, picture.image, sample)
+            results[number] = _worth_keeping(config, sample)
+        except (_Stop, HubFailure) as stop:
+            results[number] = Rejection(picture.found.key, f"{picture.name}: {stop}")
+    return [results[number] for number in range(len(pictures))]
+
+
+def _worth_keeping(config: LabelConfig, sample: Sample) -> Sample:
+    if all(array is None for array in (sample.instance_ids, sample.depth_m, sample.normals)) and (
+        config.dropped_masks == "reject" or not sample.captions
+    ):
+        raise _Stop(f"mask dropped: {sample.facts['mask_dropped']}")
+    return sample
+
+
+def _nsfw_gate(config: LabelConfig, pictures: Sequence[Picture], annotators: Annotators) -> list[Rejection | None]:
+    if annotators.nsfw is None or config.max_nsfw is None:
+        return [None] * len(pictures)
+    gate: list[Rejection | None] = []
+    for picture, result in zip(pictures, annotators.nsfw.annotate([picture.image for picture in pictures])):
+        reason = ""
+        if isinstance(result, Failure):
+            reason = _failed(annotators.nsfw.spec, result)
+        elif result.values["nsfw"] > config.max_nsfw:
+            reason = f"nsfw {result.values['nsfw']:.3f} is over {config.max_nsfw:g}"
+        gate.append(Rejection(picture.found.key, f"{picture.name}: {reason}") if reason else None)
+    return gate
+
+
+def _failed(spec: AnnotatorSpec, failure: Failure) -> str:
+    return f"{spec.id} failed: {failure.reason}"
+
+
+def _look(pictures: Sequence[Picture], annotators: Annotators) -> list[_Seen | Failure]:
+    """Run the annotators that see whole pictures; a failure of any is the picture's."""
+    images = [picture.image for picture in pictures]
+    flipped = [np.ascontiguousarray(image[:, ::-1]) for image in images] if annotators.detectors else []
+    columns: list[tuple[str, AnnotatorSpec, Sequence[Any]]] = [
+        ("saliency", annotators.saliency.spec, annotators.saliency.annotate(images))
+    ]
+    if annotators.faces is not None:
+        columns.append(("faces", annotators.faces.spec, annotators.faces.annotate(images)))
+    if annotators.text is not None:
+        columns.append(("text", annotators.text.spec, annotators.text.annotate(images)))
+    for detector in annotators.detectors:
+        columns.append(("plain", detector.spec, detector.annotate(images)))
+    for detector in annotators.detectors:
+        columns.append(("mirrored", detector.spec, detector.annotate(flipped)))
+    return [_gather(row, columns, image) for row, image in enumerate(images)]
+
+
+def _gather(
+    row: int, columns: Iterable[tuple[str, AnnotatorSpec, Sequence[Any]]], image: UInt8Image
+) -> _Seen | Failure:
+    fields: dict[str, Any] = {}
+    views: list[Detections] = []
+    for name, spec, results in columns:
+        result = results[row]
+        if isinstance(result, Failure):
+            return Failure(_failed(spec, result))
+        if name in ("plain", "mirrored"):
+            views.append(result if name == "plain" else mirrored(result, image.shape[1]))
+        else:
+            fields[name] = result
+    return _Seen(views=tuple(views), **fields)
+
+
+def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Annotators) -> Sample:
+    """Make the Sample of one picture; raises _Stop when there is none."""
+    facts = {**_face_facts(config, seen), **_text_facts(config, seen, picture.image)}
+    probability = seen.saliency.probability
+    mask = subject_mask(probability)
+    scores = _subject_scores(picture.image, mask, seen.saliency)
+    dropped = verdict(scores, config.mask)
+    cuts, object_facts, unsure = _objects(config, picture.image, seen, annotators)
+    facts |= object_facts
+    if cuts:
+        ids, instances = _paint(picture.image, cuts)
+        facts["complete"] = sorted({cut.object.label for cut in cuts})
+        if not dropped and (same := [cut for cut in cuts if mask_iou(cut.mask, mask) >= SAME_AS_SUBJECT_IOU]):
+            facts["main_subject"] = 1 + cuts.index(same[0])
+        scores = _object_scores(cuts, ids, scores)
+        weight = pixel_weight([cut.probability for cut in cuts], unsure)
+    elif not dropped:
+        ids, instances = mask.astype(np.uint16), (_instance(1, CATEGORY, picture.image, mask),)
+        weight = pixel_weight([probability], ())
+    else:
+        ids, instances, weight = None, (), None
+        facts["mask_dropped"] = dropped
+    blurred = config.faces == "blur" and seen.faces is not None
+    return Sample(
+        key=picture.found.key,
+        image=blur_faces(picture.image, seen.faces) if blurred and seen.faces is not None else picture.image,
+        source=picture.source.name,
+        licence=picture.found.facts["licence"],
+        instance_ids=ids,
+        instances=instances,
+        weight=weight,
+        captions=(picture.found.text,) if picture.found.text else (),
+        facts=facts,
+        provenance=_provenance(picture, annotators),
+        quality={name: round(score, 4) for name, score in scores.items()},
+    )
+
+
+def _face_facts(config: LabelConfig, seen: _Seen) -> dict[str, Any]:
+    if seen.faces is None:
+        return {}
+    count = len(seen.faces.boxes)
+    if count and config.faces == "drop":
+        raise _Stop(f"{count} face{'s' if count > 1 else ''} (faces: drop)")
+    return {"faces": {"count": count, "blurred": config.faces == "blur" and count > 0}}
+
+
+def _text_facts(config: LabelConfig, seen: _Seen, image: UInt8Image) -> dict[str, Any]:
+    if seen.text is None or config.max_text is None:
+        return {}
+    corners = [np.array(box.corners) for box in seen.text.boxes]
+    share = sum(_polygon_area(points) for points in corners) / (image.shape[0] * image.shape[1])
+    if share > config.max_text:
+        raise _Stop(f"writing over {share:.3f} of the picture, the limit is {config.max_text:g}")
+    lines = [
+        {"corners": [list(corner) for corner in box.corners], "score": round(box.score, 4)} for box in seen.text.boxes
+    ]
+    return {"text": lines}
+
+
+def _polygon_area(points: NDArray[np.float64]) -> float:
+    x, y = points.T
+    return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
+
+
+def _subject_scores(image: UInt8Image, mask: Mask, saliency: Saliency) -> dict[str, float]:
+    return {
+        "area": float(mask.mean()),
+        "edge_align": edge_align(image, mask),
+        "colour_sep": colour_separation(image, mask),
+        "flip_iou": saliency.flip_iou,
+        "scale_iou": saliency.scale_iou,
+        "uncertain": uncertain_share(saliency.probability, mask),
+    }
+
+
+def _objects(
+    config: LabelConfig, image: UInt8Image, seen: _Seen, annotators: Annotators
+) -> tuple[list[CutOut], dict[str, Any], list[tuple[float, float, float, float]]]:
+    """Return the objects to keep, the facts about all, and the boxes of doubtful ones that count for nothing."""
+    thresholds = config.objects
+    if thresholds is None or annotators.boxes is None:
+        return [], {}, []
+    absent = list(absent_classes(seen.views, thresholds))
+    agreed = agreed_objects(seen.views, thresholds)
+    if not agreed or len(agreed) > thresholds.max_objects:
+        return [], {"absent": absent, "objects": {"agreed": len(agreed), "dropped": []}}, []
+    contested = contested_boxes(seen.views, agreed, thresholds)
+    doubtful = contested_classes(contested, agreed)
+    wanted = [one for one in agreed if one.label not in doubtful]
+    (crops,) = annotators.boxes.annotate([Prompted(image, tuple(one.box for one in wanted))])
+    if isinstance(crops, Failure):
+        raise _Stop(_failed(annotators.boxes.spec, crops))
+    cuts = [cut_out(image, one, crop) for one, crop in zip(wanted, crops)]
+    reasons = doubts(cuts, thresholds)
+    # A prompt for a class means all of it: one object without a mask takes the others of its class with it.
+    lost = {cut.object.label for cut, reason in zip(cuts, reasons) if reason}
+    kept = [cut for cut in cuts if cut.object.label not in lost]
+    dropped = [{"category": label, "reason": "more of it was seen than agreed on"} for label in sorted(doubtful)]
+    dropped += [{"category": cut.object.label, "reason": reason} for cut, reason in zip(cuts, reasons) if reason]
+    facts = {"absent": absent, "objects": {"agreed": len(agreed), "dropped": dropped}}
+    return kept, facts, [one.box for one, _ in contested]
+
+
+def _paint(image: UInt8Image, cuts: Sequence[CutOut]) -> tuple[NDArray[np.uint16], tuple[Instance, ...]]:
+    """Paint the masks, the largest first, and describe what can be seen of each."""
+    ids = np.zeros(image.shape[:2], np.uint16)
+    for number, cut in sorted(enumerate(cuts, 1), key=lambda pair: -int(pair[1].mask.sum())):
+        ids[cut.mask] = number
+    return ids, tuple(_instance(number, cut.object.label, image, ids == number) for number, cut in enumerate(cuts, 1))
+
+
+def _object_scores(cuts: Sequence[CutOut], ids: NDArray[np.uint16], subject: Mapping[str, float]) -> dict[str, float]:
+    """Return the sample's scores: of each the worst of its objects."""
+    worst = {name: min(cut.scores[name] for cut in cuts) for name in cuts[0].scores}
+    unsure = max(uncertain_share(cut.probability, cut.mask) for cut in cuts)
+    return {**subject, **worst, "area": float((ids > 0).mean()), "uncertain": unsure}
+
+
+def _instance(number: int, category: str, image: UInt8Image, mask: Mask) -> Instance:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    color = None if category in PEOPLE else color_word(image[mask])
+    return Instance(
+        id=number,
+        category=category,
+        visible_pixels=int(mask.sum()),
+        box=(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1),
+        attributes={} if color is None else {"color": color},
+    )
+
+
+def _provenance(picture: Picture, annotators: Annotators) -> dict[str, Any]:
+    found, decoded = picture.found, picture.decoded
+    return {
+        "annotators": [asdict(spec) for spec in annotators.specs],
+        "file": {
+            "name": picture.name,
+            "sha256": sha256(found.data).hexdigest(),
+            "format": decoded.format,
+            "width": decoded.width,
+            "height": decoded.height,
+            "flags": [*decoded.flags, *found.flags],
+            **{name: found.facts[name] for name in ("url", "author") if name in found.facts},
+        },
+        "versions": {
+            name: version(name) for name in (*_LIBRARIES, *(_HUB_LIBRARIES if annotators.hub is not None else ()))
+        },
+    }

@@ -1,0 +1,1 @@
+"""Referring expressions: short programs over a table of scene facts, and their English wording."""

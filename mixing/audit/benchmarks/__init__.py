@@ -1,0 +1,1 @@
+"""The benchmark side of the audit: fingerprint packs of images, labels and texts."""

@@ -1,0 +1,1 @@
+"""Image matching: fingerprints, PDQ, candidate search and geometric verification."""

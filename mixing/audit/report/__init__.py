@@ -1,0 +1,1 @@
+"""The audit report: verdict, coverage, evidence and the page."""

@@ -1,0 +1,248 @@
+"""What was compared with what, and what was not: the rows of benchmarks and shards, and every gap in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cavendish.mixing.audit.benchmarks.benchmark_index import Side
+from cavendish.mixing.audit.config import Benchmark
+from cavendish.mixing.audit.report.evidence import Evidence
+from cavendish.mixing.audit.signals.lineage import UNSTATED, Entry, registry
+from cavendish.mixing.storage.files import digest
+
+NEVER_CHECKED = (
+    "What the base generator saw in its own pretraining.",
+    "Benchmarks that are not named in this report.",
+    "Pictures that a generator drew anew after a benchmark image, or a new photograph or rendering of the same place: "
+    "no pixels are shared.",
+    "Crops under about 40 % of a benchmark image, or copies shown very small.",
+    "Masks and depth that were cropped, or whose shapes are plain (boxes, ellipses, bands, smooth slopes); normals.",
+    "Texts that were paraphrased or translated.",
+)
+_FAILURES_KEPT = 50
+
+
+def shard_rows(evidence: Evidence) -> list[dict[str, Any]]:
+    """Add up what was read, for each directory of shards."""
+    directories = []
+    shards = [result for result in evidence.results if result["kind"] in ("shard", "words")]
+    for name, uncommitted in evidence.uncommitted.items():
+        mine = [result for result in shards if result["directory"] == name]
+        total = Counter[str]()
+        for result in mine:
+            total.update(result["counts"])
+        counted = ("records", "pictures", "labels", "texts", "failed", "weak", "plain")
+        directories.append(
+            {
+                "directory": name,
+                "shards": len(mine),
+                "uncommitted": uncommitted,
+                **{key: total[key] for key in counted},
+                "failures": [failure for result in mine for failure in result["failures"]][:_FAILURES_KEPT],
+                "digest": digest([result["sha256"] for result in mine]),
+            }
+        )
+    return directories
+
+
+def benchmark_rows(
+    evidence: Evidence, findings: list[dict[str, Any]], controls: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Say for each benchmark what of it was compared, and its verdict."""
+    rows = []
+    for benchmark, side in zip(evidence.plan.config.benchmarks, evidence.plan.sides):
+        open_ = [one for one in findings if one["benchmark"] == benchmark.name and one["status"] == "open"]
+        leaks = sum(finding["level"] == "leak" for finding in open_)
+        row = {**_compared(evidence, benchmark, side), "leaks": leaks, "review": len(open_) - leaks}
+        row["items_hit"] = len({one["image"] for one in open_ if one["level"] == "leak"})
+        row["reason"] = _gap(evidence, benchmark, side)
+        row["verdict"] = _verdict(row, controls)
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["name"])
+
+
+def incomplete_reasons(
+    evidence: Evidence, shards: list[dict[str, Any]], controls: Mapping[str, Any], lineage: list[dict[str, Any]]
+) -> list[str]:
+    """Say everything that keeps the answer from being complete."""
+    said: list[str] = []
+    for benchmark, side in zip(evidence.plan.config.benchmarks, evidence.plan.sides):
+        said += _benchmark_gaps(evidence, benchmark, side, controls)
+    said += _lineage_gaps(evidence, lineage)
+    for row in shards:
+        if row["uncommitted"]:
+            said.append(f"{row['directory']}: {row['uncommitted']} planned shards are not there")
+        if row["failed"]:
+            said.append(f"{row['directory']}: {row['failed']} pictures, labels or records could not be read")
+    positives = controls["false_positives"]
+    if any(side.pack is not None for side in evidence.plan.sides) and not positives["trials"]:
+        said.append("no clean controls were planted, so the rate of false positives is not known")
+    if positives["hits"]:
+        said.append(f"{positives['hits']} of {positives['trials']} clean controls were called a leak")
+    return said
+
+
+def not_checked(evidence: Evidence) -> list[str]:
+    """List what no audit sees, and what this one was not given."""
+    plan = evidence.plan
+    said = list(NEVER_CHECKED)
+    said += [f"Benchmark {name}: {reason}" for name, reasons in sorted(evidence.missing.items()) for reason in reasons]
+    with_texts = {name for name, _ in plan.words.texts}
+    with_ids = {name for names in plan.ids.values() for name in names}
+    for what, had in (("Texts", with_texts), ("Ids of pictures and sequences", with_ids)):
+        without = [one.name for one in plan.config.benchmarks if one.name not in had]
+        if without:
+            said.append(f"{what} of {', '.join(without)}: none were given.")
+    without = [side.name for side in plan.sides if side.labels is None]
+    if without:
+        said.append(f"Labels of {', '.join(without)}: none were given.")
+    if not plan.config.sources:
+        said.append("Lineage: the configuration declares no sources; only names of datasets were looked for.")
+    for side in plan.sides:
+        said += _not_cleared(side)
+    return said
+
+
+def holds(recall: Mapping[str, Any] | None, target: float) -> bool:
+    """Tell whether enough of what was planted was found."""
+    return recall is not None and recall["hits"] >= target * recall["trials"]
+
+
+def _compared(evidence: Evidence, benchmark: Benchmark, side: Side) -> dict[str, Any]:
+    entry = _entry(benchmark)
+    pack = None if side.pack is None else side.open_pack()
+    labels = None if side.labels is None else side.open_labels()
+    masks, depth = (0, 0) if labels is None else (len(labels.arrays["masks"]), len(labels.arrays["reliefs"]))
+    return {
+        "name": benchmark.name,
+        "title": "" if entry is None else entry.title,
+        "citation": "" if entry is None else entry.citation,
+        "licence": "" if entry is None else entry.licence,
+        "images": 0 if pack is None else len(pack.images),
+        "images_published": None if entry is None else entry.images,
+        "texts": sum(name == benchmark.name for name, _ in evidence.plan.words.texts),
+        "texts_published": None if entry is None else entry.prompts,
+        "ids": sum(benchmark.name in names for names in evidence.plan.ids.values()),
+        "masks": masks,
+        "depth_maps": depth,
+        "unread": len(_unread(side)),
+        "weak": 0 if pack is None else len(pack.header["weak"]),
+        "pixels": pack is not None and pack.has_pixels,
+        "embedders": [name for name, _ in side.vectors],
+        "digest": None if pack is None else pack.digest,
+        "labels_digest": None if labels is None else labels.digest,
+    }
+
+
+def _verdict(row: Mapping[str, Any], controls: Mapping[str, Any]) -> str:
+    if row["leaks"]:
+        return "leak"
+    if row["reason"]:
+        return "not checked"
+    target = controls["target_recall"]
+    short = row["images"] and not holds(controls["recall"].get(row["name"]), target)
+    short = short or any(
+        row["name"] in controls[kind] and not holds(controls[kind][row["name"]], target) for kind in ("texts", "labels")
+    )
+    fewer = any(
+        row[f"{what}_published"] and row[what] and row[what] < row[f"{what}_published"] for what in ("images", "texts")
+    )
+    if row["unread"] or short or fewer:
+        return "incomplete"
+    return "review" if row["review"] else "clean"
+
+
+def _gap(evidence: Evidence, benchmark: Benchmark, side: Side) -> str:
+    """Say why a benchmark counts as not checked; empty when it was: its images, or its texts where it has no images."""
+    if side.pack is not None:
+        return ""
+    entry = _entry(benchmark)
+    has_texts = any(name == benchmark.name for name, _ in evidence.plan.words.texts)
+    if entry is not None and entry.images == 0 and has_texts:
+        return ""
+    reasons = evidence.missing.get(benchmark.name, [])
+    only = [what for what, there in (("texts", has_texts), ("labels", side.labels is not None)) if there]
+    only += ["ids"] if any(benchmark.name in names for names in evidence.plan.ids.values()) else []
+    if not reasons:
+        reasons = ["no images of it are named" + (f"; only its {' and '.join(only)} were compared" if only else "")]
+    return "; ".join(reasons)
+
+
+def _benchmark_gaps(evidence: Evidence, benchmark: Benchmark, side: Side, controls: Mapping[str, Any]) -> list[str]:
+    name, target = benchmark.name, controls["target_recall"]
+    gap = _gap(evidence, benchmark, side)
+    said = [f"benchmark {name} was not checked: {gap}"] if gap else []
+    if not gap:
+        said += [f"benchmark {name}: {reason}" for reason in evidence.missing.get(name, [])]
+    if unread := _unread(side):
+        said.append(f"benchmark {name}: {len(unread)} of its images or labels could not be read")
+    if side.pack is not None and name not in controls["recall"]:
+        said.append(f"benchmark {name}: no controls could be planted, so its recall is not known")
+    for kind, what in (("recall", "copies"), ("texts", "texts"), ("labels", "labels")):
+        recall = controls[kind].get(name)
+        if recall is not None and not holds(recall, target):
+            found = f"{recall['hits']} of {recall['trials']} planted {what} were found"
+            said.append(f"benchmark {name}: {found}; the target is {target:.0%}")
+    return said + _size_gaps(evidence, benchmark, side)
+
+
+def _size_gaps(evidence: Evidence, benchmark: Benchmark, side: Side) -> list[str]:
+    """Say where less of a benchmark is here than was published."""
+    entry = _entry(benchmark)
+    if entry is None:
+        return []
+    images = 0 if side.pack is None else len(side.open_pack().images)
+    texts = sum(name == benchmark.name for name, _ in evidence.plan.words.texts)
+    said = []
+    for held, published, what in ((images, entry.images, "images"), (texts, entry.prompts, "texts")):
+        if published and held and held < published:
+            said.append(f"benchmark {benchmark.name}: {held} of its {published} published {what} are here")
+    return said
+
+
+def _lineage_gaps(evidence: Evidence, lineage: list[dict[str, Any]]) -> list[str]:
+    said = []
+    for row in lineage:
+        source = row["source"] or "(none named)"
+        if evidence.plan.config.sources and row["declared"] is None:
+            said.append(f"source {source} ({row['records']} records) does not declare where its pictures come from")
+        unstated = sum(count for licence, count in row["licences"].items() if licence.casefold() in UNSTATED)
+        if unstated:
+            said.append(f"source {source}: {unstated} records state no licence")
+    return said
+
+
+def _not_cleared(side: Side) -> list[str]:
+    said = [f"Benchmark {side.name}: {reason}" for reason in _unread(side)[:20]]
+    if side.pack is not None:
+        pack = side.open_pack()
+        weak = pack.header["weak"]
+        if weak:
+            names = ", ".join(weak[:10]) + (", ..." if len(weak) > 10 else "")
+            said.append(f"Benchmark {pack.name}: {len(weak)} images have too little structure to be cleared: {names}.")
+        if not pack.has_pixels:
+            said.append(f"Benchmark {pack.name}: its pack holds no pixels; findings end at matching geometry.")
+    if side.labels is not None:
+        labels = side.open_labels()
+        owners = np.concatenate([labels.arrays["mask_owners"], labels.arrays["relief_owners"]])
+        mute = len(labels.images) - len(set(owners.tolist()))
+        if mute:
+            said.append(f"Benchmark {side.name}: the labels of {mute} pictures are too plain or too common to tell.")
+    return said
+
+
+def _unread(side: Side) -> list[str]:
+    reasons = [reason for _, reason in side.unread]
+    if side.pack is not None:
+        reasons += [item["reason"] for item in side.open_pack().header["unread"]]
+    if side.labels is not None:
+        reasons += [item["reason"] for item in side.open_labels().header["unread"]]
+    return reasons
+
+
+def _entry(benchmark: Benchmark) -> Entry | None:
+    return None if benchmark.registry is None else registry()[benchmark.registry]

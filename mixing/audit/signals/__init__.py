@@ -1,0 +1,1 @@
+"""Leakage signals, one file each: images, labels, texts, ids, lineage, embeddings."""

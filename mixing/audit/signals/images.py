@@ -1,0 +1,338 @@
+"""The cascade: one picture of the mixture against one fingerprint pack, cheapest and surest stages first."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom
+
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import Pack
+from cavendish.mixing.audit.matching.candidates import candidates
+from cavendish.mixing.audit.matching.fingerprints import (
+    MIN_QUALITY,
+    QUERY_FEATURES_PER_CELL,
+    Features,
+    Fingerprint,
+    fingerprint,
+    local_features,
+    mirrored_features,
+    working_gray,
+)
+from cavendish.mixing.audit.matching.pdq import hamming
+from cavendish.mixing.audit.matching.verify import (
+    FULL_EVIDENCE_BLOCKS,
+    Alignment,
+    PixelCheck,
+    align,
+    check_pixels,
+    covered_shares,
+    dihedral_alignment,
+    looks_like_other_view,
+    score,
+)
+from cavendish.mixing.config import Config
+
+_LINES_KEPT = 40
+_WHOLE = 0.85
+_AGREEING_SHARE = 0.35
+_LOCAL_AGREEING_SHARE = 0.33
+_CLEARLY_MORE = 1.1
+
+
+class Thresholds(Config):
+    """When a pair counts; docs/audit.md has the measured recall and the bounds on false positives.
+
+    PDQ distances of unrelated pictures behave as 242 independent bits (mean 128.0, sd 8.22): a chance pair has distance
+    31 or less with probability 1e-35, 64 or less with 1e-15. Up to `pdq_verify`, where chance pairs begin, the pixels
+    decide.
+    """
+
+    pdq_accept: int = 31
+    pdq_candidate: int = 64
+    pdq_verify: int = 90
+    pdq_inverted: int = 225
+    max_candidates: int = 12
+    leak_score: float = 8.0
+    review_score: float = 5.0
+    unverified_inliers: int = 14
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One picture of the mixture that holds a benchmark image, or may.
+
+    Args:
+        benchmark, image: the benchmark's name and the image's id in it.
+        level: "leak" or "review".
+        kind: copy, crop, embedded, same-scene or unverified of pictures; text or identity of what a record says.
+        stage: which test decided: file, pixels, pdq, pdq-inverted, local, text, id.
+        reason: one sentence for the reader of the report.
+        pdq_distance: smallest over the eight turns.
+        inliers, score: of the local stage; None when an earlier stage decided.
+        agreeing, textured: blocks of the pixel check; None when it was not made.
+        affine: benchmark to mixture, 0..1 coordinates, six numbers row by row; None when not known.
+        mixture_share, benchmark_share: see `covered_shares`.
+        lines: inlier matches to draw: mixture x, y, benchmark x, y.
+    """
+
+    benchmark: str
+    image: str
+    level: str
+    kind: str
+    stage: str
+    reason: str
+    pdq_distance: int | None = None
+    inliers: int | None = None
+    score: float | None = None
+    agreeing: int | None = None
+    textured: int | None = None
+    affine: tuple[float, ...] | None = None
+    mixture_share: float | None = None
+    benchmark_share: float | None = None
+    lines: tuple[tuple[float, ...], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return a json-able map."""
+        return asdict(self)
+
+
+@dataclass
+class _Picture:
+    """One picture of the mixture; what only later stages need is made when they ask."""
+
+    image: UInt8Image
+    print_: Fingerprint
+    _gray: NDArray[np.uint8] | None = None
+    _sides: tuple[Features, Features] | None = None
+
+    @property
+    def gray(self) -> NDArray[np.uint8]:
+        if self._gray is None:
+            self._gray = working_gray(self.image)
+        return self._gray
+
+    @property
+    def sides(self) -> tuple[Features, Features]:
+        """Features of the picture and of its mirror image."""
+        if self._sides is None:
+            features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
+            self._sides = features, mirrored_features(self.gray, features)
+        return self._sides
+
+
+def scan_picture(
+    image: UInt8Image, data: bytes, packs: tuple[Pack, ...], thresholds: Thresholds
+) -> tuple[Fingerprint, list[Finding]]:
+    """Compare one picture with every pack; return its fingerprint and what was found, in the packs' order.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, decoded from `data`.
+    """
+    picture = _Picture(image, fingerprint(image, data))
+    found: list[Finding] = []
+    for pack in packs:
+        found += _scan_pack(picture, pack, thresholds)
+    return picture.print_, found
+
+
+def _scan_pack(picture: _Picture, pack: Pack, thresholds: Thresholds) -> list[Finding]:
+    codes = np.asarray(pack.arrays["pdq"]).reshape(-1, 32)
+    distances = hamming(picture.print_.pdq.variants[0], codes).reshape(-1, 8)
+    found = _exact(picture, pack, distances)
+    if not found:
+        found = _by_hash(picture, pack, distances, thresholds)
+    if any(finding.level == "leak" for finding in found):
+        return found
+    best = {finding.image: finding for finding in found}
+    for finding in _by_features(picture, pack, distances, thresholds):
+        known = best.get(finding.image)
+        if known is None or known.kind != "same-scene" or _settles(finding, known):
+            best[finding.image] = finding
+    return list(best.values())
+
+
+def _settles(finding: Finding, other_view: Finding) -> bool:
+    """Tell whether a better alignment shows a copy where a rough one (whole on whole) looked like another view."""
+    agreeing, before = finding.agreeing or 0, other_view.agreeing or 0
+    return finding.level == "leak" and agreeing > _CLEARLY_MORE * before
+
+
+def _exact(picture: _Picture, pack: Pack, distances: NDArray[np.int32]) -> list[Finding]:
+    same_file = pack.by_file.get(picture.print_.file_sha256, ())
+    same_pixels = pack.by_pixels.get(picture.print_.pixel_sha256, ())
+    found = []
+    for number in same_file or same_pixels:
+        stage, what = ("file", "bytes") if same_file else ("pixels", "decoded pixels")
+        reason = f"The {what} are those of the benchmark image (equal sha256)."
+        distance = int(distances[number].min())
+        found.append(_whole(pack, number, "leak", stage, reason, distance, dihedral_alignment(0)))
+    return found
+
+
+def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
+    found = []
+    nearest_turn, farthest = distances.min(axis=1), distances.max(axis=1)
+    near = (nearest_turn <= thresholds.pdq_verify) | (farthest >= thresholds.pdq_inverted)
+    for number in np.flatnonzero(near):
+        inverted = farthest[number] >= thresholds.pdq_inverted
+        distance = int(256 - farthest[number] if inverted else nearest_turn[number])
+        turn = int(distances[number].argmax() if inverted else distances[number].argmin())
+        quality = min(picture.print_.pdq.quality, int(pack.arrays["quality"][number]))
+        alignment = dihedral_alignment(turn)
+        check = _pixel_check(picture, pack, int(number), alignment)
+        stage = "pdq-inverted" if inverted else "pdq"
+        what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
+        agrees = check is not None and check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE
+        certain = quality >= MIN_QUALITY and (inverted or distance <= thresholds.pdq_accept)
+        kind = None
+        if certain or (check is not None and agrees and quality >= MIN_QUALITY):
+            level, reason = "leak", f"{what}: chance gives that once in 10^{_chance_exponent(distance)} pairs."
+            if check is not None:
+                reason += f" {check.agreeing} of {check.textured} textured blocks agree in their pixels."
+            if check is not None and looks_like_other_view(check):
+                level, kind = "review", "same-scene"
+                reason = f"{what}; {_other_view(check)}"
+        elif quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
+            level, reason = "review", f"{what}, but no local evidence that settles it."
+        elif distance <= thresholds.pdq_accept and (
+            check is None or _flat_pictures_agree(picture, pack, int(number), turn)
+        ):
+            level, reason = "review", f"{what}, but there is too little structure (quality {quality}) to be sure."
+        else:
+            continue
+        found.append(_whole(pack, int(number), level, stage, reason, distance, alignment, check, kind))
+    return found
+
+
+def _by_features(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
+    best: dict[int, Finding] = {}
+    gray = picture.gray
+    for candidate in candidates(pack, picture.sides, thresholds.max_candidates):
+        alignment = align(
+            candidate,
+            picture.sides[candidate.mirrored],
+            pack.features(candidate.image),
+            (gray.shape[1], gray.shape[0]),
+            pack.working_px(candidate.image),
+        )
+        if alignment is None:
+            continue
+        check = _pixel_check(picture, pack, candidate.image, alignment)
+        finding = _judge(pack, candidate.image, alignment, check, int(distances[candidate.image].min()), thresholds)
+        known = best.get(candidate.image)
+        if finding is not None and (known is None or (finding.score or 0) > (known.score or 0)):
+            best[candidate.image] = finding
+    return list(best.values())
+
+
+def _judge(
+    pack: Pack, number: int, alignment: Alignment, check: PixelCheck | None, distance: int, thresholds: Thresholds
+) -> Finding | None:
+    mixture_share, benchmark_share = covered_shares(alignment)
+    kind = "embedded" if mixture_share < _WHOLE else "copy" if benchmark_share >= _WHOLE else "crop"
+    points = f"{alignment.inliers} matching points fit one affine map"
+    if check is None:
+        if alignment.inliers < thresholds.unverified_inliers:
+            return None
+        level, kind, value = "review", "unverified", None
+        reason = f"{points}; geometric, unverified pixels (the index was made without pictures)."
+    else:
+        value = score(alignment.inliers, check)
+        if value < thresholds.review_score:
+            return None
+        level = "leak" if value >= thresholds.leak_score else "review"
+        reason = f"{points}; {check.agreeing} of {check.textured} textured blocks agree in their pixels."
+        if looks_like_other_view(check) or check.share < _LOCAL_AGREEING_SHARE:
+            level, kind = "review", "same-scene"
+            reason = f"{points}; {_other_view(check)}"
+    return Finding(
+        benchmark=pack.name,
+        image=pack.images[number]["id"],
+        level=level,
+        kind=kind,
+        stage="local",
+        reason=reason,
+        pdq_distance=distance,
+        inliers=alignment.inliers,
+        score=None if value is None else round(value, 2),
+        agreeing=None if check is None else check.agreeing,
+        textured=None if check is None else check.textured,
+        affine=_rounded(alignment.affine),
+        mixture_share=round(mixture_share, 4),
+        benchmark_share=round(benchmark_share, 4),
+        lines=tuple(tuple(round(float(v), 4) for v in line) for line in _spread(alignment.lines)),
+    )
+
+
+def _whole(
+    pack: Pack,
+    number: int,
+    level: str,
+    stage: str,
+    reason: str,
+    distance: int,
+    alignment: Alignment,
+    check: PixelCheck | None = None,
+    kind: str | None = None,
+) -> Finding:
+    """Make the finding of a stage that compares whole pictures."""
+    return Finding(
+        benchmark=pack.name,
+        image=pack.images[number]["id"],
+        level=level,
+        kind=kind or ("copy" if level == "leak" else "unverified"),
+        stage=stage,
+        reason=reason,
+        pdq_distance=distance,
+        agreeing=None if check is None else check.agreeing,
+        textured=None if check is None else check.textured,
+        affine=_rounded(alignment.affine),
+        mixture_share=1.0,
+        benchmark_share=1.0,
+    )
+
+
+def _pixel_check(picture: _Picture, pack: Pack, number: int, alignment: Alignment) -> PixelCheck | None:
+    if not pack.has_pixels:
+        return None
+    return check_pixels(picture.gray, working_gray(pack.thumbnail(number)), alignment)
+
+
+def _flat_pictures_agree(picture: _Picture, pack: Pack, number: int, turn: int) -> bool:
+    """Compare pictures without texture on a 32 x 32 grid: they agree within 12 grey levels on average."""
+    affine = dihedral_alignment(turn).affine
+    benchmark = cv2.resize(working_gray(pack.thumbnail(number)), (32, 32), interpolation=cv2.INTER_AREA)
+    mixture = cv2.resize(picture.gray, (32, 32), interpolation=cv2.INTER_AREA)
+    pixels = affine.copy()
+    pixels[:, 2] = affine[:, 2] * 32 + affine[:, :2] @ (0.5, 0.5) - 0.5
+    turned = cv2.warpAffine(benchmark, pixels, (32, 32), flags=cv2.INTER_NEAREST)
+    return float(np.abs(turned.astype(float) - mixture).mean()) < 12
+
+
+def _chance_exponent(distance: int) -> int:
+    """Bound the chance that two unrelated pictures are that near: 242 independent fair bits, as measured."""
+    bits = int(distance * 242 / 256)
+    return int(-(binom.logcdf(bits, 242, 0.5) / np.log(10)))
+
+
+def _other_view(check: PixelCheck) -> str:
+    moving = max(check.motion.together, check.motion.apart)
+    return (
+        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced and "
+        f"{moving} of {check.motion.tracked} tracked points move as in no edit: another view of the place, or another "
+        "moment."
+    )
+
+
+def _rounded(affine: NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(round(float(value), 5) for value in affine.reshape(-1))
+
+
+def _spread(lines: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Keep lines from all over the picture."""
+    return lines[np.linspace(0, len(lines) - 1, min(len(lines), _LINES_KEPT)).astype(int)]

@@ -1,0 +1,1 @@
+"""Jobs: runners, the encode and convert jobs, and cost estimates."""

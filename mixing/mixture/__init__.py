@@ -1,0 +1,1 @@
+"""Mixtures: the configuration, exact ratios, the schedule and the lock that fixes what is drawn."""

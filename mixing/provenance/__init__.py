@@ -1,0 +1,1 @@
+"""Provenance: where a record comes from, and how to make it again."""

@@ -1,0 +1,197 @@
+"""Where one record comes from: its shard, plan, seeds, tools, models, assets, and the command that makes it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from cavendish.encoders.sample import InputError, Rejection
+from cavendish.mixing.provenance.rebuild import job_of, rebuild_commands
+from cavendish.mixing.provenance.trace import Link, State, inputs_of, plan_link, read_plan, shards_digest, split_place
+from cavendish.mixing.shards.writer import Row, committed_rows, open_tar, parse_row, read_parts, row_names
+from cavendish.mixing.storage.files import canonical_json, file_sha256
+from cavendish.mixing.storage.place import Place, exists, join, read_all
+
+
+def trace_record(path: Place, key: str, data: Place = Path()) -> Link:
+    """Trace a record to everything it was made from.
+
+    Args:
+        path: a shard (.tar) or a directory of shards.
+        key: of the record, or of a sample that was rejected.
+        data: folder that the paths in plans are relative to.
+
+    Raises:
+        InputError: nothing with that key there, or a damaged row or record.
+    """
+    directory, _ = split_place(path)
+    if not exists(join(directory, "dataset.json")):
+        raise InputError(f"{directory}: no shards here (a directory of shards has a dataset.json)")
+    stored = key.replace(".", "_")
+    letters: list[tuple[Row, Rejection]] = []
+    for row in _rows_with(directory, (key, stored)):
+        if stored in row.samples:
+            return _trace(directory, row, stored, data)
+        letters += [(row, one) for one in row.rejected if one.key in (key, stored)]
+    if not letters:
+        raise InputError(
+            f"{directory}: no record or dead letter with key {key}; `cavendish show {directory}` lists keys"
+        )
+    links = (plan_link(directory, letters[0][0].plan), *(_dead_letter(row, one) for row, one in letters))
+    commands = rebuild_commands(directory, _number(letters[0][0]), data)
+    return Link("rejected", f"{key}: was tried, and is in no shard", "", (*links, *_commands(commands)))
+
+
+def _rows_with(directory: Place, words: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows in whose text one of the words is: of a hundred thousand rows few have to be parsed."""
+    places = [join(directory, name) for name in row_names(directory)]
+    for place, text in zip(places, read_all(places), strict=True):
+        if any(word.encode() in text for word in words):
+            yield parse_row(text, place)
+
+
+def _trace(directory: Place, row: Row, key: str, data: Place) -> Link:
+    tar = join(directory, row.shard)
+    if not exists(tar):
+        raise InputError(f"{tar}: its row is here, the tar is not")
+    with open_tar(tar) as file:
+        parts = read_parts(file, row, key)
+    example = "instruction.json" in parts
+    meta = _json(parts["instruction.json" if example else "json"], f"{key}.json")
+    links = [_shard_link(tar, row, key), plan_link(directory, row.plan), *_configuration(directory)]
+    links += _example_links(directory, meta, data) if example else _sample_links(meta)
+    links += [_dead_letter(row, one) for one in row.rejected if one.key in _names(key, meta)]
+    links += _commands(rebuild_commands(directory, _number(row), data))
+    return Link("example" if example else "sample", _said(key, meta, example), "ok", tuple(links))
+
+
+def _json(data: bytes, name: str) -> dict[str, Any]:
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name}: not valid json: {error}") from None
+    if not isinstance(values, dict):
+        raise InputError(f"{name}: not a map")
+    return values
+
+
+def _said(key: str, meta: Mapping[str, Any], example: bool) -> str:
+    if example:
+        return f"{meta.get('key', key)}: {meta.get('task')}, {str(meta.get('prompt'))[:100]!r}"
+    return f"{key}: source {meta.get('source')}, licence {meta.get('licence')}"
+
+
+def _number(row: Row) -> int:
+    return int(Path(row.shard).stem.rpartition("-")[2])
+
+
+def _configuration(directory: Place) -> list[Link]:
+    try:
+        verb, config = job_of(read_plan(directory)[0])
+    except InputError:
+        return []
+    return [Link("configuration", f"of {verb}: {canonical_json(config).decode()}")]
+
+
+def _names(key: str, meta: Mapping[str, Any]) -> set[str]:
+    """Name what dead letters about a record may be filed under: itself, its own name, its scene."""
+    scene = meta.get("facts", {}).get("scene_key") if isinstance(meta.get("facts"), dict) else None
+    return {key, str(meta.get("key", key)), str(scene)}
+
+
+def _dead_letter(row: Row, one: Rejection) -> Link:
+    return Link("dead letter", f"{one.key} in {row.shard}: {one.reason}")
+
+
+def _commands(commands: Sequence[str]) -> list[Link]:
+    return [Link("made again by", command) for command in commands]
+
+
+def _shard_link(tar: Place, row: Row, key: str) -> Link:
+    parts = tuple(
+        Link(name, f"{size:,} bytes at {offset:,}, crc32 {crc32:08x}", "ok")
+        for name, (offset, size, crc32) in sorted(row.samples[key].items())
+    )
+    state: State = "ok" if file_sha256(tar) == row.sha256 else "changed"
+    return Link("shard", f"{tar}, sha256 {row.sha256}, {row.bytes:,} bytes, {row.count} records", state, parts)
+
+
+def _sample_links(meta: Mapping[str, Any]) -> list[Link]:
+    """List what a sample says of its own making."""
+    made = meta.get("provenance")
+    made = made if isinstance(made, dict) else {}
+    links = []
+    if "seeds" in made:
+        seeds = ", ".join(str(seed) for seed in made["seeds"])
+        links.append(Link("seeds", f"{seeds} (of the job, shard, scene in it, attempt)"))
+    if "recipe_sha256" in made:
+        links.append(Link("recipe", f"sha256 {made['recipe_sha256']}"))
+    if made.get("versions"):
+        links.append(Link("tools", ", ".join(_version(*used) for used in sorted(made["versions"].items()))))
+    for model in made.get("annotators", ()):
+        said = f"{model.get('id')}, {model.get('task')}, licence {model.get('licence')}"
+        links.append(Link("model", f"{said}, weights sha256 {model.get('weights_sha256')}"))
+    for asset in made.get("assets", ()):
+        said = f"{asset.get('name')} by {asset.get('author') or 'unknown'}, {asset.get('licence')}"
+        links.append(Link("asset", f"{said}, sha256 {asset.get('sha256')}"))
+    links += _file_links(made)
+    edit = meta.get("edit")
+    if isinstance(edit, dict):
+        scene = meta.get("facts", {}).get("scene_key")
+        said = f"{edit.get('kind')} of thing {edit.get('instance_id')}: {edit.get('instruction')!r}"
+        links.append(Link("edit", f"{said}, a second rendering of the same scene{f' {scene}' if scene else ''}"))
+    return links
+
+
+def _file_links(made: Mapping[str, Any]) -> list[Link]:
+    """Say which file of others a sample was: its name and hash, author and address where they are known."""
+    links = []
+    file = made.get("file")
+    if isinstance(file, dict):
+        known = [f"{name} {file[name]}" for name in ("author", "url") if file.get(name)]
+        links.append(Link("file", ", ".join([f"{file.get('name')}, sha256 {file.get('sha256')}", *known])))
+    if "converted_from" in made:
+        known = [f"{name} {made[name]}" for name in ("author", "url") if made.get(name)]
+        links.append(Link("record", ", ".join([str(made["converted_from"]), *known])))
+    return links
+
+
+def _version(name: str, used: str) -> str:
+    try:
+        here = version(name)
+    except PackageNotFoundError:
+        return f"{name} {used} (not installed here)"
+    return f"{name} {used}" if here == used else f"{name} {used} (here {here}: other bytes are possible)"
+
+
+def _example_links(directory: Place, meta: Mapping[str, Any], data: Place) -> list[Link]:
+    """Follow an example to the raw sample it was drawn from."""
+    spec = meta.get("spec")
+    origin = spec.get("origin") if isinstance(spec, dict) else None
+    if not isinstance(origin, dict) or "key" not in origin:
+        return [Link("raw sample", "the example does not say which", "missing")]
+    key = str(origin["key"])
+    plan, _ = read_plan(directory)
+    changed = []
+    for path, recorded in inputs_of(plan):
+        folder = join(data, path)
+        if not exists(join(folder, "dataset.json")):
+            changed.append(Link("raw shards", f"{folder}, {recorded[:16]}: no shards here", "missing"))
+            continue
+        row = next((row for row in _rows_with(folder, (key,)) if key in row.samples), None)
+        if row is None:
+            continue
+        found = _trace(folder, row, key, data)
+        whole = _same_shards(folder, recorded)
+        return [Link("raw sample", found.said, found.state, (whole, *found.links))]
+    said = f"{key} of {origin.get('source')}, licence {origin.get('licence')}"
+    return [Link("raw sample", f"{said}: not in the inputs that are here", "missing", tuple(changed))]
+
+
+def _same_shards(folder: Place, recorded: str) -> Link:
+    found = shards_digest(committed_rows(folder))
+    said = f"{folder}, digest of its shards {recorded[:16]}"
+    return Link("input", said, "ok") if found == recorded else Link("input", f"{said}, now {found[:16]}", "changed")

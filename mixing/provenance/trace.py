@@ -1,0 +1,138 @@
+"""A trace: what something was made from, link by link, and whether each link still has the digest it is known by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.shards.writer import Plan, Row, committed_rows
+from cavendish.mixing.storage.files import digest, file_sha256, read_json
+from cavendish.mixing.storage.place import Place, exists, is_file, join, name_of, parent_of
+
+State = Literal["ok", "changed", "missing", ""]
+
+
+@dataclass(frozen=True)
+class Link:
+    """One thing in a trace, and under `links` what it was made from.
+
+    Args:
+        name: what it is, such as "mixture lock".
+        said: what is known of it, on one line.
+        state: "ok", its bytes are here and have the recorded digest; "changed", they are here and have another;
+            "missing", they are not here; "" where nothing was recorded that could be compared.
+    """
+
+    name: str
+    said: str
+    state: State = ""
+    links: tuple[Link, ...] = ()
+
+
+def every_link(link: Link) -> Iterator[Link]:
+    """Yield a link and all below it."""
+    yield link
+    for part in link.links:
+        yield from every_link(part)
+
+
+def states(link: Link) -> Mapping[State, int]:
+    """Count the links of a trace by state."""
+    found: dict[State, int] = {}
+    for part in every_link(link):
+        found[part.state] = found.get(part.state, 0) + 1
+    return found
+
+
+def split_place(path: Place) -> tuple[Place, str]:
+    """Split the place of a shard into its directory and its name; a directory has the name ""."""
+    name = name_of(path)
+    if not name.endswith(".tar"):
+        return path, ""
+    return parent_of(path), name
+
+
+def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:
+    """Compare a file with its recorded sha256."""
+    told = f"{path}, sha256 {sha256[:16]}{', ' if said else ''}{said}"
+    if not is_file(path):  # a device would be read for ever
+        return Link(name, f"{told}: no such file here", "missing")
+    found = file_sha256(path)
+    return Link(name, told, "ok") if found == sha256 else Link(name, f"{told}, found {found[:16]}", "changed")
+
+
+def read_plan(directory: Place) -> tuple[Plan, str]:
+    """Read the plan of a directory of shards, finished or not, and the digest it was given.
+
+    Raises:
+        InputError: no plan there, or a damaged one.
+    """
+    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
+    try:
+        return Plan(str(values["kind"]), int(values["shards"]), dict(values["config"])), str(values["digest"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+
+
+def plan_link(directory: Place, recorded: str) -> Link:
+    """Compare the plan in a directory with the digest that its rows, or a lock, know it by."""
+    try:
+        plan, written = read_plan(directory)
+    except InputError as error:
+        return Link("plan", f"{recorded[:16]}: {error}", "missing")
+    said = f"{plan.kind}, digest {recorded[:16]}, {plan.shards} shards"
+    if plan.digest != written:
+        return Link("plan", f"{said}; dataset.json was edited, its digest is {plan.digest[:16]}", "changed")
+    if plan.digest != recorded:
+        return Link("plan", f"{said}; the directory now holds plan {plan.digest[:16]}", "changed")
+    return Link("plan", f"{said}, of {join(directory, 'dataset.json')}", "ok")
+
+
+def inputs_of(plan: Plan) -> tuple[tuple[str, str], ...]:
+    """Name the directories of raw shards that instruction shards were made from: (path, digest of their shards)."""
+    if plan.kind != "encode":
+        return ()
+    try:
+        return tuple((str(one["path"]), str(one["sha256"])) for one in plan.config["inputs"])
+    except (TypeError, KeyError) as error:
+        raise InputError(f"plan {plan.digest[:16]}: does not say its inputs: {error}") from None
+
+
+def shards_digest(rows: list[Row]) -> str:
+    """Return the digest that plans know the shards of a directory by."""
+    return digest([row.sha256 for row in rows])
+
+
+def directory_link(
+    name: str, path: str, recorded: str, data: Place, quick: bool = False, plan_digest: str = ""
+) -> Link:
+    """Compare a directory of shards with the digest of all its shards, and follow it to what it was made from.
+
+    Args:
+        path: relative to `data`.
+        recorded: digest of the sha256 of its shards, in order.
+        quick: compare what the rows say, and do not read the tars.
+        plan_digest: that its plan is known by; "": the one that its rows carry.
+    """
+    directory = join(data, path)
+    said = f"{directory}, {recorded[:16]}"
+    if not exists(join(directory, "dataset.json")):
+        return Link(name, f"{said}: no shards here", "missing")
+    rows = committed_rows(directory)
+    plan, _ = read_plan(directory)
+    made_by = plan_digest or next((row.plan for row in rows), plan.digest)
+    links = [plan_link(directory, made_by), *(() if quick else tars(directory, rows))]
+    links += [directory_link("raw shards", *one, data, quick) for one in inputs_of(plan)]
+    found = shards_digest(rows)
+    if found != recorded:
+        return Link(name, f"{said}: its rows now say {found[:16]}", "changed", tuple(links))
+    return Link(name, f"{said}: {len(rows)} shards, {sum(row.count for row in rows)} records", "ok", tuple(links))
+
+
+def tars(directory: Place, rows: list[Row]) -> list[Link]:
+    """Hash the tars of a directory; one link for all that are as they were, and one for each that is not."""
+    found = [file_link(row.shard, join(directory, row.shard), row.sha256) for row in rows]
+    bad = [link for link in found if link.state != "ok"]
+    return [Link("tars", f"{len(rows) - len(bad)} of {len(rows)} have their sha256", "" if bad else "ok"), *bad]

@@ -1,0 +1,383 @@
+"""What a Sample or an Example is on disk: the parts of one WebDataset key, and back.
+
+Formats (docs/shards.md has sizes and errors): depth as 16-bit PNG of log metres ("log16/1"), normals as 16-bit RGB PNG
+("unit16/1"), ids as 16-bit PNG, albedo as RGB PNG, the weight as 8-bit grey PNG, everything else in `json`. Writing
+quantises depth once, by at most 8.8e-5 relative, and the weight to 1/255; reading and writing again changes nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cavendish.encoders.sample import (
+    EXAMPLE_SCHEMA,
+    SAMPLE_SCHEMA,
+    TASKS,
+    Camera,
+    Edit,
+    Example,
+    InputError,
+    Instance,
+    Sample,
+    UInt8Image,
+)
+from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
+from cavendish.mixing.storage.files import canonical_json
+
+Parts = dict[str, bytes]
+IMAGE_PARTS = ("image.png", "image.jpg", "image.webp")
+EDITED_PARTS = ("edited.png", "edited.jpg", "edited.webp")
+Array = TypeVar("Array", bound=NDArray[Any])
+
+DEPTH_MIN_M = 0.05
+DEPTH_MAX_M = 5000.0
+_FINITE_CODES = 65533  # codes 1..65534; 0 is unknown, 65535 no surface
+_LOG_STEP = np.log(DEPTH_MAX_M / DEPTH_MIN_M) / _FINITE_CODES
+_KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
+_ARRAY_FIELDS = ("image", "depth_m", "normals", "geometric_normals", "albedo", "instance_ids", "weight")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredSample(Sample):
+    """A Sample whose pictures are files already: `files` holds parts that are written as they are, by name."""
+
+    files: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
+
+
+def pack_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Quantise planar metres to 16-bit log codes: 0 unknown (NaN), 65535 no surface (+inf), else log spaced.
+
+    Raises:
+        InputError: a finite depth outside 0.05 to 5000 m; nothing is clipped.
+    """
+    finite = np.isfinite(depth_m)
+    values = depth_m[finite]
+    if values.size and (values.min() < DEPTH_MIN_M or values.max() > DEPTH_MAX_M):
+        raise InputError(
+            f"depth from {values.min():.4g} to {values.max():.4g} m: shards hold {DEPTH_MIN_M} to {DEPTH_MAX_M} m; "
+            "mark what lies outside as +inf or NaN"
+        )
+    codes = np.zeros(depth_m.shape, np.uint16)
+    codes[finite] = 1 + np.rint(np.log(values.astype(np.float64) / DEPTH_MIN_M) / _LOG_STEP).astype(np.uint16)
+    codes[np.isposinf(depth_m)] = 65535
+    return codes
+
+
+def unpack_depth(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return (H, W) float32 planar metres from `pack_depth` codes."""
+    return _depth_table()[codes]
+
+
+@cache
+def _depth_table() -> NDArray[np.float32]:
+    table = DEPTH_MIN_M * np.exp((np.arange(65536) - 1) * _LOG_STEP)
+    table = np.clip(table, DEPTH_MIN_M, DEPTH_MAX_M).astype(np.float32)  # both ends exact: packing again is allowed
+    table[0], table[65535] = np.nan, np.inf
+    return table
+
+
+def pack_normals(normals: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Quantise (H, W, 3) unit vectors to 16 bits a component; (0, 0, 0) is kept exactly."""
+    if np.abs(normals).max(initial=0) > 1.0001:
+        raise InputError("normals have components beyond [-1, 1]; they must be unit vectors or (0, 0, 0)")
+    return np.rint((np.clip(normals, -1, 1).astype(np.float64) + 1) * 32767).astype(np.uint16)
+
+
+def unpack_normals(codes: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return (H, W, 3) float32 unit vectors, (0, 0, 0) where unknown."""
+    vectors = codes.astype(np.float32)
+    vectors /= np.float32(32767)
+    vectors -= 1  # 32767 becomes 0 exactly
+    x, y, z = (vectors[..., axis] for axis in range(3))
+    length = np.sqrt(x * x + y * y + z * z)  # by hand: six times as fast as np.linalg.norm along the last axis
+    length[length == 0] = 1
+    vectors /= length[..., None]
+    return vectors
+
+
+def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Quantise (H, W) weights in 0..1 to steps of 1/255."""
+    if not (weight.min(initial=0) >= 0 and weight.max(initial=0) <= 1):
+        raise InputError("weight has values outside 0..1")
+    return np.rint(weight * 255).astype(np.uint8)
+
+
+def check_key(key: str) -> str:
+    """Return `key` when it can be a WebDataset key and a file name, else raise InputError."""
+    if not _KEY.fullmatch(key) or ".." in key or len(key) > 90:
+        raise InputError(f"key {key!r}: use at most 90 letters, digits, '-', '_' and single dots")
+    return key
+
+
+def sample_parts(sample: Sample) -> Parts:
+    """Serialise a Sample to the parts of its key, without the key in their names."""
+    if "." in check_key(sample.key):
+        raise InputError(f"key {sample.key!r}: a sample's key has no dot")
+    size = sample.image.shape[:2]
+    files = sample.files if isinstance(sample, StoredSample) else {}
+    parts: Parts = dict(files)
+    if not any(name in files for name in IMAGE_PARTS):
+        parts["image.png"] = encode_png(sample.image)
+    meta: dict[str, Any] = {"schema": SAMPLE_SCHEMA}
+    for field in dataclasses.fields(sample):
+        if field.name not in (*_ARRAY_FIELDS, "edit", "key", "files"):
+            meta[field.name] = getattr(sample, field.name)
+    meta["camera"] = None if sample.camera is None else dataclasses.asdict(sample.camera)
+    meta["instances"] = [dataclasses.asdict(instance) for instance in sample.instances]
+    for name in _ARRAY_FIELDS[1:]:
+        array = getattr(sample, name)
+        if array is not None and array.shape[:2] != size:
+            raise InputError(f"{sample.key}: {name} is {array.shape[:2]}, the image is {size}")
+    if sample.depth_m is not None:
+        parts["depth.png"] = encode_png(pack_depth(sample.depth_m))
+        meta["depth_format"] = "log16/1"
+    if sample.normals is not None:
+        parts["normals.png"] = encode_png(pack_normals(sample.normals))
+        meta["normals_format"] = "unit16/1"
+    if sample.geometric_normals is not None:
+        parts["geometric_normals.png"] = encode_png(pack_normals(sample.geometric_normals))
+        meta["normals_format"] = "unit16/1"
+    if sample.albedo is not None:
+        parts["albedo.png"] = encode_png(sample.albedo)
+    if sample.weight is not None:
+        parts["weight.png"] = encode_png(pack_weight(sample.weight))
+    if sample.instance_ids is not None:
+        parts["instances.png"] = encode_png(sample.instance_ids.astype(np.uint16, casting="safe"))
+    if sample.edit is not None:
+        if not any(name in files for name in EDITED_PARTS):
+            parts["edited.png"] = encode_png(sample.edit.image)
+        meta["edit"] = {
+            "kind": sample.edit.kind,
+            "instruction": sample.edit.instruction,
+            "instance_id": sample.edit.instance_id,
+        }
+    parts["json"] = _json(sample.key, meta)
+    return parts
+
+
+def _json(key: str, meta: Mapping[str, Any]) -> bytes:
+    try:
+        return canonical_json(meta)
+    except ValueError as error:  # NaN, infinity, or half of a surrogate pair
+        raise InputError(f"{key}: json has no word for a value of it: {error}") from None
+
+
+def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
+    return unpack_normals(decode_png16(data, name, 3))
+
+
+def _decode_weight(key: str, parts: Mapping[str, bytes]) -> NDArray[np.float32] | None:
+    if "weight.png" not in parts:
+        return None
+    return decode_grey(parts["weight.png"], f"{key}.weight.png").astype(np.float32) / 255
+
+
+def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
+    """Rebuild a Sample from its parts.
+
+    Raises:
+        InputError: a part is missing, damaged or of another schema; the message names the key and the part.
+    """
+    meta = _parse_json(key, parts, "json", SAMPLE_SCHEMA)
+    image, edited = (next((x for x in names if x in parts), None) for names in (IMAGE_PARTS, EDITED_PARTS))
+    if image is None:
+        raise InputError(f"{key}: no image.png, .jpg or .webp")
+
+    def read(name: str, decode: Callable[[bytes, str], Array]) -> Array | None:
+        return decode(parts[name], f"{key}.{name}") if name in parts else None
+
+    try:
+        sample = Sample(
+            key=key,
+            image=decode_rgb(parts[image], f"{key}.{image}"),
+            depth_m=read("depth.png", lambda data, name: unpack_depth(decode_png16(data, name, 1))),
+            normals=read("normals.png", _decode_normals),
+            geometric_normals=read("geometric_normals.png", _decode_normals),
+            albedo=read("albedo.png", decode_rgb),
+            instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
+            weight=_decode_weight(key, parts),
+            edit=None if edited is None else _parse_edit(decode_rgb(parts[edited], f"{key}.{edited}"), meta["edit"]),
+            **_parse_facts(meta),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
+    pictures = {name: getattr(sample, name) for name in _ARRAY_FIELDS} | {"edit": sample.edit and sample.edit.image}
+    for name, array in pictures.items():
+        if array is not None and array.shape[:2] != sample.image.shape[:2]:
+            raise InputError(f"{key}: {name} is {array.shape[:2]}, the image is {sample.image.shape[:2]}")
+    return sample
+
+
+def _parse_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of a Sample that are json, their kinds checked."""
+    _need(meta, str, "source", "licence")
+    _need(meta, bool, "exhaustive")
+    _need(meta, dict, "facts", "provenance", "quality")
+    if not all(isinstance(caption, str) for caption in meta["captions"]):
+        raise TypeError("captions that are not texts")
+    if not all(map(_is_number, meta["quality"].values())):
+        raise TypeError("quality scores that are no numbers")
+    return {
+        "camera": None if meta["camera"] is None else _parse_camera(meta["camera"]),
+        "instances": tuple(_parse_instance(values) for values in meta["instances"]),
+        "captions": tuple(meta["captions"]),
+        **{name: meta[name] for name in ("source", "licence", "exhaustive", "facts", "provenance", "quality")},
+    }
+
+
+def _need(values: Mapping[str, Any], kind: type, *names: str) -> None:
+    for name in names:
+        if type(values[name]) is not kind:
+            raise TypeError(f"{name} is {values[name]!r:.60}, not a {kind.__name__}")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and -1e300 < value < 1e300  # neither NaN nor infinite
+
+
+def _numbers(value: Any, count: int) -> bool:
+    return isinstance(value, list) and len(value) == count and all(map(_is_number, value))
+
+
+def _parse_edit(image: UInt8Image, values: dict[str, Any]) -> Edit:
+    _need(values, str, "kind", "instruction")
+    _need(values, int, "instance_id")
+    return Edit(image=image, **values)
+
+
+def _parse_camera(values: dict[str, Any]) -> Camera:
+    pose = values.pop("camera_to_world")
+    _need(values, int, "width", "height")
+    if not all(map(_is_number, values.values())) or not (pose is None or _numbers(pose, 16)):
+        raise TypeError("a camera of other than numbers")
+    return Camera(camera_to_world=None if pose is None else tuple(pose), **values)
+
+
+def _parse_instance(values: dict[str, Any]) -> Instance:
+    _need(values, int, "id", "visible_pixels")
+    _need(values, str, "category")
+    _need(values, bool, "is_thing")
+    if not 0 <= values["id"] <= 65535:
+        raise TypeError(f"instance {values['id']}: ids are 16 bits")
+    fraction, box = values["visible_fraction"], values["box"]
+    if not _numbers(box, 4) or not all(type(side) is int and 0 <= side <= 1 << 20 for side in box):
+        raise TypeError(f"instance {values['id']}: a box of other than four whole numbers of pixels")
+    if not (fraction is None or _is_number(fraction)):
+        raise TypeError(f"instance {values['id']}: a visible fraction that is no number")
+    if not all(values[name] is None or _numbers(values[name], 3) for name in ("center_camera_m", "size_m")):
+        raise TypeError(f"instance {values['id']}: a centre or size of other than three numbers")
+    words = values["attributes"]
+    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
+        raise TypeError(f"instance {values['id']}: attributes that are not texts")
+    for name in ("box", "center_camera_m", "size_m"):
+        values[name] = None if values[name] is None else tuple(values[name])
+    return Instance(**values)
+
+
+def _parse_json(key: str, parts: Mapping[str, bytes], name: str, schema: str) -> dict[str, Any]:
+    if name not in parts:
+        raise InputError(f"{key}: no {name}; its parts are {', '.join(sorted(parts)) or 'none'}")
+    try:
+        meta = json.loads(parts[name])
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{key}.{name}: not valid json: {error}") from None
+    if not isinstance(meta, dict) or meta.get("schema") != schema:
+        found = meta.get("schema") if isinstance(meta, dict) else type(meta).__name__
+        raise InputError(f"{key}.{name}: schema {found!r}, this version reads {schema!r}")
+    return meta
+
+
+def example_parts(example: Example) -> Parts:
+    """Serialise an Example to the parts of its key; dots of the key become `_`, since a WebDataset key has none."""
+    parts: Parts = {"target.png": encode_png(example.target)}
+    if example.source is not None:
+        parts["source.png"] = encode_png(example.source)
+    if example.weight is not None:
+        parts["weight.png"] = encode_png(pack_weight(example.weight))
+    meta = {
+        "schema": EXAMPLE_SCHEMA,
+        "key": check_key(example.key),
+        "task": example.task,
+        "prompt": example.prompt,
+        "spec": dict(example.spec),
+    }
+    parts["instruction.json"] = _json(example.key, meta)
+    return parts
+
+
+def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
+    """Rebuild an Example from its parts.
+
+    Raises:
+        InputError: a part is missing, damaged or of another schema; the message names the key and the part.
+    """
+    meta = _parse_json(key, parts, "instruction.json", EXAMPLE_SCHEMA)
+    if "target.png" not in parts:
+        raise InputError(f"{key}: no target.png")
+    if meta.get("task") not in TASKS:
+        raise InputError(f"{key}.instruction.json: unknown task {meta.get('task')!r}; known: {', '.join(TASKS)}")
+    try:
+        _need(meta, str, "key", "prompt")
+        _need(meta, dict, "spec")
+        return Example(
+            key=check_key(meta["key"]),
+            task=meta["task"],
+            prompt=meta["prompt"],
+            source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
+            target=decode_rgb(parts["target.png"], f"{key}.target.png"),
+            spec=meta["spec"],
+            weight=_decode_weight(key, parts),
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None
+
+
+def record_facts(record: Sample | Example) -> dict[str, Any]:
+    """Return what a mixture has to know of a record to choose it, json-able: rows of shards carry it.
+
+    `sample` is the key of the picture it is of, `scene` that of the scene it shares with other views if it does, `size`
+    its height and width in pixels, `tasks` what it can serve.
+    """
+    if isinstance(record, Sample):
+        return {
+            "sample": record.key,
+            **({"scene": record.facts["scene_key"]} if isinstance(record.facts.get("scene_key"), str) else {}),
+            "licence": record.licence,
+            "tasks": list(tasks_of(record)),
+            "size": list(record.image.shape[:2]),
+            "quality": dict(record.quality),
+        }
+    origin = record.spec.get("origin")
+    origin = origin if isinstance(origin, Mapping) else {}
+    return {
+        "sample": str(origin.get("key", record.key.partition(".")[0])),
+        **({"scene": origin["scene"]} if isinstance(origin.get("scene"), str) else {}),
+        "licence": str(origin.get("licence", "unknown")),
+        "tasks": [record.task],
+        "size": list(record.target.shape[:2]),
+        "quality": {},
+    }
+
+
+def record_key(record: Sample | Example) -> str:
+    """Return the WebDataset key of a record."""
+    return record.key.replace(".", "_")
+
+
+def record_parts(record: Sample | Example) -> Parts:
+    """Serialise either kind of record."""
+    return sample_parts(record) if isinstance(record, Sample) else example_parts(record)
+
+
+def parse_record(key: str, parts: Mapping[str, bytes]) -> Sample | Example:
+    """Rebuild whichever kind of record these parts are."""
+    return parse_example(key, parts) if "instruction.json" in parts else parse_sample(key, parts)

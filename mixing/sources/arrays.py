@@ -1,0 +1,113 @@
+"""Depth and normals as other tools store them: 16-bit PNG, OpenEXR, .npy. Every header is checked before decoding."""
+
+from __future__ import annotations
+
+import io
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cavendish.encoders.codecs.normals import decode_normals, normals_from
+from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.images import MAX_PIXELS, decode_png16, decode_rgb
+
+_DEPTH_CHANNELS = (("Z",), ("depth",), ("Y",), ("V",), ("R",))
+_NORMAL_CHANNELS = (("X", "Y", "Z"), ("R", "G", "B"))
+
+
+def decode_depth_file(data: bytes, name: str, unit_m: float, sky_from_m: float | None) -> NDArray[np.float32]:
+    """Decode planar depth to (H, W) float32 metres: +inf no surface, NaN unknown.
+
+    Args:
+        name: for messages; its ending tells the format: .png (16 bits, 0 is unknown), .exr or .npy (zero, negative and
+            NaN are unknown).
+        unit_m: metres that one unit of the file stands for: 0.001 for millimetres.
+        sky_from_m: from this depth on there is no surface; None: only where the file says infinity.
+
+    Raises:
+        InputError: not such a file, damaged, or too large.
+    """
+    if name.endswith(".png"):
+        values = decode_png16(data, name, 1).astype(np.float32)
+    elif name.endswith(".exr"):
+        values = _decode_exr(data, name, _DEPTH_CHANNELS)[..., 0]
+    else:
+        values = _decode_npy(data, name)
+        values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+        if values.ndim != 2:
+            raise InputError(f"{name}: an array of shape {values.shape}; depth is (H, W) or (H, W, 1)")
+    with np.errstate(invalid="ignore", over="ignore"):
+        depth_m = (values.astype(np.float64) * unit_m).astype(np.float32)
+        depth_m[~(depth_m > 0)] = np.nan
+        if sky_from_m is not None:
+            depth_m[depth_m >= sky_from_m] = np.inf
+    return depth_m
+
+
+def decode_normals_file(data: bytes, name: str, convention: str) -> NDArray[np.float32]:
+    """Decode normals to (H, W, 3) float32 camera-space unit vectors, (0, 0, 0) unknown.
+
+    Args:
+        name: for messages; its ending tells the format: .png (8 bits a channel, `(n + 1) / 2`), .exr or .npy (vectors).
+        convention: whose axes they have, one of `encoders.codecs.normals.CONVENTIONS`.
+
+    Raises:
+        InputError: not such a file, damaged, too large, or no unit vectors.
+    """
+    if name.endswith(".png"):
+        return decode_normals(decode_rgb(data, name), convention)
+    values = _decode_exr(data, name, _NORMAL_CHANNELS) if name.endswith(".exr") else _decode_npy(data, name)
+    if values.ndim != 3 or values.shape[2] != 3:
+        raise InputError(f"{name}: an array of shape {values.shape}; normals are (H, W, 3)")
+    vectors = np.nan_to_num(values.astype(np.float32), nan=0, posinf=0, neginf=0)
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    known = length > 0.5
+    if known.any() and abs(float(np.median(length[known])) - 1) > 0.05:
+        raise InputError(f"{name}: vectors of length {float(np.median(length[known])):.3g}; normals have length 1")
+    return normals_from(np.divide(vectors, length, out=np.zeros_like(vectors), where=known), convention)
+
+
+def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
+    """Decode a .npy file; nothing is unpickled, and no more is made than the bytes that are there."""
+    file = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(file)
+        size = math.prod(shape)
+    except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
+        raise InputError(f"{name}: not a .npy array: {one_line(error)}") from None
+    left = len(data) - file.tell()
+    if dtype.hasobject or dtype.kind not in "fiu" or min(shape, default=1) < 0 or size * dtype.itemsize != left:
+        raise InputError(f"{name}: {dtype} of shape {shape} in {left} bytes; expected plain numbers that fill the file")
+    if size > 3 * MAX_PIXELS:
+        raise InputError(f"{name}: {shape} is over the limit of {MAX_PIXELS} pixels")
+    return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
+
+
+def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
+    """Decode the first of `choices` of channels that an OpenEXR file has, to (H, W, channels)."""
+    try:
+        import OpenEXR
+    except ImportError:
+        raise InputError(f"{name}: reading .exr needs the package OpenEXR: pip install OpenEXR") from None
+    with tempfile.NamedTemporaryFile(suffix=".exr") as file:  # the library reads files only
+        Path(file.name).write_bytes(data)
+        try:
+            low, high = OpenEXR.File(file.name, header_only=True).header()["dataWindow"]
+            if math.prod(int(v) for v in high - low + 1) > MAX_PIXELS:
+                raise InputError(f"{name}: over the limit of {MAX_PIXELS} pixels")
+            channels = OpenEXR.File(file.name, separate_channels=True).channels()
+            found = next((names for names in choices if all(channel in channels for channel in names)), None)
+            if found is None:
+                raise InputError(f"{name}: channels {', '.join(channels)}; expected one of {choices}")
+            return np.stack([channels[channel].pixels for channel in found], axis=-1).astype(np.float32)
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{name}: not a readable OpenEXR file: {one_line(error)}") from None

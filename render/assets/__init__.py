@@ -1,0 +1,1 @@
+"""Assets: meshes and environment maps of others, found, checked and read."""

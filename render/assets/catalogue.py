@@ -1,0 +1,280 @@
+"""Finds meshes and environment maps, with their sizes, licences, authors and hashes.
+
+Meshes: Debian's sweethome3d-furniture, .sh3f files (zips of OBJ, MTL, textures and a catalogue with sizes in cm).
+Environment maps: CC0 .exr files that ship in the bpy wheel. Both are read in place; nothing is extracted.
+Names that begin with own/ are files of the user's folders (folders.py).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import posixpath
+import re
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.render.assets.environments import load_environment
+from cavendish.render.assets.folders import OwnFile, own_file, scale_of
+from cavendish.render.assets.meshfiles import decode_texture, read_mesh
+from cavendish.render.assets.wavefront import Phong, Wavefront, parse_mtl, parse_obj
+from cavendish.render.scenes.recipe import Recipe
+
+OWN = "own/"
+FURNITURE = Path("/usr/share/sweethome3d/furniture")  # where the Debian package puts it; the layout is its own
+MAX_MEMBER_BYTES = 32_000_000
+LICENCES = {
+    "BlendSwap-CC-0": "CC0-1.0",
+    "BlendSwap-CC-BY": "CC-BY-3.0",
+    "KatorLegaz": "CC-BY-3.0-US",
+    "Reallusion": "CC-BY-3.0-US",
+    "Scopia": "CC-BY-3.0",
+}
+MAPS = ("city", "courtyard", "forest", "interior", "night", "studio", "sunrise", "sunset")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A catalogue entry. `size_m` is (width, depth, height); `front` of a model looks along its own -y, up is +z."""
+
+    name: str
+    noun: str
+    size_m: tuple[float, float, float]
+    licence: str
+    author: str
+    member: str
+    member_bytes: int
+    rotation: tuple[float, ...]
+    scale_from: str = "catalogue"
+
+
+@dataclass(frozen=True)
+class RawModel:
+    """One model as it is in the package: parsed OBJ, materials by name, textures (H, W, 3) by file, and its sha256."""
+
+    info: ModelInfo
+    geometry: Wavefront
+    materials: Mapping[str, Phong]
+    textures: Mapping[str, UInt8Image]
+    sha256: str
+
+
+@cache
+def roles() -> Mapping[str, Mapping[str, str]]:
+    """Return the curated models: role -> {model name: noun}."""
+    models: Mapping[str, Mapping[str, str]] = yaml.safe_load(Path(__file__).with_name("models.yaml").read_text())
+    return models
+
+
+@cache
+def catalogue() -> Mapping[str, ModelInfo]:
+    """Read the catalogues of the furniture package for all curated models: name -> ModelInfo.
+
+    Raises:
+        InputError: the package is not installed, or one of its files is damaged.
+    """
+    nouns = {name: noun for models in roles().values() for name, noun in models.items()}
+    found = {name: info for pack in LICENCES for name, info in _read_catalogue(pack, nouns).items()}
+    missing = sorted(set(nouns) - set(found))
+    if missing:
+        raise InputError(
+            f"{FURNITURE}: no model {missing[0]} (and {len(missing) - 1} more); install version 1.8 or later"
+        )
+    return found
+
+
+def _read_catalogue(pack: str, nouns: Mapping[str, str]) -> dict[str, ModelInfo]:
+    text = _read_member(pack, "PluginFurnitureCatalog.properties").decode("latin-1")
+    entries: dict[str, dict[str, str]] = {}
+    for field, number, value in re.findall(r"^(\w+)#(\d+)\s*=[ \t]*(.*?)\s*$", text, re.MULTILINE):
+        entries.setdefault(number, {})[field] = re.sub(
+            r"\\u([0-9a-fA-F]{4})", lambda match: chr(int(match[1], 16)), value
+        )
+    found = {}
+    for entry in entries.values():
+        name = f"{pack}/{posixpath.splitext(posixpath.basename(entry['model']))[0]}"
+        if name in nouns and name not in found:
+            width, depth, height = (float(entry[side]) / 100 for side in ("width", "depth", "height"))
+            turn = tuple(float(word) for word in entry.get("modelRotation", "1 0 0 0 1 0 0 0 1").split())
+            found[name] = ModelInfo(
+                name,
+                nouns[name],
+                (width, depth, height),
+                LICENCES[pack],
+                entry["creator"],
+                entry["model"][1:],
+                _archive(pack).getinfo(entry["model"][1:]).file_size,
+                turn,
+            )
+    return found
+
+
+@cache
+def _archive(pack: str) -> zipfile.ZipFile:
+    path = FURNITURE / f"{pack}.sh3f"
+    try:
+        return zipfile.ZipFile(path)
+    except FileNotFoundError:
+        raise InputError(
+            f"{path}: not there; install the furniture models: apt-get install sweethome3d-furniture"
+        ) from None
+    except zipfile.BadZipFile as error:
+        raise InputError(f"{path}: damaged: {error}") from None
+
+
+def _read_member(pack: str, member: str) -> bytes:
+    try:
+        size = _archive(pack).getinfo(member).file_size
+    except KeyError:
+        raise InputError(f"{FURNITURE / pack}.sh3f: holds no {member}") from None
+    if size > MAX_MEMBER_BYTES:
+        raise InputError(f"{FURNITURE / pack}.sh3f: {member} is over the limit of {MAX_MEMBER_BYTES} bytes")
+    with _archive(pack).open(member) as file:
+        return file.read(MAX_MEMBER_BYTES)
+
+
+_hashes: dict[str, str] = {}
+"""sha256 of every model read so far: the models themselves are not kept for it."""
+
+
+def model_info(name: str) -> ModelInfo:
+    """Return what is known of a model: a curated one's catalogue entry, or that of a user's own mesh."""
+    return _own_info(name) if name.startswith(OWN) else catalogue()[name]
+
+
+@cache
+def _own_info(name: str) -> ModelInfo:
+    return load_model(name).info
+
+
+@lru_cache(maxsize=8)
+def load_model(name: str) -> RawModel:
+    """Read one model.
+
+    Raises:
+        InputError: no such model, or its files are damaged.
+    """
+    model = _load_own(own_file(name)) if name.startswith(OWN) else _load_curated(name)
+    _hashes[name] = model.sha256
+    return model
+
+
+def _load_own(file: OwnFile) -> RawModel:
+    geometry, materials, textures, sha256 = read_mesh(file)
+    rotation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    if file.up == "z":
+        rotation = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
+    used = geometry.positions[np.unique(geometry.corners[..., 0])] @ np.array(rotation).reshape(3, 3).T
+    extent = np.ptp(used, axis=0)
+    scale, origin = scale_of(file, extent)
+    width, height, depth = (max(round(float(side) * scale, 6), 1e-4) for side in extent)
+    info = ModelInfo(
+        file.name, file.category, (width, depth, height), file.licence, file.author, file.path.name, 0, rotation, origin
+    )
+    return RawModel(info, geometry, materials, textures, sha256)
+
+
+def _load_curated(name: str) -> RawModel:
+    info = catalogue()[name]
+    pack = name.partition("/")[0]
+    hashed = hashlib.sha256()
+    data = _read_member(pack, info.member)
+    hashed.update(data)
+    geometry = parse_obj(data, info.member)
+    folder = posixpath.dirname(info.member)
+    materials: dict[str, Phong] = {}
+    members = set(_archive(pack).namelist())
+    library = posixpath.normpath(posixpath.join(folder, geometry.library))
+    if library in members:  # a few models name a file that is not there, and are drawn in plain colours
+        data = _read_member(pack, library)
+        hashed.update(data)
+        materials = parse_mtl(data, geometry.library)
+    textures = {}
+    for file in sorted({materials[used].image for used in geometry.materials if used in materials} - {""}):
+        member = posixpath.normpath(posixpath.join(folder, file))
+        if member in members:
+            data = _read_member(pack, member)
+            hashed.update(data)
+            textures[file] = decode_texture(data, member)
+    return RawModel(info, geometry, materials, textures, hashed.hexdigest())
+
+
+def map_path(name: str) -> Path:
+    """Find an environment map of the bpy wheel without importing bpy.
+
+    Raises:
+        InputError: bpy is not installed, or has no such map.
+    """
+    spec = importlib.util.find_spec("bpy")
+    folders = [] if spec is None or spec.origin is None else [Path(spec.origin).parent]
+    for folder in folders:
+        for path in sorted(folder.glob(f"*/datafiles/studiolights/world/{name}.exr")):
+            return path
+    raise InputError(
+        f"environment map {name}: ships in the bpy wheel, which is not installed: pip install 'bpy==4.5.*'"
+    )
+
+
+@lru_cache(maxsize=4)
+def load_map(name: str) -> NDArray[np.float32]:
+    """Read an environment map: (512, 1024, 3) float32 linear radiance, equirectangular, top row is up."""
+    if name.startswith(OWN):
+        return load_environment(own_file(name))[0]
+    os.environ["OPENCV_IO_ENABLE_OPENEXR"] = "1"  # OpenCV asks for this consent; the file comes from an installed wheel
+    import cv2
+
+    pixels = cv2.imread(str(map_path(name)), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise InputError(f"{map_path(name)}: not readable as an EXR image")
+    return np.ascontiguousarray(pixels[..., 2::-1], np.float32)
+
+
+@cache
+def map_sha256(name: str) -> str:
+    """Return the sha256 of an environment map's file."""
+    if name.startswith(OWN):
+        return load_environment(own_file(name))[1]
+    return hashlib.sha256(map_path(name).read_bytes()).hexdigest()
+
+
+def licences_of(recipe: Recipe, further: str = "") -> tuple[str, list[dict[str, str]]]:
+    """Return the licence a picture of this scene may be used under, and its models and maps with author and sha256.
+
+    CC-BY models make the picture CC-BY; without any it is CC0-1.0. Other licences of a user's own files are all named,
+    joined by AND. `further` is a model that an edit brought in ("": none).
+    """
+    names = sorted({*(thing.model for thing in recipe.things), further} - {""})
+    credits = [_model_credit(name) for name in names]
+    if recipe.sky.kind == "map":
+        credits.append(_map_credit(recipe.sky.name))
+    found = {credit["licence"] for credit in credits}
+    licences = {"CC-BY-3.0" if licence == "CC-BY-3.0-US" else licence for licence in found - {"CC0-1.0"}}
+    return (" AND ".join(sorted(licences)) or "CC0-1.0"), credits
+
+
+def _model_credit(name: str) -> dict[str, str]:
+    info = model_info(name)
+    credit = {"name": name, "author": info.author, "licence": info.licence}
+    credit["sha256"] = _hashes.get(name) or load_model(name).sha256
+    return {**credit, "scale_from": info.scale_from} if name.startswith(OWN) else credit
+
+
+def _map_credit(name: str) -> dict[str, str]:
+    if name.startswith(OWN):
+        file = own_file(name)
+        return {"name": name, "author": file.author, "licence": file.licence, "sha256": map_sha256(name)}
+    return {
+        "name": f"studiolights/world/{name}.exr",
+        "author": "Greg Zaal (Poly Haven)",
+        "licence": "CC0-1.0",
+        "sha256": map_sha256(name),
+    }

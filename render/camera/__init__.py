@@ -1,0 +1,1 @@
+"""Cameras: viewpoints, lens distortion and sensor effects."""

@@ -1,0 +1,1 @@
+"""Engines: Blender and pyrender, each in a supervised child process."""

@@ -1,0 +1,136 @@
+"""The child's side of an engine: makes views until its stdin closes.
+
+`python -m cavendish.render.engines.child ENGINE WIDTH HEIGHT SAMPLES CROSS_CHECK [FOLDER ...]`
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cavendish.encoders.sample import Camera, Edit, InputError, Instance, Rejection, Sample
+from cavendish.render.engines.worker import leave_with_parent, receive, send, take_over_pipes
+
+ARRAYS = ("image", "depth_m", "normals", "instance_ids", "geometric_normals", "albedo")
+
+
+def main(argv: Sequence[str]) -> None:
+    """Load the engine, say so, then answer requests."""
+    requests, answers = take_over_pipes()
+    leave_with_parent()
+    engine, width, height, samples = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
+    from cavendish.render.assets.folders import open_folders
+    from cavendish.render.views import ViewRequest, make_view
+
+    try:
+        open_folders([Path(folder) for folder in argv[5:]])
+        paint, versions = load_engine(engine, width, height, samples, argv[4] == "1")
+    except InputError as error:
+        send(answers, {"error": str(error)}, b"")
+        return
+    send(answers, {"versions": versions}, b"")
+    while (message := receive(requests)) is not None:
+        if "inspect" in message[0]:
+            send(answers, inspect_file(message[0]["inspect"]), b"")
+            continue
+        try:
+            made = make_view(ViewRequest(**message[0]), paint)
+        except Exception as error:  # one scene's fault must not cost the others; the shard's row names it
+            made = Rejection(message[0]["key"], f"{type(error).__name__}: {error}")
+        send(answers, *encode_answer(made))
+    os._exit(0)  # bpy can crash while the interpreter tears it down
+
+
+def inspect_file(name: str) -> dict[str, str]:
+    """Read one of the user's own files; return the role it plays in scenes, or why it cannot be used."""
+    from cavendish.render.assets.catalogue import load_map, model_info
+    from cavendish.render.assets.folders import own_file, role_of
+    from cavendish.render.geometry.meshes import model_mesh
+
+    try:
+        if own_file(name).is_map:
+            load_map(name)
+            return {"role": "map"}
+        model_mesh(name)
+        info = model_info(name)
+        return {"role": role_of(info.noun, info.size_m)}
+    except InputError as error:
+        return {"error": str(error)}
+    except Exception as error:  # a file nobody foresaw must cost itself only
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def load_engine(engine: str, width: int, height: int, samples: int, cross_check: bool) -> tuple[Any, dict[str, str]]:
+    """Return the engine's paint function and the versions of what makes the pictures."""
+    versions = {name: version(name) for name in ("embreex", "numpy")}
+    if engine == "blender":
+        from cavendish.render.engines.blender import Cycles
+
+        return Cycles(width, height, samples, cross_check).paint, {**versions, "bpy": version("bpy")}
+    from cavendish.render.engines.pyrender import Raster
+    from cavendish.render.light.lighting import paint_with
+
+    return paint_with(Raster(width, height), cross_check), {**versions, "pyrender": version("pyrender")}
+
+
+def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:
+    """Serialise a sample or a rejection: json for what is small, raw bytes for the arrays."""
+    if isinstance(made, Rejection):
+        return {"rejected": asdict(made)}, b""
+    arrays = {name: getattr(made, name) for name in ARRAYS if getattr(made, name) is not None}
+    edit = None
+    if made.edit is not None:
+        arrays["edited"] = made.edit.image
+        edit = {"kind": made.edit.kind, "instruction": made.edit.instruction, "instance_id": made.edit.instance_id}
+    fields = ("key", "source", "licence", "exhaustive", "captions", "facts", "provenance", "quality")
+    header = {
+        **{name: getattr(made, name) for name in fields},
+        "camera": asdict(made.camera) if made.camera else None,
+        "instances": [asdict(instance) for instance in made.instances],
+        "edit": edit,
+        "arrays": [[name, str(array.dtype), array.shape] for name, array in arrays.items()],
+    }
+    return header, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+
+
+def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
+    """Undo `encode_answer`."""
+    if "rejected" in header:
+        return Rejection(**header["rejected"])
+    arrays: dict[str, Any] = {}
+    offset = 0
+    for name, kind, shape in header.pop("arrays"):
+        dtype = np.dtype(kind)
+        count = int(np.prod(shape))
+        arrays[name] = np.frombuffer(blob, dtype, count, offset).reshape(shape)
+        offset += count * dtype.itemsize
+    edited = arrays.pop("edited", None)
+    edit, camera = header.pop("edit"), header.pop("camera")
+    pose = camera.pop("camera_to_world")
+    instances = []
+    for values in header.pop("instances"):
+        for field in ("box", "center_camera_m", "size_m"):
+            values[field] = tuple(values[field])
+        instances.append(Instance(**values))
+    header["captions"] = tuple(header["captions"])
+    return Sample(
+        camera=Camera(**camera, camera_to_world=None if pose is None else tuple(pose)),
+        instances=tuple(instances),
+        edit=None if edit is None or edited is None else Edit(image=edited, **edit),
+        **header,
+        **arrays,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except BrokenPipeError:  # the parent is gone
+        os._exit(3)

@@ -1,0 +1,1 @@
+"""Geometry: procedural shapes, textures and triangle meshes."""

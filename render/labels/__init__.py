@@ -1,0 +1,1 @@
+"""Labels: exact depth, normals and ids by ray casting, and their checks."""

@@ -1,0 +1,1 @@
+"""Light: environments, weather and shading of rasterized colors."""

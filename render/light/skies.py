@@ -1,0 +1,165 @@
+"""Environments as images: (H, W, 3) float32 linear radiance, equirectangular, top row is up; the mapping Blender uses.
+
+A direction (x, y, z) of the world is at column (atan2(y, -x) / 2 pi + 1/2) W and row (1/2 - asin(z) / pi) H.
+"""
+
+from __future__ import annotations
+
+from functools import cache, lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cavendish.render.assets.catalogue import load_map
+from cavendish.render.geometry.textures import cloud
+from cavendish.render.labels.passes import camera_rays
+from cavendish.render.scenes.recipe import Recipe, Sky
+
+MAX_RADIANCE = 40.0
+"""Brighter points of an environment map are cut to this: they would cost samples as fireflies."""
+HEIGHT, WIDTH = 384, 768
+CLOUD_SIDE = 512
+
+
+@lru_cache(maxsize=4)
+def environment(sky: Sky) -> NDArray[np.float32]:
+    """Return the environment image of a sky, turned and scaled."""
+    pixels = np.minimum(load_map(sky.name), MAX_RADIANCE) if sky.kind == "map" else _painted(sky)
+    if sky.kind == "map":
+        columns = round(sky.turn_rad / (2 * np.pi) * pixels.shape[1])
+        pixels = np.roll(pixels, columns, axis=1)
+    return np.ascontiguousarray(pixels * np.float32(sky.strength), np.float32)
+
+
+def srgb_to_linear(color: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Undo the sRGB transfer curve (IEC 61966-2-1)."""
+    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply the sRGB transfer curve (IEC 61966-2-1)."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
+
+
+def _painted(sky: Sky) -> NDArray[np.float32]:
+    """Paint a gradient from horizon to zenith, a glow round the sun, lit clouds on a plane overhead, a dim ground."""
+    zenith, horizon, cloud_color = (srgb_to_linear(np.array(color)).astype(np.float32) for color in sky.colors)
+    directions = _upper_directions()
+    up = directions[..., 2]
+    image = horizon + (zenith - horizon) * (1 - np.exp(-3.2 * up))[..., None]
+    flat = np.array([np.sin(sky.turn_rad), np.cos(sky.turn_rad)]) * np.cos(sky.lift_rad)
+    toward = np.clip(directions @ np.array([*flat, np.sin(sky.lift_rad)], np.float32), 0, 1)
+    glow = (0.5 * toward**12 + 1.2 * toward**120) * (1 - 0.7 * sky.cloudiness)
+    image = image * (1 + 0.25 * toward * (1 - up))[..., None] + glow[..., None] * horizon
+    cover, lit = _clouds(sky, directions, flat)
+    white = cloud_color * (0.66 + 0.5 * lit + 0.35 * toward**6)[..., None]
+    image = image + (white - image) * cover[..., None]
+    ground = np.broadcast_to(0.3 * horizon + 0.02 * float(horizon.max()), image.shape)
+    return np.concatenate([image, ground])
+
+
+@cache
+def _upper_directions() -> NDArray[np.float32]:
+    return pixel_directions(HEIGHT, WIDTH)[: HEIGHT // 2].astype(np.float32)
+
+
+def _clouds(
+    sky: Sky, directions: NDArray[np.float32], toward_sun: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return how much the clouds hide of each direction, and how brightly they are lit, 0..1."""
+    rng = np.random.default_rng([sky.seed, 9])
+    noise = (0.8 * cloud(rng, 2.0, side=CLOUD_SIDE) + 0.2 * cloud(rng, 1.3, side=CLOUD_SIDE)).astype(np.float32)
+    threshold = np.float32(0.78 - 0.62 * sky.cloudiness)
+    thickness = np.clip((noise - threshold) * 4, 0, 1)
+    shift = np.rint(6 * toward_sun / max(float(np.linalg.norm(toward_sun)), 1e-6)).astype(int)
+    shade = thickness - 0.7 * np.roll(cv2.blur(thickness, (9, 9)), (-shift[1], -shift[0]), axis=(0, 1))
+    up = directions[..., 2]
+    plane = directions[..., :2] / (up + 0.08)[..., None] * np.float32(0.13 * CLOUD_SIDE)
+    x, y = (np.ascontiguousarray(plane[..., axis] % CLOUD_SIDE) for axis in range(2))
+    cover, light = (
+        cv2.remap(layer, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        for layer in (thickness, np.clip(0.5 + shade, 0, 1).astype(np.float32))
+    )
+    return (cover * np.clip(up * 14, 0, 1)).astype(np.float32), light.astype(np.float32)
+
+
+def add_haze(light: NDArray[Any], depth_m: NDArray[np.float64], recipe: Recipe) -> NDArray[Any]:
+    """Lay the air of the horizon's colour over what is far away; the sky itself has its own."""
+    sky = recipe.sky
+    if sky.haze_m == 0:
+        return light
+    distance = depth_m * np.linalg.norm(camera_rays(recipe.camera), axis=-1)
+    passed = np.where(np.isfinite(depth_m), np.exp(-distance / sky.haze_m), 1.0)[..., None]
+    air = srgb_to_linear(np.array(sky.colors[1])) * sky.strength * 0.9
+    hazy: NDArray[Any] = light * passed + air * (1 - passed)
+    return hazy
+
+
+def pixel_directions(height: int, width: int) -> NDArray[np.float64]:
+    """Return (H, W, 3) unit directions of the pixels of an equirectangular image."""
+    around = ((np.arange(width) + 0.5) / width - 0.5) * 2 * np.pi
+    lift = (0.5 - (np.arange(height) + 0.5) / height) * np.pi
+    flat = np.cos(lift)[:, None]
+    return np.stack(
+        [-flat * np.cos(around), flat * np.sin(around), np.broadcast_to(np.sin(lift)[:, None], (height, width))],
+        axis=-1,
+    )
+
+
+def radiance(image: NDArray[np.float32], directions: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Look up (..., 3) world directions, bilinearly."""
+    height, width = image.shape[:2]
+    unit = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
+    column = (np.arctan2(unit[..., 1], -unit[..., 0]) / (2 * np.pi) + 0.5) * width - 0.5
+    row = np.clip((0.5 - np.arcsin(np.clip(unit[..., 2], -1, 1)) / np.pi) * height - 0.5, 0, height - 1)
+    x0, y0 = np.floor(column).astype(int), np.floor(row).astype(int)
+    fx, fy = (column - x0)[..., None].astype(np.float32), (row - y0)[..., None].astype(np.float32)
+    y1, x1 = np.minimum(y0 + 1, height - 1), (x0 + 1) % width
+    x0 = x0 % width
+    above = image[y0, x0] * (1 - fx) + image[y0, x1] * fx
+    below = image[y1, x0] * (1 - fx) + image[y1, x1] * fx
+    found: NDArray[np.float32] = above * (1 - fy) + below * fy
+    return found
+
+
+def irradiance(coefficients: NDArray[np.float64], normals: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return (..., 3) irradiance / pi on surfaces with these world normals, from `harmonic_light`.
+
+    Source: Ramamoorthi and Hanrahan 2001, "An Efficient Representation for Irradiance Environment Maps".
+    """
+    return np.maximum(_harmonics(normals) @ coefficients.astype(normals.dtype), 0.0)
+
+
+def harmonic_light(image: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return the (9, 3) coefficients of an environment's irradiance / pi."""
+    step = max(1, image.shape[0] // 64)
+    small = image.reshape(image.shape[0] // step, step, image.shape[1] // step, step, 3).mean(
+        axis=(1, 3), dtype=np.float64
+    )
+    weighted = _weighted_harmonics(*small.shape[:2])
+    coefficients = weighted.reshape(-1, 9).T @ small.reshape(-1, 3)
+    convolved: NDArray[np.float64] = coefficients * np.array([1.0, *[2 / 3] * 3, *[1 / 4] * 5])[:, None]
+    return convolved
+
+
+@lru_cache(maxsize=4)
+def _weighted_harmonics(height: int, width: int) -> NDArray[np.float64]:
+    """Return (H, W, 9): the harmonics at the pixels of an equirectangular image, times the solid angle of each."""
+    directions = pixel_directions(height, width)
+    weight = np.sqrt(1 - directions[..., 2] ** 2)
+    weight *= 4 * np.pi / weight.sum()
+    weighted: NDArray[np.float64] = _harmonics(directions) * weight[..., None]
+    return weighted
+
+
+def _harmonics(d: NDArray[Any]) -> NDArray[Any]:
+    x, y, z = d[..., 0], d[..., 1], d[..., 2]
+    return np.stack(
+        [
+            np.full_like(x, 0.282095), 0.488603 * y, 0.488603 * z, 0.488603 * x, 1.092548 * x * y, 1.092548 * y * z,
+            0.315392 * (3 * z * z - 1), 1.092548 * x * z, 0.546274 * (x * x - y * y),
+        ],
+        axis=-1,
+    )  # fmt: skip

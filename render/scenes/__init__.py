@@ -1,0 +1,1 @@
+"""Scenes: kinds of scenes drawn from seeds, as recipes without an engine."""

@@ -1,0 +1,1 @@
+"""Reports: result tables and pages."""

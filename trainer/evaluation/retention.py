@@ -1,0 +1,241 @@
+"""Does a tuned generator still generate? The same held-out examples, noise and levels for it and for its base.
+
+What is measured of a generator is a function of it and the examples alone. So in training the base is measured once,
+before the first step, and no copy of it has to be kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cavendish.encoders.augment import resize_sample
+from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.mixing.mixture.draw import Sizes, nearest_size
+from cavendish.trainer.evaluation.metrics.distances import Features, layout_features, picture_distances
+from cavendish.trainer.evaluation.samples import read_samples
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.training.config import RetentionSettings
+from cavendish.trainer.training.loss import draw_noise, flow_matching_loss, make_batch
+from cavendish.trainer.training.parallel import ALONE, Process, device_of, moved, put_together, turns_by_size
+
+LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
+TASKS = ("generate", "edit")
+
+
+def retention_examples(folder: Path, sizes: Sizes, seed: int, items: int | None = None) -> list[Example]:
+    """Make the "generate" and "edit" examples of held-out raw shards.
+
+    Args:
+        sizes: side of the pictures in pixels, or buckets.
+        items: take a random subset of so many samples; None: all.
+
+    Raises:
+        InputError: instruction shards, or samples with neither captions nor edits.
+    """
+    samples = [(index, sample) for index, sample in enumerate(read_samples(folder)) if {*TASKS} & {*tasks_of(sample)}]
+    if not samples:
+        raise InputError(f"{folder}: no sample there has a caption or an edit; retention cannot be measured on it")
+    if items is not None and items < len(samples):
+        chosen = np.random.default_rng(seed).choice(len(samples), items, replace=False)
+        samples = [samples[i] for i in sorted(chosen.tolist())]
+    examples: list[Example] = []
+    for index, raw in samples:
+        sample = resize_sample(raw, *nearest_size(raw.image.shape[0], raw.image.shape[1], sizes))
+        examples += [
+            make_example(sample, task, np.random.default_rng([seed, index]))
+            for task in TASKS
+            if task in tasks_of(sample)
+        ]
+    return examples
+
+
+def measure_retention(
+    tuned: Generator,
+    base: Generator,
+    examples: Sequence[Example],
+    seed: int = 0,
+    steps: int = 4,
+    batch_size: int = 32,
+    features: Features = layout_features,
+) -> dict[str, Any]:
+    """Compare a tuned generator with its base on held-out "generate" and "edit" examples; see `compare_figures`.
+
+    Raises:
+        InputError: an example of another task, or none at all.
+    """
+    figures = [measure_figures(one, examples, seed, steps, batch_size, ALONE, features) for one in (tuned, base)]
+    return {"seed": seed, "steps": steps, **compare_figures(figures[0], figures[1], seed)}
+
+
+def measure_figures(
+    generator: Generator,
+    examples: Sequence[Example],
+    seed: int,
+    steps: int,
+    batch_size: int = 32,
+    process: Process = ALONE,
+    features: Features = layout_features,
+) -> dict[str, Any]:
+    """Measure what of one generator is compared; a function of it, the examples and the seed.
+
+    Args:
+        steps: Euler steps of the pictures that are drawn; 0: draw none, and measure losses only.
+        process: of several processes, all of which must ask for the same; the first gets the figures.
+
+    Returns:
+        json-able: "losses", task to a row of losses at LEVELS for each example; with edits drawn "edit_psnr_db"; with
+        at least two captions drawn "distances", from the pictures drawn to those the captions are of (see
+        `trainer.evaluation.metrics.distances`).
+
+    Raises:
+        InputError: an example of another task, or none at all.
+    """
+    other = sorted({e.task for e in examples} - {*TASKS})
+    if other or not examples:
+        raise InputError(f"retention is measured on generate and edit examples; got {', '.join(other) or 'none'}")
+    by_task = {task: part for task in TASKS if (part := [e for e in examples if e.task == task])}
+    figures: dict[str, Any] = {
+        "losses": {task: _losses(generator, part, seed, batch_size, process) for task, part in by_task.items()}
+    }
+    drawn: dict[str, list[UInt8Image]] = {}
+    if steps:
+        for task, part in by_task.items():
+            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, process)
+    if process.rank > 0:
+        return {}
+    if "edit" in drawn:
+        edits = by_task["edit"]
+        figures["edit_psnr_db"] = {
+            "drawn": _edit_psnr(edits, drawn["edit"]),
+            "identity": _edit_psnr(edits, [e.source for e in edits if e.source is not None]),
+        }
+    if len(drawn.get("generate", ())) > 1:
+        figures["distances"] = picture_distances(drawn["generate"], [e.target for e in by_task["generate"]], features)
+    return figures
+
+
+@torch.no_grad()
+def _losses(
+    generator: Generator, examples: Sequence[Example], seed: int, batch_size: int, process: Process
+) -> list[list[float]]:
+    """Return the loss of each example at each level; on the first process."""
+    rows: dict[int, list[float]] = {}
+    device = device_of(generator)
+    for positions in turns_by_size([e.target.shape for e in examples], batch_size, process):
+        batch = moved(make_batch(generator, [examples[i] for i in positions]), device)
+        levels = []
+        for k, level in enumerate(LEVELS):
+            draws = [position * len(LEVELS) + k for position in positions]
+            noise_BCHW = draw_noise(seed, draws, batch.clean_BCHW.shape[1:]).to(device)
+            sigma_B = torch.full((len(positions),), level, device=device)
+            levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
+        rows |= {position: list(losses) for position, losses in zip(positions, zip(*levels, strict=True))}
+    return put_together(rows, process)
+
+
+def compare_figures(tuned: Mapping[str, Any], base: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Set what was measured of a tuned generator beside what was measured of its base.
+
+    The flow-matching loss is paired: each example meets the same noise at the same levels in both models, so that
+    their ratio is not blurred by the draw. A ratio of 1 means that nothing was lost, above 1 that something was.
+
+    Returns:
+        json-able: "tasks" maps a task to its number of examples, "loss_ratio" (tuned over base, all levels together),
+        "loss_ratio_interval" (95 %, bootstrap over examples) and "levels" (sigma, base, tuned, ratio); with edits
+        drawn there is "edit_psnr_db": mean dB over all pixels and over the pixels the edit changes, for "tuned", "base"
+        and "identity" (the source handed back unchanged); with pictures drawn from captions "distances" to the
+        pictures the captions are of, for "tuned" and "base".
+
+    Source: ours.
+    """
+    result: dict[str, Any] = {"tasks": {}}
+    for task, losses in sorted(tuned["losses"].items()):
+        result["tasks"][task] = _compare(np.array(base["losses"][task]), np.array(losses), seed)
+    if "edit_psnr_db" in tuned:
+        result["edit_psnr_db"] = {
+            "tuned": tuned["edit_psnr_db"]["drawn"],
+            "base": base["edit_psnr_db"]["drawn"],
+            "identity": tuned["edit_psnr_db"]["identity"],
+        }
+    if "distances" in tuned:
+        result["distances"] = {"tuned": tuned["distances"], "base": base["distances"]}
+    return result
+
+
+def _compare(base: NDArray[np.float64], tuned: NDArray[np.float64], seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(base), size=(1000, len(base)))
+    ratios = tuned.sum(1)[draws].sum(1) / base.sum(1)[draws].sum(1)
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return {
+        "examples": len(base),
+        "loss_ratio": float(tuned.sum() / base.sum()),
+        "loss_ratio_interval": [float(low), float(high)],
+        "levels": [
+            {
+                "sigma": level,
+                "base": float(base[:, k].mean()),
+                "tuned": float(tuned[:, k].mean()),
+                "ratio": float(tuned[:, k].sum() / base[:, k].sum()),
+            }
+            for k, level in enumerate(LEVELS)
+        ],
+    }
+
+
+def _edit_psnr(edits: Sequence[Example], pictures: Sequence[UInt8Image]) -> dict[str, float | None]:
+    """Return the mean PSNR over whole pictures, and over the pixels that the edit changes."""
+    whole, changed = [], []
+    for edit, picture in zip(edits, pictures):
+        assert edit.source is not None
+        where = (edit.source != edit.target).any(axis=-1)
+        squared = (picture.astype(np.float64) - edit.target) ** 2
+        whole.append(_psnr(squared))
+        if where.any():
+            changed.append(_psnr(squared[where]))
+    return {"all_pixels": float(np.mean(whole)), "changed_pixels": float(np.mean(changed)) if changed else None}
+
+
+def _psnr(squared_error: NDArray[np.float64]) -> float:
+    """Return dB for 8-bit pictures; an exact answer counts as half a grey level off (54 dB), so that means exist."""
+    return float(10 * np.log10(255**2 / max(0.25, squared_error.mean())))
+
+
+def retention_rows(result: Mapping[str, Any]) -> list[tuple[str, str, str, float]]:
+    """Return what `compare_figures` says as rows of evaluation.csv: task, who, metric, value."""
+    rows: list[tuple[str, str, str, float]] = []
+    for task, compared in result["tasks"].items():
+        rows.append((task, "generator", "loss_ratio", compared["loss_ratio"]))
+        for level in compared["levels"]:
+            rows.append((task, "generator", f"loss_ratio at {level['sigma']:g}", level["ratio"]))
+            rows.append((task, "generator", f"loss at {level['sigma']:g}", level["tuned"]))
+            rows.append((task, "base", f"loss at {level['sigma']:g}", level["base"]))
+    names = {"tuned": "generator", "base": "base", "identity": "the input picture handed back"}
+    for who, psnr in result.get("edit_psnr_db", {}).items():
+        rows += [("edit", names[who], f"psnr_db, {k.replace('_', ' ')}", v) for k, v in psnr.items() if v is not None]
+    for who, distances in result.get("distances", {}).items():
+        rows += [("generate", names[who], name, distances[name]) for name in ("frechet", "kernel")]
+    return rows
+
+
+def over_limit(ratios: Mapping[tuple[str, str], float], settings: RetentionSettings) -> str | None:
+    """Say what is over its limit; None when nothing is.
+
+    Args:
+        ratios: task and metric ("loss_ratio", "loss_ratio at 0.9", ...) to value, of one step.
+    """
+    said = []
+    for (task, metric), value in ratios.items():
+        limit = settings.limit if metric == "loss_ratio" else settings.level_limit
+        if metric.startswith("loss_ratio") and limit is not None and value > limit:
+            where = "" if metric == "loss_ratio" else f", noise level {metric.rpartition(' ')[2]}"
+            said.append(f"{task}{where}: {value:.3f} times the loss of the base, limit {limit:g}")
+    return "; ".join(said) or None

@@ -1,0 +1,1 @@
+"""Inference: prompts about a user's images, sampling and decoded answers."""

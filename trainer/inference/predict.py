@@ -1,0 +1,325 @@
+"""Asks a generator about a user's own pictures and writes what its answers mean: arrays, masks, clouds, a page to see.
+
+For every picture NAME and the one question asked of all:
+
+- `NAME.drawn.png`, what the generator drew (with more passes also `NAME.drawn-1.png`, ...);
+- depth: `NAME.depth.npy`, (H, W) float32 planar metres, +inf where there is no surface; a coloured cloud if asked;
+- normals: `NAME.normals.npy`, (H, W, 3) float32 in camera space;
+- segmentation: `NAME.masks.json`, COCO results (compressed run lengths) with the names, and `NAME.labels.png`;
+- `NAME.sheet.png`, the picture, the drawing and the decoded answer side by side;
+
+and `predictions.json` over all of them. Arrays have the picture's own size.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import trimesh
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from cavendish.encoders.augment import resize_image
+from cavendish.encoders.codecs.depth import DecodedDepth, encode_depth
+from cavendish.encoders.codecs.instances import DecodedInstances
+from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.encoders.tasks.specs import Segmentation, decode_example
+from cavendish.encoders.voting import consensus_instances, vote_semantic
+from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.jobs.runners import Progress
+from cavendish.mixing.mixture.draw import Sizes, nearest_size
+from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.mixing.visualize import Panel, grid, ids_picture
+from cavendish.trainer.evaluation.answers import mean_normals, median_depth, resize_nearest
+from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.questions import Question, read_question
+
+PREDICTIONS_SCHEMA = "cavendish-predictions/1"
+MAX_FILE_BYTES = 200_000_000
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+Draw = Callable[[Sequence[Example]], list[UInt8Image]]
+"""Draws the answer to each example's prompt and source."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decoded answer at the size it was drawn in; by task one of the arrays is there.
+
+    Args:
+        drawn: (h, w, 3) uint8, one picture for each pass.
+        depth_m: (h, w) float32 planar metres; +inf no surface.
+        confident: (h, w) bool, where the drawn colours are near those that stand for a depth.
+        normals: (h, w, 3) float32.
+        labels: (h, w) int, 0 background; n is `names[n - 1]`.
+        scores: for each name: the share of the passes that agree, over its pixels.
+    """
+
+    drawn: tuple[UInt8Image, ...]
+    depth_m: NDArray[np.float32] | None = None
+    confident: NDArray[np.bool_] | None = None
+    normals: NDArray[np.float32] | None = None
+    labels: NDArray[Any] | None = None
+    names: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to ask of which pictures, and how.
+
+    Args:
+        pictures: files, and folders of files (not searched deeper).
+        task: see `trainer.inference.questions.TASK_HELP`.
+        size: side of the pictures the generator draws, in pixels, or (height, width) of buckets; that of its training.
+        steps: Euler steps.
+        passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
+        points: also write a coloured cloud of a depth answer.
+        fov_deg: horizontal field of view that the cloud is unprojected with.
+    """
+
+    pictures: tuple[Path, ...]
+    task: str
+    size: Sizes = 64
+    steps: int = 4
+    passes: int = 1
+    seed: int = 0
+    points: Literal["ply", "glb"] | None = None
+    fov_deg: float = 55.0
+
+
+def predict(generator: Path, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Ask a saved generator; write what the module's docstring lists. Returns the content of predictions.json.
+
+    A picture of a folder that cannot be read is skipped and listed under "failed" with its reason.
+
+    Raises:
+        InputError: no generator or no picture there, a task that is not known, or a picture named by itself is bad.
+    """
+    loaded = load_generator(generator)
+    sizes = [(request.size, request.size)] if isinstance(request.size, int) else request.size
+    for height, width in sizes:
+        if height % loaded.spec.pixel_multiple or width % loaded.spec.pixel_multiple:
+            raise InputError(f"{height}x{width}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}")
+
+    def draw(examples: Sequence[Example]) -> list[UInt8Image]:
+        return predict_examples(loaded, examples, request.steps, request.seed)
+
+    return predict_with(draw, request, out, progress)
+
+
+def predict_with(draw: Draw, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+    """Ask whatever draws; see `predict`."""
+    questions = [read_question(request.task, number) for number in range(request.passes)]
+    if request.passes > 1 and questions[0].task in ("edit", "generate"):
+        raise InputError(f"--passes {request.passes}: pictures cannot be voted on; use 1 for {questions[0].task}")
+    if request.points is not None and questions[0].task != "depth":
+        raise InputError(f"--points needs the task depth, not {request.task!r}")
+    paths = _named(_find(request.pictures))
+    out.mkdir(parents=True, exist_ok=True)
+    made: list[dict[str, Any]] = []
+    failed: list[dict[str, str]] = []
+    for number, (name, path) in enumerate(sorted(paths.items())):
+        try:
+            picture = _read(path)
+        except InputError as error:
+            if path in request.pictures:
+                raise
+            failed.append({"file": path.name, "reason": str(error)})
+            continue
+        answer = _ask(draw, picture, questions, request.size, name)
+        made.append({"file": path.name, **_write(answer, questions[0], picture, name, request, out)})
+        if progress is not None:
+            progress(number + 1, len(paths))
+    values = {
+        "schema": PREDICTIONS_SCHEMA,
+        "task": request.task,
+        "questions": [{"prompt": question.prompt, "spec": dict(question.spec)} for question in questions],
+        "size": request.size,
+        "steps": request.steps,
+        "seed": request.seed,
+        "predictions": made,
+        "failed": failed,
+    }
+    write_atomic(out / "predictions.json", canonical_json(values))
+    return values
+
+
+def _find(pictures: Sequence[Path]) -> list[Path]:
+    """List the files to ask about; a folder stands for the pictures in it."""
+    found: list[Path] = []
+    for path in pictures:
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
+            if not inside:
+                raise InputError(f"{path}: no {', '.join(_SUFFIXES)} in this folder")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such picture or folder")
+    return found
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Name the files to write after the pictures."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in named:
+            raise InputError(f"{path} and {named[path.stem]} would both write {path.stem}.*; rename one of them")
+        named[path.stem] = path
+    return named
+
+
+def _read(path: Path) -> UInt8Image:
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes is over the limit of {MAX_FILE_BYTES}")
+    return decode_rgb(path.read_bytes(), str(path))
+
+
+def _ask(draw: Draw, picture: UInt8Image, questions: Sequence[Question], sizes: Sizes, name: str) -> Answer:
+    """Put every question about one picture in one batch, and make one answer of what was drawn."""
+    small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
+    examples = [
+        Example(f"{name}.{question.task}.{number}", question.task, question.prompt,
+                None if question.task == "generate" else small, np.zeros_like(small), question.spec)
+        for number, question in enumerate(questions)
+    ]  # fmt: skip
+    drawn = tuple(draw(examples))
+    decoded = [decode_example(question.spec, rgb) for question, rgb in zip(questions, drawn, strict=True)]
+    match questions[0].task:
+        case "depth":
+            depths = [d for d in decoded if isinstance(d, DecodedDepth)]
+            middle = median_depth([d.depth_m for d in depths])
+            sure = np.mean([d.confident for d in depths], axis=0) >= 0.5
+            return Answer(drawn, depth_m=middle, confident=sure)
+        case "normals":
+            return Answer(drawn, normals=mean_normals([np.asarray(d) for d in decoded]))
+        case "semantic" | "referring":
+            return _vote_labels(drawn, [d for d in decoded if isinstance(d, Segmentation)])
+        case "instance":
+            return _vote_instances(drawn, [d for d in decoded if isinstance(d, DecodedInstances)], questions[0])
+    return Answer(drawn)
+
+
+def _vote_labels(drawn: tuple[UInt8Image, ...], passes: Sequence[Segmentation]) -> Answer:
+    voted = vote_semantic([one.labels for one in passes])
+    labels = voted.labels.astype(np.int32) + 1
+    names = passes[0].names
+    scores = tuple(
+        float(voted.agreement[labels == n].mean()) if (labels == n).any() else 0.0 for n in range(1, len(names) + 1)
+    )
+    return Answer(drawn, labels=labels, names=names, scores=scores)
+
+
+def _vote_instances(drawn: tuple[UInt8Image, ...], passes: Sequence[DecodedInstances], question: Question) -> Answer:
+    category = str(question.spec["category"])
+    if len(passes) == 1:
+        ids, scores = passes[0].ids, passes[0].confidence
+    else:
+        agreed = consensus_instances([one.ids for one in passes])
+        ids, scores = agreed.ids, agreed.support
+    return Answer(drawn, labels=ids, names=(category,) * len(scores), scores=tuple(float(s) for s in scores))
+
+
+def _write(
+    answer: Answer, question: Question, picture: UInt8Image, name: str, request: Request, out: Path
+) -> dict[str, Any]:
+    """Write the files of one picture; return what predictions.json says of it."""
+    size = (picture.shape[0], picture.shape[1])
+    files: list[str] = []
+    notes: dict[str, str] = {}
+
+    def put(ending: str, data: bytes) -> None:
+        write_atomic(out / f"{name}.{ending}", data)
+        files.append(f"{name}.{ending}")
+
+    for number, drawn in enumerate(answer.drawn):
+        put(f"drawn-{number}.png" if number else "drawn.png", encode_png(drawn))
+    panels: list[Panel] = [("picture", picture), ("drawn", answer.drawn[0])]
+    if answer.depth_m is not None:
+        put("depth.npy", _npy(resize_nearest(answer.depth_m, size)))
+        panels.append((_range_words(answer.depth_m), encode_depth(resize_nearest(answer.depth_m, size))))
+        if request.points is not None:
+            cloud = _cloud(answer, picture, request)
+            if cloud is None:
+                notes["points"] = "none: no pixel of the answer stands for a depth"
+            else:
+                put(f"points.{request.points}", cloud)
+    elif answer.normals is not None:
+        put("normals.npy", _npy(resize_nearest(answer.normals, size)))
+        panels.append(("normals", encode_normals(resize_nearest(answer.normals, size))))
+    elif answer.labels is not None:
+        labels = resize_nearest(answer.labels, size).astype(np.uint16)
+        put("labels.png", encode_png(labels))
+        put("masks.json", canonical_json(_coco_results(labels, answer, name)))
+        panels.append((f"{len(answer.names)} masks", _overlay(picture, labels)))
+    put("sheet.png", encode_png(grid([(f"{name}: {question.prompt}", panels)], cell=320)))
+    return {"name": name, "width": size[1], "height": size[0], "files": files, **notes}
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _range_words(depth_m: NDArray[np.float32]) -> str:
+    finite = depth_m[np.isfinite(depth_m)]
+    return f"depth {finite.min():.3g} to {finite.max():.3g} m" if finite.size else "depth: no surface"
+
+
+def _overlay(picture: UInt8Image, labels: NDArray[np.uint16]) -> UInt8Image:
+    mixed = cv2.addWeighted(picture, 0.45, ids_picture(labels), 0.55, 0)
+    return np.where((labels > 0)[..., None], mixed, picture // 2).astype(np.uint8)
+
+
+def _coco_results(labels: NDArray[np.uint16], answer: Answer, name: str) -> list[dict[str, Any]]:
+    """Return one COCO result for every name that has pixels; boxes are (x, y, width, height)."""
+    classes = list(dict.fromkeys(answer.names))
+    results = []
+    for number, (category, score) in enumerate(zip(answer.names, answer.scores, strict=True), start=1):
+        mask = labels == number
+        if not mask.any():
+            continue
+        run_lengths = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        results.append(
+            {
+                "image_id": name,
+                "category_id": classes.index(category) + 1,
+                "category": category,
+                "segmentation": {"size": list(labels.shape), "counts": run_lengths["counts"].decode()},
+                "bbox": [float(v) for v in coco_mask.toBbox(run_lengths)],
+                "area": int(mask.sum()),
+                "score": round(score, 6),
+            }
+        )
+    return results
+
+
+def _cloud(answer: Answer, picture: UInt8Image, request: Request) -> bytes | None:
+    """Unproject confident pixels to camera space (x right, y up, z toward the viewer), metres; None without any."""
+    assert answer.depth_m is not None
+    assert answer.confident is not None
+    height, width = answer.depth_m.shape
+    keep = np.isfinite(answer.depth_m) & answer.confident
+    if not keep.any():
+        return None
+    focal = 0.5 * picture.shape[1] / np.tan(np.radians(request.fov_deg) / 2)
+    x = ((np.arange(width) + 0.5) / width - 0.5) * picture.shape[1] / focal
+    y = (0.5 - (np.arange(height) + 0.5) / height) * picture.shape[0] / focal
+    rays = np.stack([*np.meshgrid(x, y), np.full((height, width), -1.0)], axis=-1)
+    points = (rays * answer.depth_m[..., None])[keep]
+    colors = np.insert(resize_image(picture, height, width)[keep], 3, 255, axis=1)
+    cloud = trimesh.PointCloud(points, colors)
+    exported = cloud.export(file_type=request.points)
+    assert isinstance(exported, bytes)
+    return exported

@@ -1,0 +1,41 @@
+"""The one sampler: Euler steps from noise to image, batched, each example with its own noise.
+
+Shape suffixes: B batch, C channels, H and W latent size.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.training.loss import Batch, draw_noise
+
+
+def noise_levels(steps: int, shift: float) -> list[float]:
+    """Return the steps + 1 levels from 1 to 0 that sampling visits, spaced by a shift (1: evenly)."""
+    even = [1 - i / steps for i in range(steps + 1)]
+    return [shift * s / (1 + (shift - 1) * s) for s in even]
+
+
+@torch.no_grad()
+def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: int, seed: int) -> Tensor:
+    """Draw latents (B, C, H, W) for the prompts and references of `batch`; its targets give only the size.
+
+    Args:
+        indices: one number per row; with `seed` it decides the noise, whatever else is in the batch.
+        steps: Euler steps, at least 1. One step of an x-model is its prediction from pure noise.
+    """
+    device = batch.clean_BCHW.device
+    x = draw_noise(seed, indices, batch.clean_BCHW.shape[1:]).to(device)
+    height, width = x.shape[2:]
+    levels = noise_levels(steps, generator.sampling_shift(height, width, steps))
+    for level, following in itertools.pairwise(levels):
+        sigma_B = torch.full((len(indices),), level, device=device)
+        out = generator.predict(x, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+        velocity = (x - out) / level if generator.spec.prediction == "x" else out
+        x = x + (following - level) * velocity
+    return x

@@ -1,0 +1,186 @@
+"""A look before a run: what is trained, what memory and time a step takes, and one batch as the model sees it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from cavendish.encoders.sample import UInt8Image
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.items import Item, Items
+from cavendish.trainer.training.loss import draw_noise, draw_sigma
+from cavendish.trainer.training.parallel import joined, moved, other_parts
+from cavendish.trainer.training.precompute import with_kept
+from cavendish.trainer.training.run import Run
+from cavendish.trainer.training.step import batch_of, cut_into_passes, learn_from
+from cavendish.trainer.training.train import open_mixture
+
+_SHOWN = 8
+_GIB = 2**30
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What was found.
+
+    Args:
+        trained: how many parameters there are, and how many are trained, in words.
+        bytes_of: memory of one process that works alone, by what it is for.
+        step_s: wall time of one step, after a first one.
+        picture: PNG of the batch.
+    """
+
+    trained: str
+    bytes_of: dict[str, int]
+    step_s: float
+    picture: Path
+
+    def memory_bytes(self, processes: int, sharded: bool) -> int:
+        """Estimate the memory of one process of several that share the batch, and the weights when `sharded`."""
+        split = {"activations"} | ({"network", "gradients", "optimiser", "average"} if sharded else set())
+        return sum(size // processes if name in split else size for name, size in self.bytes_of.items())
+
+    def lines(self, config: TrainConfig) -> list[str]:
+        """Say it in lines for people."""
+        parts = [f"{name} {size / _GIB:.3f}" for name, size in self.bytes_of.items()]
+        total = self.memory_bytes(1, False) / _GIB
+        lines = [self.trained, f"memory alone, about {total:.3f} GiB: {', '.join(parts)}"]
+        if config.parallel != "none":
+            shares = [f"{n}: {self.memory_bytes(n, config.parallel == 'fsdp') / _GIB:.3f}" for n in (2, 4, 8)]
+            lines.append(f"GiB for each of n processes ({config.parallel}): {', '.join(shares)}")
+        lines.append(f"a step of {config.batch} on {config.device}, alone: {self.step_s:.3f} s")
+        return [*lines, f"{self.picture}: the batch as the model sees it"]
+
+
+def try_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
+    """Do `dry_run` on the mixture that `config.lock` names."""
+    return dry_run(open_mixture(config, out, data)[1], config, out, data)
+
+
+def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
+    """Take two steps on the first batch, alone, and write nothing but a picture of it.
+
+    Raises:
+        InputError: whatever the run itself would refuse.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(config.threads)
+    try:
+        alone = config.model_copy(update={"parallel": "none"})
+        with joined(alone) as process:
+            run = Run(alone, data, process)
+            items = with_kept(items, run.generator.spec, config, data)
+            batch = [items[index] for index in range(config.batch)]
+            activations = _activations(run, batch, alone)
+            start = time.perf_counter()
+            learn_from(run, batch, alone)
+            step_s = time.perf_counter() - start
+            out.mkdir(parents=True, exist_ok=True)
+            _picture(run, batch[:_SHOWN]).save(out / "batch.png")
+    finally:
+        torch.set_num_threads(threads)
+    return DryRun(run.trained, {**_held(run), "activations": activations}, step_s, out / "batch.png")
+
+
+def _held(run: Run) -> dict[str, int]:
+    """Measure what is held between steps, in bytes."""
+    trained = _bytes(run.parameters.values())
+    moments = (value for state in run.optimizer.state.values() for value in state.values())
+    return {
+        "network": _bytes(run.module.parameters()),
+        "other parts": sum(_bytes(part.parameters()) for part in other_parts(run.generator)),
+        "gradients": trained,
+        "optimiser": _bytes(moments),
+        "average": _bytes(run.ema.values()),
+    }
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _activations(run: Run, batch: list[Item], config: TrainConfig) -> int:
+    """Take a step; return the bytes that its largest part kept for the backward pass."""
+    weights = {p.untyped_storage().data_ptr() for p in run.module.parameters()}
+    kept: dict[int, int] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+            largest = max(largest, sum(kept.values()))
+        return tensor
+
+    for rows in _passes(batch, config.batch // config.accumulate):
+        kept.clear()
+        one_part = config.model_copy(update={"batch": len(rows), "accumulate": 1})
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            learn_from(run, [batch[row] for row in rows], one_part)
+        if config.buckets is None:
+            break  # all are alike
+    return largest
+
+
+def _passes(items: Sequence[Item], most: int) -> list[list[int]]:
+    return cut_into_passes([item.example.target.shape[:2] for item in items], most)
+
+
+def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
+    """Draw source, noisy and clean picture of each item after the way through the generator's latents."""
+    config = run.config
+    means = [config.sigma.mean_of(item.kind) for item in items]
+    sigma_B = draw_sigma(config.seed, range(len(items)), means, config.sigma.std)
+    shown = {
+        row: seen for rows in _passes(items, len(items)) for row, seen in zip(rows, _seen(run, items, rows, sigma_B))
+    }
+    side = max(96, config.size if config.buckets is None else max(map(max, config.buckets)))
+    sheet = Image.new("RGB", (3 * (side + 8) + 520, len(items) * (side + 8) + 26), "white")
+    draw = ImageDraw.Draw(sheet)
+    for column, title in enumerate(("source", "noisy", "target", "prompt")):
+        draw.text((column * (side + 8) + 4, 8), title, "black")
+    for row, item in enumerate(items):
+        top = 26 + row * (side + 8)
+        for column, picture in enumerate(shown[row]):
+            if column or item.example.source is not None:
+                sheet.paste(_scaled(picture, side), (column * (side + 8) + 4, top))
+        text = f"{item.source} / {item.example.task}, sigma {sigma_B[row]:.2f}\n{_wrapped(item.example.prompt, side)}"
+        draw.multiline_text((3 * (side + 8) + 4, top), text, "black", spacing=3)
+    return sheet
+
+
+def _seen(run: Run, items: Sequence[Item], rows: Sequence[int], sigma_B: Tensor) -> list[tuple[UInt8Image, ...]]:
+    """Return source, noisy and clean picture of each row, all of one size."""
+    batch = batch_of(run.generator, [items[row] for row in rows])
+    sigma = sigma_B[list(rows), None, None, None]
+    clean = moved(batch.clean_BCHW, torch.device("cpu"))
+    noisy = (1 - sigma) * clean + sigma * draw_noise(run.config.seed, rows, clean.shape[1:])
+    with torch.no_grad():
+        columns = [run.generator.decode(latents) for latents in (batch.reference_BCHW, noisy, clean)]
+    return list(zip(*columns, strict=True))
+
+
+def _scaled(picture: UInt8Image, side: int) -> Image.Image:
+    """Return the picture with its longer side as given."""
+    whole = Image.fromarray(np.ascontiguousarray(picture))
+    share = side / max(whole.size)
+    return whole.resize((round(whole.width * share), round(whole.height * share)), Image.Resampling.NEAREST)
+
+
+def _wrapped(text: str, side: int) -> str:
+    """Break a prompt into lines of 84 letters, and cut it where the row ends."""
+    lines = [""]
+    for word in text.split():
+        if lines[-1] and len(lines[-1]) + len(word) > 83:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    room = side // 15 - 1
+    return "\n".join(lines if len(lines) <= room else [*lines[: room - 1], "..."])

@@ -1,0 +1,240 @@
+"""One process or many: the same loop runs alone, with replicas (DDP) or with shards of the weights (FSDP2).
+
+Every process computes an equal part of each batch. Nothing random depends on the process, so that the numbers of a run
+do not depend on how many there are, beyond rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from cavendish.encoders.sample import InputError
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.training.config import TrainConfig
+
+Predict = Callable[..., Tensor]
+
+
+@dataclass(frozen=True)
+class Process:
+    """Which process this is, of how many, and the device it computes on."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+
+ALONE = Process(0, 1, torch.device("cpu"))
+TIMEOUT = timedelta(minutes=10)
+"""How long a process waits for the others, when joining them too, before it fails and torchrun starts all again."""
+PATIENCE = timedelta(hours=24)
+"""How long the others wait while the first scores answers; should it die they are told at once."""
+
+
+@contextlib.contextmanager
+def joined(config: TrainConfig) -> Iterator[Process]:
+    """Join the processes of torchrun, when `config.parallel` says so, for as long as the context lasts.
+
+    Raises:
+        InputError: not started by torchrun, or started by it without `parallel`; a batch that cannot be shared equally.
+    """
+    world = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda, but torch sees no GPU; set device=cpu")
+    if config.parallel == "none":
+        if world > 1:
+            raise InputError(f"parallel: none, but there are {world} processes; set parallel=ddp or parallel=fsdp")
+        yield Process(0, 1, torch.device(config.device))
+        return
+    if not dist.is_initialized() and "RANK" not in os.environ:
+        raise InputError(f"parallel: {config.parallel} is started by torchrun; docs/training.md has the command line")
+    if config.batch % (world * config.accumulate):
+        raise InputError(
+            f"batch {config.batch} cannot be cut into {world} processes x {config.accumulate} (accumulate) equal parts"
+        )
+    device = torch.device(config.device)
+    if config.device == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("nccl" if config.device == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield Process(dist.get_rank(), dist.get_world_size(), device)
+    finally:
+        if mine:
+            dist.destroy_process_group()
+
+
+def spread(generator: Generator, config: TrainConfig, process: Process) -> Predict:
+    """Move the generator to its device, compile it and share it as `config` says; return what predicts in training."""
+    module = generator.module()
+    for part in other_parts(generator):
+        part.to(process.device)
+    units = _units(module) if config.parallel == "fsdp" else [module]
+    if config.compile:
+        for unit in units:
+            unit.compile()
+    if config.parallel == "fsdp":
+        mesh = init_device_mesh(process.device.type, (process.world,))
+        for unit in (*units, module):
+            fully_shard(unit, mesh=mesh)
+        return generator.predict
+    module.to(process.device)
+    if config.parallel == "ddp":
+        return DistributedDataParallel(_Predict(generator), forward_sync_buffers=False, find_unused_parameters=True)
+    return generator.predict
+
+
+def other_parts(generator: Generator) -> list[nn.Module]:
+    """List what a generator has besides the network that is trained: text encoders, an autoencoder."""
+    parts = [part for part in vars(generator).values() if isinstance(part, nn.Module)]
+    return [part for part in parts if part is not generator.module()]
+
+
+class _Predict(nn.Module):
+    """`Generator.predict` as the forward pass of a module, for DDP to see where it begins and ends."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.network = generator.module()
+        self._predict = generator.predict
+
+    def forward(self, *values: Any) -> Tensor:
+        return self._predict(*values)
+
+
+def _units(module: nn.Module) -> list[nn.Module]:
+    """List the blocks whose weights are gathered together: the elements of the outermost lists of modules."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else _units(child)
+    return found
+
+
+def sharing_gradients(predict: Predict, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Let the processes add up their gradients in the last part of a batch only."""
+    if isinstance(module, FSDPModule):
+        module.set_requires_gradient_sync(last)
+    if isinstance(predict, DistributedDataParallel) and not last:
+        return predict.no_sync()
+    return contextlib.nullcontext()
+
+
+def reshard(module: nn.Module) -> None:
+    """Let go of gathered weights, which a forward pass leaves that no backward pass followed; before changing them."""
+    for unit in module.modules():
+        if isinstance(unit, FSDPModule):
+            unit.reshard()
+
+
+def computing(config: TrainConfig, process: Process) -> AbstractContextManager[Any]:
+    """Compute in `config.precision`: matrix products in bfloat16, sums and norms in float32."""
+    return torch.autocast(process.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+
+
+def moved(value: Any, device: torch.device) -> Any:
+    """Move a tensor, or the tensors of a dataclass, to a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
+    return value
+
+
+def device_of(generator: Generator) -> torch.device:
+    """Return where the weights are; the CPU when there are none."""
+    return next((p.device for p in generator.module().parameters()), torch.device("cpu"))
+
+
+def gathered(value: Any, process: Process) -> list[Any]:
+    """Return the `value` of every process, in order of rank."""
+    if process.world == 1:
+        return [value]
+    values: list[Any] = [None] * process.world
+    dist.all_gather_object(values, value)
+    return values
+
+
+def put_together(found: Mapping[int, Any], process: Process) -> list[Any]:
+    """Return what all processes have found, by position, on the first; nothing on the others."""
+    if process.world == 1:
+        return [found[position] for position in sorted(found)]
+    parts: list[Any] | None = [None] * process.world if process.rank == 0 else None
+    dist.gather_object(found, parts)
+    whole = {position: one for part in parts or () for position, one in part.items()}
+    return [whole[position] for position in sorted(whole)]
+
+
+def turns(count: int, batch_size: int, process: Process) -> list[list[int]]:
+    """Share the positions 0..count - 1 in batches, as many for every process, since shards are gathered by all or none.
+
+    A process that has none left at the end takes the last position once more.
+    """
+    stride = batch_size * process.world
+    first = process.rank * batch_size
+    starts = range(first, first + -(-count // stride) * stride, stride)
+    return [list(range(start, min(start + batch_size, count))) or [count - 1] for start in starts]
+
+
+def by_size(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Return the positions of each size, sizes in the order they first come in."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for position, size in enumerate(sizes):
+        found.setdefault(size, []).append(position)
+    return list(found.values())
+
+
+def turns_by_size(sizes: Sequence[tuple[int, ...]], batch_size: int, process: Process) -> Iterator[list[int]]:
+    """Share positions as `turns` does, in batches of one size."""
+    for alike in by_size(sizes):
+        for turn in turns(len(alike), batch_size, process):
+            yield [alike[i] for i in turn]
+
+
+@contextlib.contextmanager
+def first_alone(process: Process) -> Iterator[bool]:
+    """Give True to the first process, which may take hours; the others wait for it where the block ends."""
+    if process.world == 1:
+        yield True
+        return
+    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    try:
+        yield process.rank == 0
+        dist.barrier(group)
+    finally:
+        dist.destroy_process_group(group)
+
+
+def wait_for_all(process: Process) -> None:
+    """Go on when every process has come here."""
+    if process.world > 1:
+        dist.barrier()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """Return a tensor on the CPU with all of its shards; every process must ask."""
+    return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+
+
+def largest(number: int, process: Process) -> int:
+    """Return the largest `number` of all processes."""
+    if process.world == 1:
+        return number
+    numbers = torch.tensor(number, device=process.device)
+    dist.all_reduce(numbers, dist.ReduceOp.MAX)
+    return int(numbers)

@@ -1,0 +1,91 @@
+"""One step: a batch is computed in passes of pictures of one size, whose gradients add up to those of the whole batch.
+
+A batch is the items batch * b to batch * (b + 1) - 1 of the mixture whatever their sizes, so that nothing is left over,
+read twice or held back for a fuller batch, and the state of a run is its number of steps.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.items import Item, KeptItem
+from cavendish.trainer.training.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
+from cavendish.trainer.training.parallel import Process, by_size, computing, largest, moved, sharing_gradients
+from cavendish.trainer.training.run import Run
+
+
+def part_of_batch(b: int, batch: int, process: Process) -> range:
+    """Return the global numbers of batch b that this process takes."""
+    size = batch // process.world
+    first = b * batch + process.rank * size
+    return range(first, first + size)
+
+
+def cut_into_passes(sizes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
+    """Cut a batch into passes of at most `most` pictures of one size; return their places in the batch.
+
+    Args:
+        sizes: (H, W) of each picture.
+    """
+    return [alike[start : start + most] for alike in by_size(sizes) for start in range(0, len(alike), most)]
+
+
+def learn_from(run: Run, items: Sequence[Item], config: TrainConfig) -> list[float]:
+    """Take one optimiser step; return the loss of each example of this process."""
+    run.optimizer.zero_grad(set_to_none=True)
+    draws = part_of_batch(run.step, config.batch, run.process)
+    passes = cut_into_passes([item.example.target.shape[:2] for item in items], len(items) // config.accumulate)
+    count = len(passes) if config.buckets is None else largest(len(passes), run.process)
+    losses = [0.0] * len(items)
+    for number in range(count):
+        idle = number >= len(passes)  # another process has more passes, and all gather and share the weights together
+        rows = [0] if idle else passes[number]
+        with sharing_gradients(run.predict, run.module, last=number == count - 1):
+            losses_B = _losses(run, [items[row] for row in rows], [draws[row] for row in rows], config)
+            loss = losses_B.mean() * (0 if idle else len(rows) / len(items))
+            if not torch.isfinite(loss):
+                keys = ", ".join(items[row].example.key for row in rows[:3])
+                raise FloatingPointError(
+                    f"loss is {loss.item()} at step {run.step} (examples {keys}, ...): lower learning_rate"
+                )
+            loss.backward()  # type: ignore[no-untyped-call]
+        if not idle:
+            for row, value in zip(rows, losses_B.tolist()):
+                losses[row] = value
+    torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
+    for group in run.optimizer.param_groups:
+        group["lr"] = learning_rate_at(run.step, config)
+    run.optimizer.step()
+    run.follow()
+    return losses
+
+
+def batch_of(generator: Generator, items: Sequence[Item], pixel_weights: bool = False) -> Batch:
+    """Encode the examples of items of one size, with what was computed before of them."""
+    kept = [item.kept for item in items if isinstance(item, KeptItem)]
+    return make_batch(generator, [item.example for item in items], pixel_weights, kept)
+
+
+def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
+    """Return the loss (B,) of each item, with the noise of its draw."""
+    device = run.process.device
+    batch = moved(batch_of(run.generator, items, config.pixel_weights), device)
+    means = [config.sigma.mean_of(item.kind) for item in items]
+    sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
+    noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
+    with computing(config, run.process):
+        return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
+
+
+def learning_rate_at(step: int, config: TrainConfig) -> float:
+    """Return the learning rate of a step (from 0): linear warm-up, then a cosine down to its final share."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    share = config.final_learning_rate + (1 - config.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * share
