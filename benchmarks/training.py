@@ -41,6 +41,8 @@ from diffusers.training_utils import compute_density_for_timestep_sampling, comp
 from peft import LoraConfig
 from PIL import Image
 
+import cavendish.trainer.training.step as step_module
+import cavendish.trainer.training.train as train_module
 from cavendish.encoders.sample import Example
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock

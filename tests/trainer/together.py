@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
+import cavendish.trainer.training.parallel as parallel_module
+import cavendish.trainer.training.run as run_module
 from cavendish.trainer.generators.tiny import TinyGenerator
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.parallel import first_alone, joined
@@ -124,7 +126,8 @@ def killed_once(out: Path) -> None:
             return ITEMS[index]
 
     torch.set_num_threads(1)
-    parallel_module.TIMEOUT = timedelta(seconds=30)  # gloo now and then does not find its peers again: then once more
+    # gloo now and then does not find its peers again: then once more
+    parallel_module.TIMEOUT = timedelta(seconds=30)
     train_on(Deadly(), "lock", config_of(parallel="fsdp"), out / "killed", out)
 
 
