@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from cavendish.mixing.storage import objects  # noqa: E402
-from tests.mixing.s3_server import Proxy, every_tenth, s3_server  # noqa: E402
+from tests.mixing.storage.s3_server import Proxy, every_tenth, s3_server  # noqa: E402
 
 DATA = "s3://bucket/data"
 TRAIN = {

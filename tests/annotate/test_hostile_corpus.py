@@ -13,8 +13,8 @@ from PIL import Image
 
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.shards.writer import committed_rows, verify
-from tests.annotate.test_decode import BOMBS, GOOD, encoded
-from tests.annotate.test_sources import write, write_tar
+from tests.mixing.sources.test_decode import BOMBS, GOOD, encoded
+from tests.mixing.sources.test_sources import write, write_tar
 
 ROOT = Path(__file__).parents[2]
 LIMIT_MB = 300

@@ -25,9 +25,9 @@ from cavendish.mixing.jobs.runners import Engine
 from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
 from cavendish.mixing.storage import objects
 from tests.annotate.photographs import photo, photo_bytes
-from tests.annotate.test_decode import BOMBS
-from tests.annotate.test_sources import write, write_tar
-from tests.mixing.s3_server import every_tenth, s3_server
+from tests.mixing.sources.test_decode import BOMBS
+from tests.mixing.sources.test_sources import write, write_tar
+from tests.mixing.storage.s3_server import every_tenth, s3_server
 
 ROOT = Path(__file__).parents[2]
 

@@ -20,7 +20,7 @@ from cavendish.encoders.sample import UInt8Image
 from cavendish.mixing.images import encode_png
 from tests.annotate.test_job import SquareFinder, config, square
 from tests.annotate.test_job import quick as quick  # a fixture
-from tests.annotate.test_sources import write
+from tests.mixing.sources.test_sources import write
 
 
 def pictures_of(page: str, key: str) -> list[np.ndarray]:

@@ -10,7 +10,7 @@ import pytest
 from cavendish.mixing.shards.writer import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import ROOT, Shell, commands, end, free_port, left, shrink
-from tests.mixing.s3_server import s3_server
+from tests.mixing.storage.s3_server import s3_server
 
 RUN = ("docs/cluster.md", "docs/storage.md")
 SCENES = {"scenes": 2, "scenes_per_shard": 1, "width": 64, "height": 64, "edits": 1, "kinds": {"room": 1}}

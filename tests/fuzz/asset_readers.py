@@ -16,7 +16,7 @@ from tests.fuzz.readers import Reader, picture, png, put
 def _write_meshes(folder: Path) -> None:
     import trimesh
 
-    from tests.render.test_folders import textured_box
+    from tests.render.assets.test_folders import textured_box
 
     put(folder, "m/chair/box.glb", textured_box((0.5, 0.9, 0.4)).export(file_type="glb"))
     put(folder, "m/mug/red.obj", "mtllib red.mtl\nv 0 0 0\nv 80 0 0\nv 80 95 0\nv 0 95 40\nvt 0 0\nvt 1 0\nvt 1 1\n"
@@ -67,19 +67,19 @@ def _benchmark(name: str, write: Callable[[Path], object], *broken: str, form: s
 
 
 def _write_refcocog(folder: Path) -> None:
-    from tests.trainer.evaluation.test_mask_benchmarks import REFS, _refcocog
+    from tests.trainer.evaluation.benchmarks.test_mask_benchmarks import REFS, _refcocog
 
     _refcocog(folder, REFS, ".json")
 
 
 def _write_saco(folder: Path) -> None:
-    from tests.trainer.evaluation.test_mask_benchmarks import _saco
+    from tests.trainer.evaluation.benchmarks.test_mask_benchmarks import _saco
 
     _saco(folder)
 
 
 def _write_nuscenes(folder: Path) -> None:
-    from tests.trainer.evaluation.test_depth_benchmarks import _nuscenes
+    from tests.trainer.evaluation.benchmarks.test_depth_benchmarks import _nuscenes
 
     _nuscenes(folder, np.array([[1.0, 0, 9], [2.0, 1, 5]]))
 
@@ -110,7 +110,7 @@ def _write_cityscapes(folder: Path) -> None:
 
 
 def _write_kitti(folder: Path) -> None:
-    from tests.trainer.evaluation.test_depth_benchmarks import _kitti
+    from tests.trainer.evaluation.benchmarks.test_depth_benchmarks import _kitti
 
     _kitti(folder)
 

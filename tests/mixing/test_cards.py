@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cavendish import app
+from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.cards.croissant import About
 from cavendish.mixing.cards.licences import add_up, licence_of

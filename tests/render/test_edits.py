@@ -19,7 +19,7 @@ from cavendish.render.labels.facts import find_instances
 from cavendish.render.labels.passes import Truth, cast_scene
 from cavendish.render.scenes.placing import is_free, rests
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
-from tests.render.test_scenes import shared_area
+from tests.render.scenes.test_scenes import shared_area
 
 SIZE = 96
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cavendish import app
+from cavendish.cli.main import app
 from cavendish.mixing.provenance.record import trace_record
 from cavendish.mixing.provenance.trace import every_link, states
 from cavendish.mixing.shards.writer import committed_rows

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from cavendish import app
+from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import read_lock
 from cavendish.mixing.mixture.make_lock import write_lock
@@ -20,8 +20,8 @@ from cavendish.trainer.lineage import trace_lineage
 from cavendish.trainer.training.checkpoint import checkpoints
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import train
-from tests.mixing.s3_server import every_tenth, s3_server
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
+from tests.mixing.storage.s3_server import every_tenth, s3_server
 
 SMALL = {"size": 16, "steps": 2, "batch": 2, "log_every": 1, "checkpoint_every": 1, "threads": 1, "workers": 0}
 

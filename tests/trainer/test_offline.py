@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.trainer.test_train import ROOT
+from tests.trainer.training.test_train import ROOT
 
 PACKAGES = ("encoders", "mixing", "render", "annotate", "trainer", "cavendish/cli", "cavendish/demo")
 
@@ -38,8 +38,8 @@ sys.meta_path[:] = [Hiding if finder is PathFinder else finder for finder in sys
 from pathlib import Path
 import numpy as np
 from cavendish.mixing.images import encode_png
-from tests.trainer.test_in_loop import SETS, WATCHED, watched, write_evaluated
-from tests.trainer.test_train import ITEMS, changed
+from tests.trainer.training.test_in_loop import SETS, WATCHED, watched, write_evaluated
+from tests.trainer.training.test_train import ITEMS, changed
 from tests.trainer.together import KLEIN, KLEIN_ITEMS
 from tests.trainer.tiny_models import write_klein
 from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator

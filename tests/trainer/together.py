@@ -24,7 +24,7 @@ from cavendish.trainer.training.parallel import first_alone, joined
 from cavendish.trainer.training.run import RunStopped
 from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItem, FakeItems
-from tests.trainer.test_train import ITEMS, Interrupted, changed
+from tests.trainer.training.test_train import ITEMS, Interrupted, changed
 
 SHORT: dict[str, Any] = {"steps": 8, "log_every": 2, "checkpoint_every": 4, "learning_rate": 1e-4}
 
@@ -133,7 +133,7 @@ def killed_once(out: Path) -> None:
 
 def evaluated_runs(out: Path) -> None:
     """Let the first work for longer than they wait for one another; then tune in each way, evaluated and not."""
-    from tests.trainer.test_in_loop import SHORT_WATCHED, UNWATCHED
+    from tests.trainer.training.test_in_loop import SHORT_WATCHED, UNWATCHED
 
     torch.set_num_threads(1)
     with joined(config_of(parallel="ddp")) as process:

@@ -14,7 +14,7 @@ from cavendish.mixing.jobs.runners import Engine
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.sync import now_and_then, published
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, photograph, picture, poster, write_benchmark
-from tests.mixing.s3_server import Proxy, every_tenth, s3_server
+from tests.mixing.storage.s3_server import Proxy, every_tenth, s3_server
 from tests.shard_folder import write_shards
 
 
