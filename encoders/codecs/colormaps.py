@@ -118,6 +118,6 @@ def decode_colormap(rgb_u8: UInt8Image, codec: ColormapCodec) -> DecodedDepth:
 @lru_cache(maxsize=1)
 def _tables() -> NDArray[np.uint8]:
     """Return the (5, 256, 3) uint8 tables in the order of `COLORMAPS`."""
-    with files("encoders").joinpath("colormaps.npy").open("rb") as file:
+    with files("cavendish.encoders.codecs").joinpath("colormaps.npy").open("rb") as file:
         tables: NDArray[np.uint8] = np.load(file, allow_pickle=False)
     return tables

@@ -81,7 +81,7 @@ def test_the_fetched_weights_are_the_pinned_ones(one: Weights) -> None:
 
 
 def test_missing_weights_name_the_command(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"python -m annotate\.weights"):
+    with pytest.raises(InputError, match=r"python -m cavendish\.annotate\.weights"):
         find_weights(TINY)
 
 

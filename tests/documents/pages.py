@@ -99,7 +99,7 @@ def parse(command: str) -> tuple[str, dict[str, Any]] | None:
     Returns:
         The group of the verb (or its own name) and the values of its options, with `verb`; None when it has no verb.
     """
-    found = re.search(r"(?:^|-m )cavendish\b(.*?)'?$", command)
+    found = re.search(r"(?:^|-m )cavendish(?!\.)\b(.*?)'?$", command)
     if found is None:
         return None
     words = shlex.split(found[1], comments=True)
