@@ -17,8 +17,8 @@ from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, an
 from cavendish.annotate.report import REPORT, write_report
 from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
-from cavendish.mixing.jobs.beam import run
-from cavendish.mixing.jobs.inputs import read_inputs, write_inputs
+from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.writer import Plan, start_dataset
 from cavendish.mixing.sources.decode import decode_image
@@ -145,3 +145,39 @@ def annotate_batch(
         results[picture.found.key] = result
     for _, item in listed:
         yield results[item.key]
+
+
+def annotate_stage(config: AnnotateConfig, data: Path, units: int) -> Stage:
+    """Return what an annotation job is, with a trial of pictures taken evenly from its sources.
+
+    Raises:
+        InputError: a source is not there, or weights are missing or under a licence that is not allowed.
+    """
+    specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
+    check_licences(specs, config.allowed_licences)
+    check_weights(specs)
+    items = [
+        (number, item)
+        for number, source in enumerate(config.sources)
+        for item in list_items(source, fetch_source(source, data))
+    ]
+    wanted = min(3 * units, len(items))
+    if wanted < 2:
+        raise InputError(f"{len(items)} pictures in the sources: a probe needs two")
+    chosen = tuple(items[i * len(items) // wanted] for i in range(wanted))
+    return Stage(
+        verb="annotate",
+        unit="picture",
+        units=len(items),
+        units_per_shard=config.images_per_shard,
+        shard_key="images_per_shard",
+        trial=Trial(partial(annotate_one, config, data, chosen), shards=wanted, units=1, count_rejected=True),
+        more="several configurations, each with a part of the sources and a directory of its own",
+    )
+
+
+def annotate_one(
+    config: AnnotateConfig, data: Path, chosen: tuple[tuple[int, Item], ...], index: int
+) -> Iterator[Sample | Rejection]:
+    """Annotate one picture alone."""
+    yield from annotate_batch(config, data, [chosen[index]], annotators_of(config, data))

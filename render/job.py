@@ -16,6 +16,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationInfo, field_va
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.writer import Plan, committed_rows
 from cavendish.mixing.storage.place import Place
@@ -287,3 +288,24 @@ def close_workers() -> None:
 atexit.register(close_workers)
 
 assert set(KINDS) <= set(get_args(Kind))
+
+
+def render_stage(config: RenderConfig, units: int) -> Stage:
+    """Return what a render job is, with a trial of `units` scenes in each of three shards.
+
+    Raises:
+        InputError: a package that the scenes need is not installed.
+    """
+    check_installation()
+    views = config.views_per_scene
+    small = config.model_copy(update={"scenes": 3 * units, "scenes_per_shard": units})
+    return Stage(
+        verb="render",
+        unit="picture",
+        units=config.scenes * views,
+        units_per_shard=config.scenes_per_shard * views,
+        shard_key="scenes_per_shard",
+        per_key=views,
+        trial=Trial(partial(build_shard, small), shards=3, units=units * views, close=close_workers),
+        more="several seeds, each in a directory of its own",
+    )

@@ -15,7 +15,7 @@ from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock, read_lock
-from cavendish.mixing.provenance.trace import Link, State, directory_link, file_link
+from cavendish.mixing.provenance.lineage import Link, State, directory_link, file_link
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
 from cavendish.mixing.storage.place import (

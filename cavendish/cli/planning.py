@@ -16,8 +16,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 
 if TYPE_CHECKING:
-    from cavendish.mixing.jobs.estimate import Estimate, Prices, Stage
-    from cavendish.mixing.jobs.probe import Probe
+    from cavendish.mixing.jobs.estimate import Estimate, Prices, Probe, Stage
 
 
 class Job(Enum):
@@ -46,8 +45,7 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="As json.")] = False,
 ) -> None:
     """Estimate samples, bytes, CPU hours and money of a job from a few of its samples, really made."""
-    from cavendish.mixing.jobs.estimate import Prices, estimate, fan_out
-    from cavendish.mixing.jobs.probe import probe
+    from cavendish.mixing.jobs.estimate import Prices, estimate, fan_out, probe
 
     counts = _cores(cores)
     prices = Prices(cpu_hour_price, gb_month_price, months)
@@ -81,28 +79,24 @@ def _cores(text: str) -> list[int]:
 
 def _stage(job: Job, path: Path, override: list[str], data: Path, samples: int) -> Stage:
     if job is Job.render:
-        from cavendish.render.job import RenderConfig
-        from cavendish.render.trial import render_stage
+        from cavendish.render.job import RenderConfig, render_stage
 
         return render_stage(read_config(RenderConfig, path, override), samples)
     if job is Job.annotate:
-        from cavendish.annotate.job import AnnotateConfig
-        from cavendish.annotate.trial import annotate_stage
+        from cavendish.annotate.job import AnnotateConfig, annotate_stage
 
         return annotate_stage(read_config(AnnotateConfig, path, override), data, samples)
     if job is Job.encode:
-        from cavendish.mixing.jobs.encode import EncodeConfig
-        from cavendish.mixing.jobs.encode_trial import encode_stage
+        from cavendish.mixing.jobs.encode import EncodeConfig, encode_stage
 
         return encode_stage(read_config(EncodeConfig, path, override), data, samples)
     if job is Job.convert:
-        from cavendish.mixing.jobs.convert import ConvertConfig
-        from cavendish.mixing.jobs.convert_trial import convert_stage
+        from cavendish.mixing.jobs.convert import ConvertConfig, convert_stage
 
         return convert_stage(read_config(ConvertConfig, path, override), data, samples)
     if job is Job.audit:
         from cavendish.mixing.audit.config import AuditConfig
-        from cavendish.mixing.audit.trial import audit_stage
+        from cavendish.mixing.audit.job import audit_stage
         from cavendish.trainer.evaluation.benchmarks.audited import read_questions
 
         return audit_stage(read_config(AuditConfig, path, override), data, samples, read_questions)

@@ -18,7 +18,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import Place, name_of, parse_place
 
 if TYPE_CHECKING:
-    from cavendish.mixing.provenance.trace import Link
+    from cavendish.mixing.provenance.lineage import Link
 
 _STYLES = {"ok": "green", "changed": "bold red", "missing": "yellow", "": "dim"}
 
@@ -71,7 +71,7 @@ def show(
 ) -> None:
     """Look into shards, verify them, or trace a record or a generator to what it was made from."""
     if config is not None:
-        from cavendish.mixing.provenance.rebuild import write_config
+        from cavendish.mixing.provenance.record import write_config
 
         say(f"{config}: for `cavendish {write_config(path, config)}`")
     elif provenance:
@@ -110,7 +110,7 @@ def _shards_at(path: Place) -> Place:
 
 def _verify(path: Place) -> None:
     from cavendish.mixing.shards import writer as shards
-    from cavendish.mixing.show import summary
+    from cavendish.mixing.visualize import summary
 
     problems = shards.verify(path)
     for problem in problems:
@@ -120,7 +120,7 @@ def _verify(path: Place) -> None:
 
 
 def _look(path: Place, key: str | None, out: Place | None, count: int, cell: int) -> None:
-    from cavendish.mixing import show as looking
+    from cavendish.mixing import visualize as looking
 
     if out is not None:
         looking.check_sheet(out)
@@ -141,7 +141,7 @@ def _look(path: Place, key: str | None, out: Place | None, count: int, cell: int
 
 def print_trace(trace: Link, as_json: bool) -> None:
     """Print a trace; exit code 1 when something in it is no longer what it was."""
-    from cavendish.mixing.provenance.trace import states
+    from cavendish.mixing.provenance.lineage import states
 
     found = states(trace)
     if as_json:

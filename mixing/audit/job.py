@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from cavendish.encoders.sample import InputError
+import cv2
+
+from cavendish.encoders.sample import InputError, Rejection
 from cavendish.mixing.audit.benchmarks.benchmark_index import Side, index_sides
 from cavendish.mixing.audit.benchmarks.contents import Reader
 from cavendish.mixing.audit.config import AuditConfig
@@ -16,10 +20,11 @@ from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
 from cavendish.mixing.audit.report.recheck import recheck_report
 from cavendish.mixing.audit.report.short_reports import WordsVerdict, write_words_report
 from cavendish.mixing.audit.report.write import Verdict, write_report
-from cavendish.mixing.audit.scan import committed_result, is_done, scan_element, still_to_scan
+from cavendish.mixing.audit.scan import committed_result, is_done, scan_element, scan_shard, still_to_scan
 from cavendish.mixing.jobs.beam import run_elements
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, Progress
-from cavendish.mixing.shards.writer import committed_rows
+from cavendish.mixing.shards.writer import ShardWriter, committed_rows, open_tar, read_parts, some_rows
 from cavendish.mixing.storage.files import collect_dead, read_json
 from cavendish.mixing.storage.place import Place, join
 
@@ -156,3 +161,73 @@ def _excluded_keys(config: AuditConfig, data: Path) -> frozenset[str]:
 def _uncommitted(directory: Place) -> int:
     planned: int = read_json(join(directory, "dataset.json"), "the plan of a shard directory")["shards"]
     return planned - len(committed_rows(directory))
+
+
+_folders: list[str] = []
+
+
+def audit_stage(config: AuditConfig, data: Path, units: int, reader: Reader | None = None) -> Stage:
+    """Return what an audit is, with a trial on records taken evenly from its shards.
+
+    The benchmarks are indexed in full in the trial: that is done once in an audit, whatever is scanned.
+
+    Raises:
+        InputError: a directory of shards is not there.
+    """
+    keys = []
+    shards = 0
+    for directory in config.shards:
+        rows = some_rows(join(data, directory))
+        shards += len(rows)
+        keys += [(directory, row.shard, key) for row in rows for key in row.samples]
+    wanted = min(3 * units, len(keys))
+    chosen = tuple(keys[i * len(keys) // wanted] for i in range(wanted))
+    controls = config.controls.copies * len(config.benchmarks) + config.controls.clean
+    return Stage(
+        verb="audit",
+        unit="record",
+        units=len(keys),
+        units_per_shard=max(1, round(len(keys) / shards)),
+        shard_key="",
+        trial=Trial(partial(scan_one, config, data, chosen, reader), wanted, 1, count_rejected=True, close=clear),
+        samples_per_unit=1.0,
+        start_once=True,
+        fixed_units=controls,
+    )
+
+
+def scan_one(
+    config: AuditConfig, data: Path, chosen: tuple[tuple[str, str, str], ...], reader: Reader | None, index: int
+) -> Iterator[Rejection]:
+    """Scan one record, in a shard of its own."""
+    cv2.setNumThreads(1)
+    plan, folder = _prepared(config.model_dump_json(), data, chosen, reader)
+    scan_shard(plan, folder / "shards" / f"shard-{index:06d}.tar")
+    yield Rejection(chosen[index][2], "scanned")
+
+
+@cache
+def _prepared(
+    config: str, data: Path, chosen: tuple[tuple[str, str, str], ...], reader: Reader | None
+) -> tuple[ScanPlan, Path]:
+    """Copy the chosen records to a temporary folder, and index the benchmarks there."""
+    folder = Path(tempfile.mkdtemp(prefix="cavendish-plan-"))
+    _folders.append(str(folder))
+    (folder / "shards").mkdir()
+    for number, (directory, shard, key) in enumerate(chosen):
+        row = next(row for row in committed_rows(join(data, directory)) if row.shard == shard)
+        with (
+            ShardWriter(folder / "shards", number, "probe") as writer,
+            open_tar(join(join(data, directory), shard)) as f,
+        ):
+            writer.add_parts(key, read_parts(f, row, key))
+    values = AuditConfig.model_validate_json(config).model_copy(
+        update={"shards": (str(folder / "shards"),), "work": str(folder / "work")}
+    )
+    return make_plan(values, folder, data.absolute(), reader), folder
+
+
+def clear() -> None:
+    """Delete the temporary folders of this process."""
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)

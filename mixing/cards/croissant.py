@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cavendish.mixing.cards.facts import ShardSet
-from cavendish.mixing.cards.licences import add_up, licence_of
+from cavendish.mixing.cards.facts import ShardSet, add_up, licence_of
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 _PLAIN = (

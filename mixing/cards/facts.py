@@ -1,17 +1,17 @@
-"""Collects what a card says, from the rows and records of shards and from the lock of a mixture."""
+"""What a card says, from the rows and records of shards and from a mixture's lock, and what its licences ask."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.cards.licences import licence_of, parts_of
 from cavendish.mixing.lock import Lock
-from cavendish.mixing.provenance.trace import inputs_of, read_plan, shards_digest
+from cavendish.mixing.provenance.lineage import inputs_of, read_plan, shards_digest
 from cavendish.mixing.shards.writer import Plan, Row, committed_rows, open_tar, read_parts
 from cavendish.mixing.storage.place import Place, exists, join, name_of
 
@@ -174,3 +174,55 @@ def _count_record(key: str, parts: Mapping[str, bytes], tally: _Tally) -> None:
 
 def _credit(asset: Mapping[str, Any]) -> Credit:
     return str(asset.get("name")), str(asset.get("author") or ""), str(asset.get("licence"))
+
+
+_CC = re.compile(r"CC-BY(?P<nc>-NC)?(?P<sa>-SA)?(?P<nd>-ND)?-(?P<version>\d\.\d)(-[A-Z]+)?")
+_NOTICES = ("MIT", "ISC", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause")
+_FREE = ("CC0-1.0", "PDDL-1.0", "Unlicense")
+
+
+@dataclass(frozen=True)
+class Licence:
+    """One licence: how it is written, a link, and what it asks; `known` is False when only its own text can tell.
+
+    Args:
+        attribution: authors and licence must be named.
+    """
+
+    name: str
+    url: str
+    asks: tuple[str, ...]
+    attribution: bool
+    known: bool
+
+
+def licence_of(name: str) -> Licence:
+    """Say what a licence with an SPDX name asks; of any other name nothing is assumed."""
+    url = f"https://spdx.org/licenses/{name}.html"
+    if name in _FREE:
+        return Licence(name, url, ("nothing",), False, True)
+    if name in _NOTICES:
+        return Licence(name, url, ("keep its text and the copyright notices",), True, True)
+    if found := _CC.fullmatch(name):
+        asks = ["name authors and licence, say what was changed"]
+        asks += ["share what you make of it under the same licence"] if found["sa"] else []
+        asks += ["no commercial use"] if found["nc"] else []
+        asks += ["share it unchanged only, which shards are not"] if found["nd"] else []
+        return Licence(name, url, tuple(asks), True, True)
+    if name.lower().startswith("public domain"):
+        return Licence(name, "", ("nothing, where it is in the public domain",), False, True)
+    return Licence(name, "", ("not known by this name: read it before you share anything",), False, False)
+
+
+def parts_of(expression: str) -> tuple[str, ...]:
+    """Split `A AND B`: all of them hold."""
+    return tuple(part.strip() for part in expression.split(" AND "))
+
+
+def add_up(licences: Mapping[str, int]) -> dict[str, int]:
+    """Count records by single licence: one under `A AND B` counts for both."""
+    total: dict[str, int] = {}
+    for expression, count in licences.items():
+        for name in parts_of(expression):
+            total[name] = total.get(name, 0) + count
+    return dict(sorted(total.items()))

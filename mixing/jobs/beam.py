@@ -24,8 +24,7 @@ import psutil
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.mixing.jobs.dask import Cluster, code_digest, connected, run_on_worker
-from cavendish.mixing.jobs.optional_imports import without
-from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine
+from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine, hide_module
 from cavendish.mixing.shards.writer import (
     Plan,
     ShardWriter,
@@ -35,10 +34,17 @@ from cavendish.mixing.shards.writer import (
     shard_path,
     start_dataset,
 )
-from cavendish.mixing.storage.files import collect_dead, collect_leftovers, is_left
-from cavendish.mixing.storage.place import Place, is_url, name_of
+from cavendish.mixing.storage.files import (
+    canonical_json,
+    collect_dead,
+    collect_leftovers,
+    is_left,
+    read_json,
+    write_atomic,
+)
+from cavendish.mixing.storage.place import Place, files_below, is_url, join, make_folder, name_of
 
-with without("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
+with hide_module("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -54,6 +60,7 @@ WORKER_DIED = "a worker process died (killed, out of memory, or crashed)"
 DEATHS_IN_VAIN = 3
 """Fresh workers are given what is left until so many deaths in a row had nothing committed in between."""
 
+_INPUTS = "inputs"
 _IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
 _WORKER = """
@@ -66,8 +73,8 @@ def leave_with_driver():
         time.sleep(1)
     os._exit(1)  # Beam's own worker would finish its element first, beside the run that takes over
 threading.Thread(target=leave_with_driver, daemon=True).start()
-from cavendish.mixing.jobs.optional_imports import without
-with without("pandas"):
+from cavendish.mixing.jobs.runners import hide_module
+with hide_module("pandas"):
     from apache_beam.runners.worker.sdk_worker_main import main
 main(sys.argv)
 """
@@ -369,3 +376,31 @@ def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:
         if path.name.partition(".")[0] in names and is_left(path):
             path.unlink(missing_ok=True)
     collect_dead(Path(directory))
+
+
+def write_inputs(out: Place, shards: Iterable[Any]) -> None:
+    """Write what each shard is made from, json-able, each in a file of its own, once the plan has been started.
+
+    A worker reads its part there: an element of the job carries no listing. A damaged file is written again. At a URL
+    what is there is not read again: it is of this plan.
+    """
+    folder = join(out, _INPUTS)
+    make_folder(folder)
+    there = set(files_below(folder))
+    for index, listed in enumerate(shards):
+        place, data = join(folder, _inputs_name(index)), canonical_json(listed)
+        if _inputs_name(index) not in there or not (is_url(place) or Path(place).read_bytes() == data):
+            write_atomic(place, data)
+
+
+def read_inputs(out: Place, index: int) -> Any:
+    """Read what a shard is made from.
+
+    Raises:
+        InputError: it was not written, or is not json.
+    """
+    return read_json(join(join(out, _INPUTS), _inputs_name(index)), "the inputs of a shard")
+
+
+def _inputs_name(index: int) -> str:
+    return f"inputs-{index:06d}.json"

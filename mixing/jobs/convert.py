@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -20,8 +21,8 @@ from cavendish.encoders.sample import Edit, InputError, Rejection, UInt8Image
 from cavendish.encoders.tasks.instructions import tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.jobs.beam import run
-from cavendish.mixing.jobs.inputs import read_inputs, write_inputs
+from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.sample_format import StoredSample
 from cavendish.mixing.shards.writer import Plan, start_dataset
@@ -30,6 +31,7 @@ from cavendish.mixing.sources.records import Found, Piece, list_records
 from cavendish.mixing.storage.files import file_sha256
 from cavendish.mixing.storage.place import Place
 
+_RECORDS = 5  # a trial makes so many times `units` of a shard: one record is a matter of milliseconds
 _MAX_BYTES = {"caption": 1 << 16, "instruction": 1 << 16, "meta": 1 << 20}
 _MAX_PIXEL_BYTES = 1 << 28
 _MAX_TEXT_CHARS = 2000
@@ -203,3 +205,43 @@ def _meta(data: bytes | None) -> Mapping[str, Any]:
 def _words(meta: Mapping[str, Any], names: tuple[str, ...]) -> str:
     found = next((meta[name] for name in names if name in meta), "")
     return _text(found.encode("utf-8", "replace"))
+
+
+def convert_stage(config: ConvertConfig, data: Path, units: int) -> Stage:
+    """Return what a convert job is, with a trial on three stretches of its records.
+
+    Raises:
+        InputError: nothing at the path, fewer than two records, or an unknown convention.
+    """
+    if config.normals_convention not in CONVENTIONS:
+        raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
+    root = data / config.path
+    records = list_records(root, config.name, config.fields.model_dump())
+    if len(records) < 2:
+        raise InputError(f"{root}: {len(records)} record: a probe needs two")
+    shards = min(3, len(records))
+    each = min(_RECORDS * units, len(records) // shards)
+    starts = [shard * len(records) // shards for shard in range(shards)]
+    chosen = tuple(tuple(records[start : start + each]) for start in starts)
+    return Stage(
+        verb="convert",
+        unit="record",
+        units=len(records),
+        units_per_shard=config.records_per_shard,
+        shard_key="records_per_shard",
+        trial=Trial(partial(_convert_some, config, root, chosen), shards=shards, units=each, count_rejected=True),
+        more="several configurations, each with a part of the tars and a directory of its own",
+    )
+
+
+def _convert_some(
+    config: ConvertConfig, root: Path, chosen: Sequence[Sequence[Found]], index: int
+) -> Iterator[StoredSample | Rejection]:
+    """Convert some records; their files are hashed too, as the job does before it starts."""
+    for record in chosen[index]:
+        for field, piece in record.pieces.items():
+            try:
+                hashlib.sha256(read_piece(root, field, piece))
+            except InputError:  # told by the record itself
+                continue
+        yield from convert_records(config, root, [record])

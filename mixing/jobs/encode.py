@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -14,12 +15,15 @@ from cavendish.encoders.sample import TASKS, Example, InputError, Rejection, Sam
 from cavendish.encoders.tasks.instructions import tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.mixture.draw import draw_example
 from cavendish.mixing.mixture.make_lock import Positive, Task, read_exclusions
-from cavendish.mixing.shards.writer import Plan, committed_rows, read_shard, shard_path
+from cavendish.mixing.shards.writer import Plan, committed_rows, read_shard, shard_path, some_rows
 from cavendish.mixing.storage.files import digest, read_json
 from cavendish.mixing.storage.place import Place, join, name_of
+
+_EXAMPLES = 5  # of a raw sample; a trial makes so many times `units` of a shard
 
 
 class EncodeConfig(Config):
@@ -133,3 +137,36 @@ def _examples(config: EncodeConfig, sample: Sample, task: Task) -> Iterator[Exam
             except InputError as error:
                 yield Rejection(f"{sample.key}.{task}.{number}", str(error))
             number += 1
+
+
+def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
+    """Return what an encode job is, with a trial on three of its raw shards.
+
+    Raises:
+        InputError: a source has no shards.
+    """
+    shards = []
+    examples = 0.0
+    for source in config.sources:
+        rows = some_rows(join(data, source))
+        shards += [join(join(data, source), row.shard) for row in rows]
+        able = Counter(task for row in rows for facts in row.facts.values() for task in facts["tasks"])
+        examples += config.epochs * float(sum(count * able[task] for task, count in config.tasks.items()))
+    excluded = read_excluded(config.exclude, data)
+    wanted = max(2, min(3, len(shards)))
+    chosen = tuple(shards[i * len(shards) // wanted] for i in range(wanted))
+    return Stage(
+        verb="encode",
+        unit="example",
+        units=max(1, round(examples)),
+        units_per_shard=max(1, round(examples / len(shards))),
+        shard_key="",
+        trial=Trial(partial(_encode_one, config, chosen, excluded), shards=wanted, units=_EXAMPLES * units),
+        more="several configurations, each with a part of the sources and a directory of its own",
+    )
+
+
+def _encode_one(
+    config: EncodeConfig, chosen: tuple[Place, ...], excluded: frozenset[str], index: int
+) -> Iterator[Example | Rejection]:
+    return encode_shard(config, chosen[index], excluded)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,3 +111,16 @@ def _options(engine: Engine) -> dict[str, str]:
     """Return the Beam options by name; one without a value has an empty one."""
     pairs = [option.partition("=") for option in engine.options]
     return {name: value for name, _, value in pairs}
+
+
+@contextmanager
+def hide_module(name: str) -> Iterator[None]:
+    """Let imports inside the `with` block find no module `name`, unless it is imported already."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # what makes `import name` an ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]

@@ -25,7 +25,7 @@ from cavendish.cli.main import app
 from cavendish.cli.show import print_trace
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.report.write import Verdict
-from cavendish.mixing.provenance.trace import Link
+from cavendish.mixing.provenance.lineage import Link
 from cavendish.mixing.storage.place import at_home, parse_place
 from cavendish.mixing.storage.sync import published
 
@@ -133,7 +133,10 @@ def test_a_url_for_what_is_read_on_this_machine_is_one_line(
 
 
 def test_no_torch_is_needed_to_look_into_shards() -> None:
-    code = "import sys, cavendish.cli.main, cavendish.mixing.show; sys.exit(bool({'torch', 'bpy'} & set(sys.modules)))"
+    code = (
+        "import sys, cavendish.cli.main, cavendish.mixing.visualize\n"
+        "sys.exit(bool({'torch', 'bpy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -15,7 +15,7 @@ TIMEOUT_S = 3600
 IMPORTED = (
     "cavendish.cli.main", "cavendish.annotate.job", "apache_beam", "diffusers", "cavendish.mixing.audit.job",
     "cavendish.mixing.jobs.beam", "cavendish.mixing.cards", "cavendish.mixing.mixture.preview",
-    "cavendish.mixing.show", "onnxruntime", "cavendish.render.job", "tests.documents.warm",
+    "cavendish.mixing.visualize", "onnxruntime", "cavendish.render.job", "tests.documents.warm",
     "cavendish.trainer.evaluation.generator", "cavendish.trainer.training.train", "transformers",
 )  # fmt: skip
 

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.cards.card import write_card
 from cavendish.mixing.cards.croissant import About
-from cavendish.mixing.cards.licences import add_up, licence_of
-from cavendish.mixing.cards.write import write_card
+from cavendish.mixing.cards.facts import add_up, licence_of
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.mixture.make_lock import write_lock
 from cavendish.mixing.shards.writer import Plan, start_dataset

@@ -12,8 +12,7 @@ from cavendish.encoders.codecs.normals import encode_normals
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.shards.writer import Plan, ShardWriter, start_dataset
-from cavendish.mixing.show import read_records, write_sheet
-from cavendish.mixing.visualize import fit, ids_picture
+from cavendish.mixing.visualize import fit, ids_picture, read_records, write_sheet
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test", 1, {})

@@ -13,7 +13,7 @@ from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import read_lock
 from cavendish.mixing.mixture.make_lock import write_lock
-from cavendish.mixing.provenance.trace import Link, every_link, states
+from cavendish.mixing.provenance.lineage import Link, every_link, states
 from cavendish.mixing.storage import objects
 from cavendish.trainer.generators.tiny import TinyConfig
 from cavendish.trainer.lineage import trace_lineage

@@ -8,8 +8,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from cavendish.encoders.sample import InputError, Rejection
-from cavendish.mixing.jobs.estimate import Stage
-from cavendish.mixing.jobs.probe import Trial
+from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.mixture.statistics import simulate
 from cavendish.trainer.training.config import TrainConfig

@@ -20,12 +20,21 @@ from typer.testing import CliRunner
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.images import encode_png
-from cavendish.mixing.jobs.convert import ConvertConfig, convert
-from cavendish.mixing.jobs.convert_trial import convert_stage
-from cavendish.mixing.jobs.encode import EncodeConfig, encode
-from cavendish.mixing.jobs.encode_trial import encode_stage
-from cavendish.mixing.jobs.estimate import FAN_OUT, Prices, Stage, best_shard, estimate, fan_out
-from cavendish.mixing.jobs.probe import Probe, Trial, cpu_s, measure, probe
+from cavendish.mixing.jobs.convert import ConvertConfig, convert, convert_stage
+from cavendish.mixing.jobs.encode import EncodeConfig, encode, encode_stage
+from cavendish.mixing.jobs.estimate import (
+    FAN_OUT,
+    Prices,
+    Probe,
+    Stage,
+    Trial,
+    best_shard,
+    cpu_s,
+    estimate,
+    fan_out,
+    measure,
+    probe,
+)
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import write_raw
 
@@ -45,7 +54,7 @@ STAGE = Stage("render", "picture", 1000, 10, "scenes_per_shard", Trial(lambda _:
 
 def test_start_shard_and_sample_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [3.0]  # CPU seconds of the interpreter and its imports
-    monkeypatch.setattr("cavendish.mixing.jobs.probe.cpu_s", lambda: clock[0])
+    monkeypatch.setattr("cavendish.mixing.jobs.estimate.cpu_s", lambda: clock[0])
     monkeypatch.setattr("time.process_time", lambda: 0.0)  # so that looking takes no time
 
     def build(shard: int) -> Iterator[Sample | Rejection]:

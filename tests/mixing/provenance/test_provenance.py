@@ -13,9 +13,8 @@ from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
-from cavendish.mixing.provenance.rebuild import write_config
-from cavendish.mixing.provenance.record import trace_record
-from cavendish.mixing.provenance.trace import Link, every_link, states
+from cavendish.mixing.provenance.lineage import Link, every_link, states
+from cavendish.mixing.provenance.record import trace_record, write_config
 from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import write_raw
