@@ -38,6 +38,7 @@ SUBJECTS = {
     "card": "provenance",
     "plan": "scaling",
     "demo": "tutorial",
+    "examples": "tutorial",
 }
 
 

@@ -1,4 +1,4 @@
-"""The command line: one thin verb per stage; they are in commands/.
+"""The command line: one thin verb per stage.
 
 Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not complete), 2 bad input or usage,
 130 stopped by Ctrl-C; `audit` adds 3 (coverage incomplete) and 4 (only pairs to review).
@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +22,7 @@ import typer
 from cavendish.cli import data, audit, mixture, card, training, show, planning  # noqa: F401  (the verbs, in the order of the help)
 
 # isort: on
-from cavendish.cli.app import LOOK, Out, Workers, app, complain, progress_bar, say
+from cavendish.cli.app import LOOK, Out, Workers, app, complain, counted, here_only, progress_bar, say
 from cavendish.encoders.sample import InputError
 
 INTERRUPTED = 130
@@ -33,10 +34,23 @@ def demo(
     out: Out = Path("demo-output"),
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
-    """Run every stage on the configurations of examples/, in about ten minutes, and write one page that shows it."""
+    """Run every stage on the example configurations, in about ten minutes, and write one page that shows it."""
     from cavendish.demo.pipeline import run_demo
 
     run_demo(out, workers, progress_bar, say)
+
+
+@app.command(rich_help_panel=LOOK)
+def examples(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", callback=here_only, help="The folder to write, a new one.")],
+) -> None:
+    """Write the example configurations: a commented YAML for each verb, to start from."""
+    from cavendish.demo import EXAMPLES
+
+    if folder.exists():
+        raise InputError(f"{folder}: exists already, and nothing is overwritten; name a new folder")
+    shutil.copytree(EXAMPLES, folder)
+    say(f"{folder}: {counted(len(list(folder.rglob('*.yaml'))), 'configuration')}")
 
 
 def main() -> None:

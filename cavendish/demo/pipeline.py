@@ -13,16 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cavendish.demo import EXAMPLES
 from cavendish.demo.photographs import motorcycle, write_photographs
-from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import ConfigType, read_config
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.lock import write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, is_committed, start_dataset
 from cavendish.mixing.storage.files import canonical_json, read_json, write_atomic
-
-EXAMPLES = Path(__file__).parents[1] / "examples"
 
 HELD_OUT = ("seed=2027", "scenes=48")
 """What makes the held-out scenes other scenes than those of examples/render_pyrender.yaml."""
@@ -55,10 +53,8 @@ def run_demo(data: Path, workers: int, progress_bar: ProgressBar, say: Say, over
     """Run all stages under `data` and write the report; return its path.
 
     Raises:
-        InputError: the examples are not beside the program (the demo runs from a checkout), or a stage's input is bad.
+        InputError: a stage's input is bad.
     """
-    if not EXAMPLES.is_dir():
-        raise InputError(f"{EXAMPLES}: not there; reinstall cavendish")
     data.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     records: dict[str, Any] = read_json(data / "stages.json", "stage times") if (data / "stages.json").exists() else {}

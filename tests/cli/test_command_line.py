@@ -144,6 +144,26 @@ def test_a_version_can_be_told() -> None:
     assert CliRunner().invoke(app, ["--version"]).output == f"cavendish {version('cavendish')}\n"
 
 
+def test_the_examples_are_written_once_and_never_over_something(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(app, ["examples", str(tmp_path / "mine")])
+    assert shown.exit_code == 0
+    written = {path.relative_to(tmp_path / "mine") for path in (tmp_path / "mine").rglob("*.yaml")}
+    assert written == {path.relative_to(ROOT / "examples") for path in (ROOT / "examples").rglob("*.yaml")}
+    (tmp_path / "mine/audit.yaml").write_text("changed")
+    again = CliRunner().invoke(app, ["examples", str(tmp_path / "mine")])
+    assert isinstance(again.exception, InputError)
+    assert (tmp_path / "mine/audit.yaml").read_text() == "changed"
+
+
+def test_the_help_is_quick(tmp_path: Path) -> None:
+    took_s = []
+    for _ in range(3):
+        began = time.monotonic()
+        assert cavendish("--help", cwd=tmp_path).returncode == 0
+        took_s.append(time.monotonic() - began)
+    assert min(took_s) < 1.5  # 0.4 s on an idle machine; the bound is for a busy one
+
+
 def test_a_home_folder_is_read_where_the_shell_leaves_it() -> None:
     assert parse_place("~/data") == Path.home() / "data"
     assert at_home(Path("a/~/b")) == Path("a/~/b")
