@@ -1,4 +1,4 @@
-"""Cost of the schedule: per index in bulk, of a seek at any position, of dealing to ranks, of a billion in account.
+"""Cost of the schedule: per index in bulk, of a seek at any position, of resuming, of large locks.
 
 python benchmarks/schedule.py        two minutes on one core; process CPU time, as machines are busy
 """
@@ -6,22 +6,18 @@ python benchmarks/schedule.py        two minutes on one core; process CPU time, 
 from __future__ import annotations
 
 import hashlib
-import itertools
-import json
 import multiprocessing
 import tempfile
 import time
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
 
 from cavendish.mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
-from cavendish.mixing.mixture.deal import Dealer
-from cavendish.mixing.mixture.reader import MixtureReader
+from cavendish.mixing.mixture.reader import BLOCK, MixtureReader
 from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
 from cavendish.mixing.mixture.shuffle import Permutation
 from cavendish.mixing.shards.dataset import SHARD_SCHEMA
@@ -68,18 +64,13 @@ def go_on(schedule: Schedule) -> None:
 
 
 def main() -> None:
-    print(
-        f"{'':26}{'us/index':>10}{'seek 1e3 ms':>13}{'seek 1e9 ms':>13}{'seek 1e12 ms':>14}{'us/index, rank of 64':>22}"
-    )
+    print(f"{'':26}{'us/index':>10}{'seek 1e3 ms':>13}{'seek 1e9 ms':>13}{'seek 1e12 ms':>14}")
     for name, points in CASES.items():
         schedule = Schedule(points)
         schedule.draws(10**9 - 1, 1)  # the seek is measured apart
         bulk = cpu_s(lambda s=schedule: go_on(s)) / (1 << 17) * 1e6
         seeks = [cpu_s(lambda s=schedule, t=t: s.counts(t)) * 1e3 for t in (10**3, 10**9 + 7, 10**12 + 7)]
-        dealer = Dealer(schedule, 5, 64)
-        list(itertools.islice(dealer, 1024))  # a block of 1024 rows is dealt at a time
-        dealt = cpu_s(lambda d=dealer: list(itertools.islice(d, 2048)), 1) / (2048 * 64) * 1e6
-        print(f"{name:26}{bulk:10.2f}{seeks[0]:13.2f}{seeks[1]:13.2f}{seeks[2]:14.2f}{dealt:22.2f}")
+        print(f"{name:26}{bulk:10.2f}{seeks[0]:13.2f}{seeks[1]:13.2f}{seeks[2]:14.2f}")
     order = Permutation(10**7, ("benchmark",))
     print(f"permutation: {cpu_s(lambda: [order[i] for i in range(10**4)]) / 1e4 * 1e6:.2f} us per index of 1e7")
     resume()
@@ -90,18 +81,10 @@ def main() -> None:
 
 
 def resume() -> None:
-    """Time to go on from a state, at two positions."""
+    """Time from a lock to the draws of a block, at two positions: what a resumed run pays once."""
     for position in (10**3, 10**9):
-        start = position // 64 * 64
-        state = json.loads(json.dumps(Dealer(Schedule(CASES["8 sources, 0.3 to 70 %"]), 5, 64, start).state_dict()))
-
-        def go_on_from(state: dict[str, Any] = state) -> None:
-            dealer = Dealer(Schedule(CASES["8 sources, 0.3 to 70 %"]), 5, 64)
-            dealer.load_state_dict(state)
-            next(dealer)
-
-        print(f"resume at {start:.0e}, rank of 64, 8 sources: {cpu_s(go_on_from) * 1e3:.1f} ms, ", end="")
-        print(f"state {len(json.dumps(state))} bytes")
+        cost = cpu_s(lambda at=position: Schedule(CASES["8 sources, 0.3 to 70 %"]).draws(at, BLOCK))
+        print(f"resume at {position:.0e}, 8 sources: {cost * 1e3:.1f} ms")
 
 
 def in_a_process(work: Callable[..., None], *args: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,11 @@ from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock
-from cavendish.mixing.mixture.deal import Dealer
 from cavendish.mixing.mixture.draw import Sizes
 from cavendish.mixing.mixture.reader import Ledger, MixtureItem, MixtureReader
 from cavendish.mixing.shards.reader import Reading
 
-STREAM_STATE_SCHEMA = "cavendish-stream/1"
+STREAM_STATE_SCHEMA = "cavendish-stream/2"  # /1 gave the ranks other rows
 
 
 class MixtureDataset(Dataset[MixtureItem]):
@@ -27,7 +26,7 @@ class MixtureDataset(Dataset[MixtureItem]):
     Args:
         lock: the locked mixture.
         data: folder, or fsspec URL of one, that the paths of the lock are relative to.
-        sizes: side of the pictures in pixels, or (height, width) of buckets.
+        sizes: side of the images in pixels, or (height, width) of buckets.
         reading: threads, cache, what to do about damage.
 
     Raises:
@@ -72,9 +71,10 @@ class MixtureDataset(Dataset[MixtureItem]):
 class MixtureStream(IterableDataset[MixtureItem]):
     """What one rank reads of a mixture, endless and resumable: works under DataLoader and StatefulDataLoader.
 
-    Each `world` indices in a row go one to each rank, such that every rank has its part of every source (see
-    `mixing.mixture.deal`). A DataLoader takes turns among its workers with whole batches: set `batch` to its batch
-    size (1 when it has none), and what comes out does not depend on the number of workers.
+    All ranks read one stream: global batch b has `world` times `batch` indices in a row, of which rank r reads the
+    rows from r times `batch` on. The stream, and its exact ratios, are the same for any number of ranks. A
+    DataLoader takes turns among its workers with batches: set `batch` to its batch size (1 when it has none), and
+    what comes out does not depend on the number of workers.
 
         stream = MixtureStream(lock, data, 512, rank, world, batch=16)
         place = MixtureStream(lock, data, 512, rank, world, batch=16)   # where the training loop is
@@ -85,8 +85,11 @@ class MixtureStream(IterableDataset[MixtureItem]):
 
     Args:
         rank, world: which rank of how many.
-        batch: elements that a worker yields before it is another worker's turn.
-        start: global index to start at, a multiple of `world`.
+        batch: examples of this rank in a global batch; a worker yields so many before it is another worker's turn.
+        start: global index to start at.
+
+    Raises:
+        InputError: no such rank, a batch below 1, or a start below 0.
     """
 
     def __init__(
@@ -100,66 +103,67 @@ class MixtureStream(IterableDataset[MixtureItem]):
         start: int = 0,
         reading: Reading | None = None,
     ) -> None:
+        if not 0 <= rank < world:
+            raise InputError(f"rank {rank} of {world}: ranks go from 0 to {world - 1}")
+        if batch < 1 or start < 0:
+            raise InputError(f"batch {batch}, start {start}: a batch has 1 example or more, and a mixture starts at 0")
         self.reader = MixtureReader(lock, data, sizes, reading)
-        self._batch = batch
-        self._taken = 0  # elements of this rank that are behind us, those of other workers included
+        self._rank, self._world, self._batch, self._start = rank, world, batch, start
+        self._taken = 0  # examples of this rank that are behind us, those of other workers included
         self._origin = 0  # where the workers' turns are counted from
-        self._dealer = Dealer(lock.schedule(), rank, world, start)
+
+    def index(self, number: int) -> int:
+        """Return the global index of example `number` of this rank."""
+        batch, row = divmod(number, self._batch)
+        return self._start + (batch * self._world + self._rank) * self._batch + row
 
     def __iter__(self) -> Iterator[MixtureItem]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        ahead = copy.deepcopy(self._dealer)  # may be read further than this stream has come
-        mine = (
-            index
-            for turn, index in enumerate(ahead, self._taken - self._origin)
-            if turn // self._batch % workers == worker
+        numbers, ahead = itertools.tee(
+            number
+            for number in itertools.count(self._taken)
+            if (number - self._origin) // self._batch % workers == worker
         )
-        for item in self.reader.items(mine):
-            index = -1
-            while index != item.index:
-                index = next(self._dealer)
-                self._taken += 1
+        for number, item in zip(numbers, self.reader.items(map(self.index, ahead))):
+            self._taken = number + 1
             yield item
 
     def advance(self, count: int) -> None:
-        """Move on by `count` elements without reading them.
+        """Move on by `count` examples without reading them.
 
         A copy of the stream that is advanced by what the training loop has used is the state to put into a checkpoint:
         it knows nothing of workers and their read-ahead, and can be resumed with another number of them.
         """
-        for _ in range(count):
-            next(self._dealer)
         self._taken += count
         self._origin = self._taken
 
     @property
     def position(self) -> int:
-        """The global index up to which all ranks have read, when they took as many elements as this one."""
-        return self._dealer.position
+        """The global index up to which all ranks have read, when they took as many examples as this one."""
+        return self._start + self._taken // self._batch * self._batch * self._world
 
     def state_dict(self) -> dict[str, Any]:
-        """Return where this stream is: a few kilobytes, json-able, whatever the position."""
-        return {
-            "schema": STREAM_STATE_SCHEMA,
-            "lock": self.reader.lock.digest,
-            "taken": self._taken,
-            "origin": self._origin,
-            "dealer": self._dealer.state_dict(),
-        }
+        """Return where this stream is, json-able."""
+        place = {"start": self._start, "taken": self._taken, "origin": self._origin}
+        return {"schema": STREAM_STATE_SCHEMA, **self._layout(), **place}
+
+    def _layout(self) -> dict[str, Any]:
+        """Return what has to be the same for a state to mean the same examples."""
+        return {"lock": self.reader.lock.digest, "rank": self._rank, "world": self._world, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state` was taken; the cost does not depend on the position.
+        """Continue where `state` was taken.
 
         Raises:
-            InputError: the state is of another lock, rank or number of ranks.
+            InputError: the state is of another lock, rank, number of ranks or batch, or of an older version.
         """
         if state.get("schema") != STREAM_STATE_SCHEMA:
-            raise InputError(f"not a {STREAM_STATE_SCHEMA} state: {state.get('schema')!r}")
-        if state["lock"] != self.reader.lock.digest:
-            raise InputError(
-                f"this state is of lock {state['lock'][:12]}, the mixture is now {self.reader.lock.digest[:12]}: go on "
-                "with the lock it started with, or start a new stream at the index it had reached"
-            )
-        self._taken, self._origin = state["taken"], state["origin"]
-        self._dealer.load_state_dict(state["dealer"])
+            raise InputError(f"not a {STREAM_STATE_SCHEMA} state: {state.get('schema')!r}: start a new stream")
+        for name, value in self._layout().items():
+            if state[name] != value:
+                raise InputError(
+                    f"this state is of {name} {str(state[name])[:12]}, this stream of {name} {str(value)[:12]}: go on "
+                    "with the one it started with, or start a new stream at the global index the old run had reached"
+                )
+        self._start, self._taken, self._origin = state["start"], state["taken"], state["origin"]

@@ -13,13 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 from cavendish.encoders.sample import Example, InputError
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset, MixtureStream
-from cavendish.mixing.lock import write_lock
+from cavendish.mixing.lock import Lock, Stream, write_lock
 from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
 from cavendish.mixing.mixture.reader import MixtureItem
 from cavendish.mixing.shards.sample_format import parse_sample, record_parts, sample_parts
@@ -185,8 +187,8 @@ def test_a_changed_shard_stops_the_run_at_once(tmp_path: Path) -> None:
 def test_workers_do_not_change_what_comes_out(tmp_path: Path, workers: int) -> None:
     write_raw(tmp_path / "raw")
     lock = lock_text(tmp_path)
-    alone = take(MixtureStream(lock, tmp_path, 16, rank=1, world=3), 40)
     for batch in (None, 4):
+        alone = take(MixtureStream(lock, tmp_path, 16, rank=1, world=3, batch=batch or 1), 40)
         stream = MixtureStream(lock, tmp_path, 16, rank=1, world=3, batch=batch or 1)
         loader = DataLoader(stream, batch_size=batch, num_workers=workers, collate_fn=as_is if batch else None)
         if batch is None:
@@ -199,11 +201,36 @@ def test_workers_do_not_change_what_comes_out(tmp_path: Path, workers: int) -> N
 def test_ranks_read_what_a_single_process_reads(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw")
     lock = lock_text(tmp_path)
-    ranks = [take(MixtureStream(lock, tmp_path, 16, rank=rank, world=4), 25) for rank in range(4)]
-    together = sorted((item for items in ranks for item in items), key=lambda item: item.index)
-    assert [facts(item) for item in together] == [
-        facts(item) for item in take(MixtureDataset(lock, tmp_path, 16, 0, 100), 100)
-    ]
+    alone = [facts(item) for item in take(MixtureDataset(lock, tmp_path, 16, 0, 96), 96)]
+    for world, batch in ((4, 3), (2, 6), (3, 4), (1, 12)):
+        ranks = [take(MixtureStream(lock, tmp_path, 16, rank, world, batch), 96 // world) for rank in range(world)]
+        batches = [items[at : at + batch] for at in range(0, 96 // world, batch) for items in ranks]
+        assert [facts(item) for items in batches for item in items] == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 7), st.integers(0, 10**12), st.integers(1, 5))
+def test_the_ranks_together_read_each_global_batch_in_order(world: int, batch: int, start: int, batches: int) -> None:
+    lock = Lock({}, "", 0, "0", (), (Stream("s", "depth", "vision", 1, ((0, "1"),)),), {})
+    ranks = [MixtureStream(lock, Path(), 16, rank, world, batch, start) for rank in range(world)]
+    read = [stream.index(number) for at in range(batches) for stream in ranks for number in _rows(at, batch)]
+    assert read == list(range(start, start + batches * batch * world))
+    for stream in ranks:
+        stream.advance(batches * batch)
+        assert stream.position == start + batches * batch * world
+
+
+def _rows(batch: int, size: int) -> range:
+    return range(batch * size, (batch + 1) * size)
+
+
+@pytest.mark.parametrize(
+    ("rank", "world", "batch", "start"), [(2, 2, 1, 0), (-1, 2, 1, 0), (0, 1, 0, 0), (0, 1, 1, -1)]
+)
+def test_a_stream_that_cannot_be_is_refused(rank: int, world: int, batch: int, start: int) -> None:
+    lock = Lock({}, "", 0, "0", (), (Stream("s", "depth", "vision", 1, ((0, "1"),)),), {})
+    with pytest.raises(InputError, match=f"rank {rank} of {world}|batch {batch}, start {start}"):
+        MixtureStream(lock, Path(), 16, rank, world, batch, start)
 
 
 def test_a_stream_resumes_where_it_was_and_only_on_its_lock(tmp_path: Path) -> None:
@@ -219,8 +246,12 @@ def test_a_stream_resumes_where_it_was_and_only_on_its_lock(tmp_path: Path) -> N
     other = lock_text(tmp_path, MIXTURE.replace("seed: 3", "seed: 4"))
     with pytest.raises(InputError, match="this state is of lock"):
         MixtureStream(other, tmp_path, 16, rank=1, world=2).load_state_dict(state)
-    with pytest.raises(InputError, match="rank 1 of 2"):
+    with pytest.raises(InputError, match="this state is of world 2, this stream of world 4"):
         MixtureStream(lock, tmp_path, 16, rank=1, world=4).load_state_dict(state)
+    with pytest.raises(InputError, match="this state is of batch 1, this stream of batch 8"):
+        MixtureStream(lock, tmp_path, 16, rank=1, world=2, batch=8).load_state_dict(state)
+    with pytest.raises(InputError, match="cavendish-stream/1"):
+        stream.load_state_dict({**state, "schema": "cavendish-stream/1"})
 
 
 def start_rank(data: Path, rank: int, batches: int) -> subprocess.Popen[bytes]:
@@ -275,7 +306,7 @@ def test_stateful_dataloader_of_torchdata_resumes_exactly_in_the_middle_of_a_pas
         stream = MixtureStream(lock, tmp_path, 16, 1, 2, batch=3)
         return StatefulDataLoader(stream, batch_size=3, num_workers=workers, collate_fn=as_is)
 
-    alone = [facts(item) for item in take(MixtureStream(lock, tmp_path, 16, 1, 2), 42)]
+    alone = [facts(item) for item in take(MixtureStream(lock, tmp_path, 16, 1, 2, batch=3), 42)]
     before = loader()
     first = take(before, 5)
     state = pickle.loads(pickle.dumps(before.state_dict()))

@@ -218,7 +218,7 @@ def test_a_stream_over_a_url_with_workers_threads_and_read_ahead(tmp_path: Path,
     lock = lock_text(tmp_path)
     settings = reading(tmp_path, ahead=10, threads=2, cache_bytes=20 * BLOCK)
     stream = MixtureStream(lock, f"file://{tmp_path}", 16, 1, 2, batch=4, reading=settings)
-    alone = [facts(item) for item in take(MixtureStream(lock, tmp_path, 16, 1, 2), 40)]
+    alone = [facts(item) for item in take(MixtureStream(lock, tmp_path, 16, 1, 2, batch=4), 40)]
     loader = DataLoader(stream, batch_size=4, num_workers=workers, collate_fn=as_is)
     assert [facts(item) for items in take(loader, 10) for item in items] == alone
     assert cached_bytes(tmp_path) <= 20 * BLOCK
