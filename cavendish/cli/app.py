@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
 from cavendish.mixing.storage.place import Place, at_home, parse_place, url_within
 
@@ -189,6 +190,7 @@ def run_job(  # type: ignore[no-untyped-def]
         return
     records, rejected = counted(result.totals["records"], "record"), result.totals["rejected"]
     say(f"{out}: {made}; {records}, {rejected} rejected, {result.totals['bytes'] / 1e6:.1f} MB")
+    say(f"{out}: {Accounting.of_totals(result.totals)}")
 
 
 def say_rejected(out: Place, at_most: int = 5) -> None:

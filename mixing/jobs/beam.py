@@ -14,7 +14,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import psutil
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
+from cavendish.mixing.accounting import LeftAside
 from cavendish.mixing.jobs.dask import Cluster, code_digest, connected, run_on_worker
 from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine, hide_module
 from cavendish.mixing.shards.writer import (
@@ -50,7 +51,7 @@ with hide_module("pandas"):  # Beam's BigQuery part would import it: a fifth of 
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
-Build = Callable[[int], Iterable[Sample | Example | Rejection]]
+Build = Callable[[int], Iterable[Sample | Example | Rejection | LeftAside]]
 """Makes the records of one shard from its index. Picklable: a module's function, or `functools.partial` of one."""
 
 MAX_PARTITIONS = 20_000
@@ -90,6 +91,9 @@ def build_shard(directory: Place, plan_digest: str, build: Build, index: int) ->
             if isinstance(record, Rejection):
                 writer.reject(record.key, record.reason)
                 continue
+            if isinstance(record, LeftAside):
+                writer.leave_aside(record.reason, record.count)
+                continue
             try:
                 writer.add(record)
                 count += 1
@@ -104,8 +108,13 @@ def run(
     directory: Place,
     engine: Engine = Engine(),
     progress: Progress | None = None,
+    found: int | None = None,
+    left_aside: Mapping[str, int] | None = None,
 ) -> JobResult:
     """Run the plan until every shard of this split is committed; what is committed already is not done again.
+
+    Args:
+        found, left_aside: inputs that were listed, and those of them that are in no shard (`finish_dataset`).
 
     Raises:
         InputError: the directory holds another plan, or the runner is one known to lose data.
@@ -128,7 +137,7 @@ def run(
         _collect_leftovers(directory, pending)  # of workers that died in this run
     elif progress is not None:
         progress(len(mine), len(mine))
-    return JobResult(len(mine) - len(pending), len(pending), finish_dataset(directory, plan))
+    return JobResult(len(mine) - len(pending), len(pending), finish_dataset(directory, plan, found, left_aside))
 
 
 def run_elements(

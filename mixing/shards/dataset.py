@@ -24,7 +24,8 @@ class Row:
     """The committed facts of one shard.
 
     `samples` maps a key to {part: (offset, size, crc32)}; `licences` and `tasks` count records; `facts`
-    has what a mixture chooses by (see `mixing.shards.sample_format.record_facts`), for each key.
+    has what a mixture chooses by (see `mixing.shards.sample_format.record_facts`), for each key; `left_aside` counts
+    inputs by the reason that made them none of the job's.
     """
 
     shard: str
@@ -37,6 +38,7 @@ class Row:
     licences: Mapping[str, int] = field(default_factory=dict)
     tasks: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_aside: Mapping[str, int] = field(default_factory=dict)
 
 
 def is_row_name(name: str) -> bool:
@@ -47,6 +49,8 @@ def is_row_name(name: str) -> bool:
 def row_bytes(row: Row) -> bytes:
     """Serialise a row to canonical json with its digest, by which a flipped bit in it is noticed."""
     values = asdict(row)
+    if not row.left_aside:
+        del values["left_aside"]
     return canonical_json({"schema": SHARD_SCHEMA, **values, "digest": digest(values)})
 
 
@@ -94,7 +98,9 @@ def _check_row(row: Row) -> None:
     Raises:
         ValueError: naming what is wrong.
     """
-    texts, numbers = (row.plan, row.sha256), (row.count, row.bytes, *row.licences.values(), *row.tasks.values())
+    texts = (row.plan, row.sha256)
+    counts = (row.licences, row.tasks, row.left_aside)
+    numbers = (row.count, row.bytes, *(number for each in counts for number in each.values()))
     if not isinstance(row.shard, str) or _TAR_NAME.fullmatch(row.shard) is None:
         raise ValueError(f"shard {row.shard!r:.60} is no name of a shard")
     if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):

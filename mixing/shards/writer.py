@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
+from cavendish.mixing.accounting import Accounting, add_counts
 from cavendish.mixing.shards.dataset import Row as Row
 from cavendish.mixing.shards.dataset import is_row_name as is_row_name
 from cavendish.mixing.shards.dataset import parse_row as parse_row
@@ -86,8 +88,18 @@ def start_dataset(directory: Place, plan: Plan) -> None:
     _write_dataset(path, plan, None)
 
 
-def finish_dataset(directory: Place, plan: Plan) -> dict[str, Any] | None:
-    """Write the totals into `dataset.json` when every shard is committed; return them, or None when some are not."""
+def finish_dataset(
+    directory: Place, plan: Plan, found: int | None = None, left_aside: Mapping[str, int] | None = None
+) -> dict[str, Any] | None:
+    """Write the totals into `dataset.json` when every shard is committed; return them, or None when some are not.
+
+    Args:
+        found: inputs that the job listed (see `mixing.accounting`); None: those that its shards account for.
+        left_aside: inputs that were left aside when they were listed, counted by reason.
+
+    Raises:
+        ValueError: an input that was found is neither written nor rejected nor left aside.
+    """
     rows = committed_rows(directory)
     if len(rows) < plan.shards:
         return None
@@ -95,10 +107,14 @@ def finish_dataset(directory: Place, plan: Plan) -> dict[str, Any] | None:
         "records": sum(row.count for row in rows),
         "bytes": sum(row.bytes for row in rows),
         "rejected": sum(len(row.rejected) for row in rows),
-        "licences": _add_up(row.licences for row in rows),
-        "tasks": _add_up(row.tasks for row in rows),
+        "left_aside": add_counts((left_aside or {}, *(row.left_aside for row in rows))),
+        "licences": add_counts(row.licences for row in rows),
+        "tasks": add_counts(row.tasks for row in rows),
         "digest": digest([row.sha256 for row in rows]),
     }
+    accounted = totals["records"] + totals["rejected"] + sum(totals["left_aside"].values())
+    totals["found"] = accounted if found is None else found
+    Accounting.of_totals(totals)
     _write_dataset(join(directory, "dataset.json"), plan, totals)
     return totals
 
@@ -106,14 +122,6 @@ def finish_dataset(directory: Place, plan: Plan) -> dict[str, Any] | None:
 def _write_dataset(path: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
     values = {"schema": DATASET_SCHEMA, **asdict(plan), "config": dict(plan.config), "digest": plan.digest}
     write_atomic(path, canonical_json({**values, "totals": totals}))
-
-
-def _add_up(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for count in counts:
-        for name, number in count.items():
-            total[name] = total.get(name, 0) + number
-    return dict(sorted(total.items()))
 
 
 class ShardWriter:
@@ -131,6 +139,7 @@ class ShardWriter:
         self._file: BinaryIO | None = None
         self._samples: dict[str, dict[str, tuple[int, int, int]]] = {}
         self._rejected: list[Rejection] = []
+        self._left_aside: Counter[str] = Counter()
         self._licences: dict[str, int] = {}
         self._tasks: dict[str, int] = {}
         self._facts: dict[str, dict[str, Any]] = {}
@@ -166,6 +175,10 @@ class ShardWriter:
     def reject(self, key: str, reason: str) -> None:
         """Note a sample that was not made, in the dead letters of this shard."""
         self._rejected.append(Rejection(key, reason))
+
+    def leave_aside(self, reason: str, count: int = 1) -> None:
+        """Count inputs of this shard that are none of its job's, by a reason without names."""
+        self._left_aside[reason] += count
 
     def _append(self, name: str, data: bytes) -> tuple[int, int, int]:
         assert self._file is not None
@@ -203,6 +216,7 @@ class ShardWriter:
             licences=dict(sorted(self._licences.items())),
             tasks=dict(sorted(self._tasks.items())),
             facts=self._facts,
+            left_aside=dict(sorted(self._left_aside.items())),
         )
         commit(self._temporary, self._path)
         write_atomic(with_suffix(self._path, ".json"), row_bytes(row))
