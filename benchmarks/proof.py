@@ -42,7 +42,7 @@ from cavendish.trainer.evaluation.score import COPY, score
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyConfig
-from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import train
 

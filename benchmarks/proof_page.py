@@ -214,7 +214,7 @@ def draw_answers(results: Results, out: Path, path: Path, scenes: Sequence[int] 
     import matplotlib.pyplot as plt
 
     from cavendish.trainer.generators.folder import load_generator
-    from cavendish.trainer.inference.answer import predict_examples
+    from cavendish.trainer.inference.sampler import predict_examples
 
     config = ProofConfig.model_validate(results["config"])
     examples, names = _shown(config, out, scenes)

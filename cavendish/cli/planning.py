@@ -101,7 +101,7 @@ def _stage(job: Job, path: Path, override: list[str], data: Path, samples: int) 
 
         return audit_stage(read_config(AuditConfig, path, override), data, samples, read_questions)
     from cavendish.trainer.training.config import TrainConfig
-    from cavendish.trainer.training.trial import train_stage
+    from cavendish.trainer.training.dry_run import train_stage
 
     return train_stage(read_config(TrainConfig, path, override), data, samples)
 

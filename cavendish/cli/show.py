@@ -81,7 +81,7 @@ def show(
             raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")
         print_trace(trace_record(path, key, data), as_json)
     elif lineage:
-        from cavendish.trainer.lineage import trace_lineage
+        from cavendish.trainer.training.lineage import trace_lineage
 
         print_trace(trace_lineage(path, data, lock, quick), as_json)
     elif verify:

@@ -40,22 +40,22 @@ def train(
 ) -> None:
     """Train a generator on a locked mixture, fresh or from a base; an unfinished run is continued."""
     from cavendish.trainer.training.config import TrainConfig
-    from cavendish.trainer.training.remote_run import brought_here, train_at
+    from cavendish.trainer.training.remote_run import local_run, train_remote
     from cavendish.trainer.training.run import RunStopped
 
     settings = read_config(TrainConfig, config, override or ())
     if dry_run:
-        from cavendish.trainer.training.dry_run import try_mixture
+        from cavendish.trainer.training.dry_run import dry_run_mixture
 
-        with brought_here(settings, out, data) as (local, work, folder):
-            lines = list(try_mixture(local, work.folder, folder).lines(settings))
+        with local_run(settings, out, data) as (local, work, folder):
+            lines = list(dry_run_mixture(local, work.folder, folder).lines(settings))
         for line in lines:
             say(line)
         return
     first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, the first tells
     try:
         with progress_bar("train") as report:
-            result = train_at(settings, out, data, report)
+            result = train_remote(settings, out, data, report)
     except RunStopped:
         if first:
             raise
@@ -113,11 +113,11 @@ def evaluate(
         return
     from cavendish.trainer.evaluation.generator import EvaluateConfig
     from cavendish.trainer.evaluation.report.tables import metrics_tables, retention_table
-    from cavendish.trainer.training.remote_run import evaluate_at
+    from cavendish.trainer.training.remote_run import evaluate_remote
 
     settings = read_config(EvaluateConfig, config, override or ())
     with progress_bar("evaluate") as report:
-        summary = evaluate_at(settings, out, data, report)
+        summary = evaluate_remote(settings, out, data, report)
     for values in (*metrics_tables(summary), retention_table(summary)):
         table = Table(*values["head"], title=values["title"])
         for row in values["rows"]:

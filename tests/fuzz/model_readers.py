@@ -75,10 +75,10 @@ def _write_sharded(folder: Path) -> None:
 def _read_sharded(folder: Path) -> None:
     import torch
 
-    from cavendish.trainer.training.sharded_checkpoint import load_sharded, read_facts
+    from cavendish.trainer.training.checkpoint import read_facts, read_sharded
 
     read_facts(folder / "checkpoint-000003")
-    load_sharded(folder / "checkpoint-000003", {"w": torch.zeros(6), "step": torch.tensor(0.0)})
+    read_sharded(folder / "checkpoint-000003", {"w": torch.zeros(6), "step": torch.tensor(0.0)})
 
 
 def _write_lineage(folder: Path) -> None:
@@ -86,7 +86,8 @@ def _write_lineage(folder: Path) -> None:
     from cavendish.mixing.lock import read_lock, write_lock
     from cavendish.mixing.storage.files import canonical_json
     from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-    from cavendish.trainer.lineage import model_digest, write_lineage
+    from cavendish.trainer.generators.weights import model_digest
+    from cavendish.trainer.training.lineage import write_lineage
     from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
     write_raw(folder / "raw", shards=1, each=3)
@@ -108,7 +109,7 @@ def _write_lineage(folder: Path) -> None:
 
 
 def _read_lineage(folder: Path) -> None:
-    from cavendish.trainer.lineage import trace_lineage
+    from cavendish.trainer.training.lineage import trace_lineage
 
     for place in ("run/generator", "run/checkpoint-000003", "run/mixture.lock.json"):
         try:

@@ -13,7 +13,7 @@ from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.render.assets.wavefront import parse_obj
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-from cavendish.trainer.lineage import trace_lineage, write_lineage
+from cavendish.trainer.training.lineage import trace_lineage, write_lineage
 from tests.fuzz.readers import put
 from tests.fuzz.test_hostile import bounded, png_claiming
 

@@ -16,11 +16,11 @@ from typing import Any
 import torch
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
-import cavendish.trainer.training.parallel as parallel_module
+import cavendish.trainer.parallel as parallel_module
 import cavendish.trainer.training.run as run_module
 from cavendish.trainer.generators.tiny import TinyGenerator
+from cavendish.trainer.parallel import init_distributed, rank0_only
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.parallel import first_alone, joined
 from cavendish.trainer.training.run import RunStopped
 from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItem, FakeItems
@@ -65,10 +65,10 @@ class Unlike:
 class Uneven:
     """Items of two sizes for process 0, of one for process 1, as batches of 4 are shared."""
 
-    by_size = tuple(FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=size) for size in (16, 24))
+    group_by_size = tuple(FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 2}, size=size) for size in (16, 24))
 
     def __getitem__(self, index: int) -> FakeItem:
-        return self.by_size[index % 4 == 1][index]
+        return self.group_by_size[index % 4 == 1][index]
 
 
 BUCKETS: dict[str, Any] = {"buckets": [[16, 16], [24, 24]]}
@@ -94,7 +94,7 @@ def every_run(out: Path) -> None:
     """Train in each way, interrupted and not; both processes stay in one group."""
 
     torch.set_num_threads(1)
-    with joined(config_of(parallel="ddp")):
+    with init_distributed("ddp", "cpu"):
         for parallel in ("ddp", "fsdp"):
             config = config_of(parallel=parallel)
             train_on(ITEMS, "lock", config, out / parallel, out)
@@ -136,10 +136,10 @@ def evaluated_runs(out: Path) -> None:
     from tests.trainer.training.test_in_loop import SHORT_WATCHED, UNWATCHED
 
     torch.set_num_threads(1)
-    with joined(config_of(parallel="ddp")) as process:
+    with init_distributed("ddp", "cpu") as process:
         torch.distributed.barrier()
         _set_pg_timeout(timedelta(seconds=5))
-        with first_alone(process) as first:
+        with rank0_only(process) as first:
             time.sleep(8 if first else 0)
         _set_pg_timeout(parallel_module.TIMEOUT)
         for parallel in ("ddp", "fsdp"):

@@ -24,8 +24,8 @@ from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set
 from cavendish.trainer.evaluation.settings import EvaluationSets
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
-from cavendish.trainer.inference.answer import predict_examples
-from cavendish.trainer.lineage import model_digest
+from cavendish.trainer.generators.weights import model_digest
+from cavendish.trainer.inference.sampler import predict_examples
 
 SUMMARY_SCHEMA = "cavendish-evaluation/1"
 

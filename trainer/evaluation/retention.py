@@ -20,11 +20,11 @@ from cavendish.encoders.tasks.instructions import make_example, tasks_of
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
 from cavendish.trainer.evaluation.metrics.distances import Features, layout_features, picture_distances
 from cavendish.trainer.evaluation.samples import read_samples
+from cavendish.trainer.evaluation.settings import RetentionSettings
 from cavendish.trainer.generators.protocol import Generator
-from cavendish.trainer.inference.answer import predict_examples
-from cavendish.trainer.training.config import RetentionSettings
-from cavendish.trainer.training.loss import draw_noise, flow_matching_loss, make_batch
-from cavendish.trainer.training.parallel import ALONE, Process, device_of, moved, put_together, turns_by_size
+from cavendish.trainer.inference.sampler import predict_examples
+from cavendish.trainer.loss import draw_noise, flow_matching_loss, make_batch
+from cavendish.trainer.parallel import SINGLE_PROCESS, Process, batches_by_size, device_of, gather_to_rank0, to_device
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 TASKS = ("generate", "edit")
@@ -71,7 +71,9 @@ def measure_retention(
     Raises:
         InputError: an example of another task, or none at all.
     """
-    figures = [measure_figures(one, examples, seed, steps, batch_size, ALONE, features) for one in (tuned, base)]
+    figures = [
+        measure_figures(one, examples, seed, steps, batch_size, SINGLE_PROCESS, features) for one in (tuned, base)
+    ]
     return {"seed": seed, "steps": steps, **compare_figures(figures[0], figures[1], seed)}
 
 
@@ -81,7 +83,7 @@ def measure_figures(
     seed: int,
     steps: int,
     batch_size: int = 32,
-    process: Process = ALONE,
+    process: Process = SINGLE_PROCESS,
     features: Features = layout_features,
 ) -> dict[str, Any]:
     """Measure what of one generator is compared; a function of it, the examples and the seed.
@@ -129,8 +131,8 @@ def _losses(
     """Return the loss of each example at each level; on the first process."""
     rows: dict[int, list[float]] = {}
     device = device_of(generator)
-    for positions in turns_by_size([e.target.shape for e in examples], batch_size, process):
-        batch = moved(make_batch(generator, [examples[i] for i in positions]), device)
+    for positions in batches_by_size([e.target.shape for e in examples], batch_size, process):
+        batch = to_device(make_batch(generator, [examples[i] for i in positions]), device)
         levels = []
         for k, level in enumerate(LEVELS):
             draws = [position * len(LEVELS) + k for position in positions]
@@ -138,7 +140,7 @@ def _losses(
             sigma_B = torch.full((len(positions),), level, device=device)
             levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
         rows |= {position: list(losses) for position, losses in zip(positions, zip(*levels, strict=True))}
-    return put_together(rows, process)
+    return gather_to_rank0(rows, process)
 
 
 def compare_figures(tuned: Mapping[str, Any], base: Mapping[str, Any], seed: int) -> dict[str, Any]:

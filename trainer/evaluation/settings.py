@@ -50,3 +50,14 @@ class EvaluationSets(Config):
             if not _NAME.fullmatch(name) or name == "retention":
                 raise ValueError(f"a set cannot be called {name!r}: letters, digits, spaces and .,()+- make a name")
         return sets
+
+
+class RetentionSettings(Config):
+    """How much of the base a tuned generator may lose, measured on held-out captions and edits."""
+
+    samples: Path = Field(description="raw shards that no mixture holds, with captions or edits")
+    items: int | None = Field(default=64, ge=1, description="measure on a random subset of so many samples; none: all")
+    limit: float = Field(default=1.15, gt=0, description="of the loss over that of the base, for each task")
+    level_limit: float | None = Field(default=None, gt=0, description="the same for each noise level alone")
+    action: Literal["warn", "stop"] = Field(default="warn", description="what to do when a limit is passed")
+    steps: int = Field(default=4, ge=0, description="Euler steps of the edits and pictures drawn; 0: losses only")

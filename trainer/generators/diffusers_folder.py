@@ -19,7 +19,7 @@ from peft import LoraConfig, get_peft_model_state_dict
 
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.storage.files import canonical_json, commit, write_atomic
-from cavendish.trainer.lineage import layout_digest
+from cavendish.trainer.generators.weights import layout_digest
 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 

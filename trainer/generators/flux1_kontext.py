@@ -1,35 +1,29 @@
-"""FLUX.1 Kontext behind the generator protocol: latent space, velocity prediction, the reference as extra tokens.
+"""FLUX.1 Kontext: latent space, velocity prediction, the reference as extra tokens.
 
-See flux2_klein.py for what is ours and what is diffusers'.
+See latent_generator.py for what is ours and what is diffusers'.
 Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FluxKontextPipeline, FluxTransformer2DModel
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
-from cavendish.encoders.sample import UInt8Image
-from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
-from cavendish.trainer.generators.frozen import Frozen, join_rows
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
+from cavendish.trainer.generators.frozen import Frozen
+from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder
 from cavendish.trainer.generators.latents import (
-    by_reference,
     dtype_of,
     from_tokens,
     linear_shift,
     patchify,
-    require_text_encoder,
-    to_pixels,
     to_tokens,
-    to_unit,
     unpatchify,
 )
 from cavendish.trainer.generators.protocol import Spec
@@ -49,7 +43,7 @@ class KontextText:
     pooled_BD: Tensor
 
 
-class Flux1KontextGenerator:
+class Flux1KontextGenerator(LatentGenerator):
     """FLUX.1 Kontext as a `trainer.generators.protocol.Generator`; text encoders and autoencoder are frozen."""
 
     def __init__(
@@ -62,35 +56,21 @@ class Flux1KontextGenerator:
         t5_tokenizer: Any,
         origin: Origin,
     ) -> None:
-        self._transformer = transformer
-        self._vae = vae.eval().requires_grad_(False)
-        self._clip, self._t5 = (None if part is None else part.eval().requires_grad_(False) for part in (clip, t5))
+        self._clip, self._t5 = freeze(clip), freeze(t5)
         self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
         self._text_tokens = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
-        self.origin = origin
         downsampling = 2 ** len(vae.config.block_out_channels)
         text = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
         frozen = Frozen(origin.model, text, ("vae",), KontextText)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
-
-    @property
-    def spec(self) -> Spec:
-        """The fixed properties."""
-        return self._spec
+        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        super().__init__(transformer, vae, spec, origin, FluxKontextPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
         """Return exp(mu): mu 0.5 for 256 latent positions, 1.15 for 4096."""
         return linear_shift(height * width, (256, 0.5), (4096, 1.15))
 
-    @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> KontextText:
-        """Encode prompts by both text encoders, padded to fixed lengths."""
-        each = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
-        joined: KontextText = join_rows([each[prompt] for prompt in prompts])
-        return joined
-
-    def _encode_one(self, prompt: str) -> KontextText:
-        """Encode a prompt alone: in a batch its last bits would depend on the others."""
+    def _encode_prompt(self, prompt: str) -> KontextText:
+        """Encode a prompt by both text encoders, padded to fixed lengths."""
         clip, t5 = require_text_encoder(self._clip), require_text_encoder(self._t5)
         clip_ids = self._clip_tokenizer(
             [prompt],
@@ -107,30 +87,14 @@ class Flux1KontextGenerator:
             pooled_BD=clip(clip_ids.to(clip.device)).pooler_output,
         )
 
-    @torch.no_grad()
-    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
-        """Turn (B, H, W, 3) uint8 into scaled, patchified latents; the mode, no noise is drawn."""
-        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
-        latents = self._vae.encode(unit).latent_dist.mode()
-        return patchify((latents - self._vae.config.shift_factor) * self._vae.config.scaling_factor).float()
+    def _encode_latents(self, unit_BCHW: Tensor) -> Tensor:
+        latents = self._vae.encode(unit_BCHW).latent_dist.mode()
+        return patchify((latents - self._vae.config.shift_factor) * self._vae.config.scaling_factor)
 
-    @torch.no_grad()
-    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
-        """Turn latents into images."""
-        latents = unpatchify(latents_BCHW.to(self._vae.device, self._vae.dtype))
-        latents = latents / self._vae.config.scaling_factor + self._vae.config.shift_factor
-        return to_pixels(self._vae.decode(latents).sample)
-
-    def predict(
-        self,
-        noisy_BCHW: Tensor,
-        sigma_B: Tensor,
-        reference_BCHW: Tensor,
-        has_reference_B: Tensor,
-        condition: KontextText,
-    ) -> Tensor:
-        """Predict the velocity, noise - clean."""
-        return by_reference(self._forward, noisy_BCHW, sigma_B, reference_BCHW, has_reference_B, condition)
+    def _decode_latents(self, latents_BCHW: Tensor) -> Tensor:
+        latents = unpatchify(latents_BCHW) / self._vae.config.scaling_factor + self._vae.config.shift_factor
+        pixels: Tensor = self._vae.decode(latents).sample
+        return pixels
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: KontextText) -> Tensor:
         batch, _, height, width = noisy.shape
@@ -151,15 +115,6 @@ class Flux1KontextGenerator:
             return_dict=False,
         )[0]
         return from_tokens(velocity, height, width).float()
-
-    def module(self) -> torch.nn.Module:
-        """Return the transformer."""
-        transformer: torch.nn.Module = self._transformer
-        return transformer
-
-    def save(self, folder: Path) -> None:
-        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
-        save_tuned(folder, NAME, self.origin, self._transformer, FluxKontextPipeline)
 
 
 def _grid_ids(image: int, height: int, width: int) -> Tensor:

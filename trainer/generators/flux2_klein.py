@@ -1,35 +1,28 @@
-"""FLUX.2 Klein (4B, 9B) behind the generator protocol: latent space, velocity prediction, references as extra tokens.
+"""FLUX.2 Klein (4B, 9B): latent space, velocity prediction, the reference as extra tokens.
 
-The modules are those of diffusers and transformers; sampling, loss and geometry are ours, because the pipeline resizes
-references, and takes several of them for one picture. Everything it computes otherwise is reproduced (tested).
+See latent_generator.py for what is ours and what is diffusers'.
 Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
-from numpy.typing import NDArray
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
-from cavendish.encoders.sample import UInt8Image
-from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
 from cavendish.trainer.generators.frozen import Frozen
+from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder
 from cavendish.trainer.generators.latents import (
-    by_reference,
     dtype_of,
     from_tokens,
     patchify,
-    require_text_encoder,
-    to_pixels,
     to_tokens,
-    to_unit,
     unpatchify,
 )
 from cavendish.trainer.generators.protocol import Spec
@@ -44,7 +37,7 @@ _TEXT_LAYERS = (9, 18, 27)
 _REFERENCE_TIME = 10  # position of the first reference on the time axis; the picture that is drawn has 0
 
 
-class Flux2KleinGenerator:
+class Flux2KleinGenerator(LatentGenerator):
     """FLUX.2 Klein as a `trainer.generators.protocol.Generator`; the text encoder and the autoencoder are frozen."""
 
     def __init__(
@@ -55,20 +48,13 @@ class Flux2KleinGenerator:
         tokenizer: Any,
         origin: Origin,
     ) -> None:
-        self._transformer = transformer
-        self._vae = vae.eval().requires_grad_(False)
-        self._text_encoder = None if text_encoder is None else text_encoder.eval().requires_grad_(False)
+        self._text_encoder = freeze(text_encoder)
         self._tokenizer = tokenizer
         self._text_tokens = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
-        self.origin = origin
         downsampling = 2 ** len(vae.config.block_out_channels)
         frozen = Frozen(origin.model, ("text_encoder", "tokenizer"), ("vae",))
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
-
-    @property
-    def spec(self) -> Spec:
-        """The fixed properties."""
-        return self._spec
+        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        super().__init__(transformer, vae, spec, origin, Flux2KleinPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
         """Return exp(mu) of FLUX.2's empirical schedule for so many latent positions and steps."""
@@ -80,14 +66,8 @@ class Flux2KleinGenerator:
         slope = (many - few) / 190
         return math.exp(slope * steps + many - 200 * slope)
 
-    @torch.no_grad()
-    def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Tensor:
-        """Return (B, L, 3 D): hidden states 9, 18 and 27 of the text encoder, padded to a fixed length."""
-        each = {prompt: self._encode_one(prompt) for prompt in dict.fromkeys(prompts)}
-        return torch.cat([each[prompt] for prompt in prompts])
-
-    def _encode_one(self, prompt: str) -> Tensor:
-        """Encode a prompt alone: in a batch its last bits would depend on the others."""
+    def _encode_prompt(self, prompt: str) -> Tensor:
+        """Return (1, L, 3 D): hidden states 9, 18 and 27 of the text encoder, padded to a fixed length."""
         text_encoder = require_text_encoder(self._text_encoder)
         text = self._tokenizer.apply_chat_template(
             [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
@@ -103,36 +83,20 @@ class Flux2KleinGenerator:
         ).hidden_states
         return torch.cat([hidden[layer] for layer in _TEXT_LAYERS], dim=-1)
 
-    @torch.no_grad()
-    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
-        """Turn (B, H, W, 3) uint8 into normalised, patchified latents; the mode, no noise is drawn."""
-        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
-        latents = patchify(self._vae.encode(unit).latent_dist.mode())
+    def _encode_latents(self, unit_BCHW: Tensor) -> Tensor:
+        latents = patchify(self._vae.encode(unit_BCHW).latent_dist.mode())
         mean, std = self._statistics(latents)
-        return ((latents - mean) / std).float()
+        return (latents - mean) / std
 
-    @torch.no_grad()
-    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
-        """Turn latents into images."""
-        latents = latents_BCHW.to(self._vae.device, self._vae.dtype)
-        mean, std = self._statistics(latents)
-        return to_pixels(self._vae.decode(unpatchify(latents * std + mean)).sample)
+    def _decode_latents(self, latents_BCHW: Tensor) -> Tensor:
+        mean, std = self._statistics(latents_BCHW)
+        pixels: Tensor = self._vae.decode(unpatchify(latents_BCHW * std + mean)).sample
+        return pixels
 
     def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         norm = self._vae.bn
         variance = norm.running_var.view(1, -1, 1, 1) + self._vae.config.batch_norm_eps
         return norm.running_mean.view(1, -1, 1, 1).to(latents), variance.sqrt().to(latents)
-
-    def predict(
-        self,
-        noisy_BCHW: Tensor,
-        sigma_B: Tensor,
-        reference_BCHW: Tensor,
-        has_reference_B: Tensor,
-        condition: Tensor,
-    ) -> Tensor:
-        """Predict the velocity, noise - clean."""
-        return by_reference(self._forward, noisy_BCHW, sigma_B, reference_BCHW, has_reference_B, condition)
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text_BLD: Tensor) -> Tensor:
         batch, _, height, width = noisy.shape
@@ -152,15 +116,6 @@ class Flux2KleinGenerator:
             return_dict=False,
         )[0]
         return from_tokens(velocity, height, width).float()
-
-    def module(self) -> torch.nn.Module:
-        """Return the transformer."""
-        transformer: torch.nn.Module = self._transformer
-        return transformer
-
-    def save(self, folder: Path) -> None:
-        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
-        save_tuned(folder, NAME, self.origin, self._transformer, Flux2KleinPipeline)
 
 
 def _grid_ids(time: int, height: int, width: int) -> Tensor:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.files import read_json
-from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.generators.tiny import load_tiny
-
-Precision = Literal["float32", "bfloat16"]
 
 PIPELINES = {
     "Flux2KleinPipeline": "flux2-klein/1",

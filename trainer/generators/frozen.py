@@ -62,21 +62,37 @@ def _fingerprint(path: Path) -> str:
     return found.hexdigest()
 
 
-def join_rows(rows: Sequence[Any]) -> Any:
+@dataclass(frozen=True)
+class CachedEncoding:
+    """Precomputed encodings of one example, without a batch axis; None where there is none.
+
+    Arrays and not tensors: each tensor that a worker process hands over costs most of a millisecond.
+
+    Args:
+        condition: arrays by name, see `from_arrays`.
+        source, target: latents (C, H, W).
+    """
+
+    condition: Mapping[str, NDArray[Any]] | None = None
+    source: NDArray[np.float32] | None = None
+    target: NDArray[np.float32] | None = None
+
+
+def stack_rows(rows: Sequence[Any]) -> Any:
     """Put the conditions of single prompts together to that of a batch; shorter rows get zeros after their tokens."""
     if isinstance(rows[0], Tensor):
         longest = max(row.shape[1] for row in rows)
         return torch.cat([_padded(row, longest) for row in rows])
     return type(rows[0])(
-        **{field.name: join_rows([getattr(row, field.name) for row in rows]) for field in fields(rows[0])}
+        **{field.name: stack_rows([getattr(row, field.name) for row in rows]) for field in fields(rows[0])}
     )
 
 
-def take_rows(condition: Any, rows: Tensor) -> Any:
+def select_rows(condition: Any, rows: Tensor) -> Any:
     """Return the condition of some rows of a batch."""
     if isinstance(condition, Tensor):
         return condition[rows]
-    taken = {field.name: take_rows(getattr(condition, field.name), rows) for field in fields(condition)}
+    taken = {field.name: select_rows(getattr(condition, field.name), rows) for field in fields(condition)}
     return type(condition)(**taken)
 
 

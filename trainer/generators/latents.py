@@ -1,4 +1,4 @@
-"""What latent-space generators share: pixels to unit range, 2x2 patches, tokens, and rows with and without a reference.
+"""Pixels in unit range, 2x2 patches, tokens: the arithmetic that generators share.
 
 Shape suffixes: B batch, C channels, H and W pixels or latent size, L tokens.
 """
@@ -6,27 +6,20 @@ Shape suffixes: B batch, C channels, H and W pixels or latent size, L tokens.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.trainer.generators.frozen import take_rows
-
-Part = TypeVar("Part")
-
-Forward = Callable[[Tensor, Tensor, Tensor | None, Any], Tensor]
-"""Takes noisy latents, their noise levels, their references or None, and their condition; returns the prediction."""
 
 
 def to_unit(images_u8: NDArray[Any], multiple: int) -> Tensor:
     """Turn (B, H, W, 3) uint8 into (B, 3, H, W) float32 in -1..1.
 
     Raises:
-        InputError: a side is not a multiple of what the generator draws; pictures are never padded or cropped silently.
+        InputError: a side is not a multiple of what the generator draws; images are never padded or cropped silently.
     """
     height, width = images_u8.shape[1:3]
     if height % multiple or width % multiple:
@@ -69,45 +62,6 @@ def dtype_of(network: torch.nn.Module) -> torch.dtype:
     """Return the dtype of the first parameter, as `ModelMixin.dtype` does after a walk over all modules: 5 % of a small
     network's step."""
     return next(network.parameters()).dtype
-
-
-def by_reference(
-    forward: Forward,
-    noisy_BCHW: Tensor,
-    sigma_B: Tensor,
-    reference_BCHW: Tensor,
-    has_reference_B: Tensor,
-    condition: Any,
-) -> Tensor:
-    """Run rows with and without a reference apart, since a missing reference has no tokens, and merge them in order.
-
-    With several processes both are run by each, on row 0 where it has no such row: shards of the weights are gathered
-    in every forward and backward pass, by all processes or none. That row counts for nothing.
-    """
-
-    def of(rows: Tensor, with_reference: bool) -> Tensor:
-        reference = reference_BCHW[rows] if with_reference else None
-        return forward(noisy_BCHW[rows], sigma_B[rows], reference, take_rows(condition, rows))
-
-    with_it, without = has_reference_B.nonzero()[:, 0], (~has_reference_B).nonzero()[:, 0]
-    groups = [(rows, flag) for rows, flag in ((with_it, True), (without, False)) if len(rows)]
-    merged = torch.cat([of(rows, flag) for rows, flag in groups])
-    if len(groups) == 1 and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1:
-        merged = merged + 0 * of(torch.zeros_like(groups[0][0][:1]), not groups[0][1])
-    return merged[torch.cat([with_it, without]).argsort()]
-
-
-def require_text_encoder(part: Part | None) -> Part:
-    """Return a text encoder.
-
-    Raises:
-        InputError: the generator was loaded without it.
-    """
-    if part is None:
-        raise InputError(
-            "a prompt was not computed before, and the text encoder is not loaded: set precomputed.missing=compute"
-        )
-    return part
 
 
 def linear_shift(tokens: int, low: tuple[int, float], high: tuple[int, float]) -> float:

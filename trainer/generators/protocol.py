@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import UInt8Image
 from cavendish.trainer.generators.frozen import Frozen
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class Spec:

@@ -1,7 +1,7 @@
-"""Qwen-Image-Edit-Plus behind the generator protocol: latent space, velocities, a text encoder that sees the source.
+"""Qwen-Image-Edit-Plus: latent space, velocities, a text encoder that sees the source.
 
-See flux2_klein.py for what is ours and what is diffusers'. Prompts are encoded one by one, each with its own source
-picture, which the pipeline cannot do for a batch. The processor class of transformers needs torchvision; its two
+See latent_generator.py for what is ours and what is diffusers'. Prompts are encoded one by one, each with its own
+source image, which the pipeline cannot do for a batch. The processor class of transformers needs torchvision; its two
 halves, tokenizer and image processor, do not, so that the image placeholders are expanded here.
 Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, D features.
 """
@@ -16,25 +16,21 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKLQwenImage, QwenImageEditPlusPipeline, QwenImageTransformer2DModel
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from cavendish.encoders.sample import UInt8Image
-from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer, save_tuned
-from cavendish.trainer.generators.frozen import Frozen, join_rows
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
+from cavendish.trainer.generators.frozen import Frozen, stack_rows
+from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder
 from cavendish.trainer.generators.latents import (
-    by_reference,
     dtype_of,
     from_tokens,
     linear_shift,
     patchify,
-    require_text_encoder,
-    to_pixels,
     to_tokens,
-    to_unit,
     unpatchify,
 )
 from cavendish.trainer.generators.protocol import Spec
@@ -60,7 +56,7 @@ class QwenText:
     mask_BL: Tensor
 
 
-class QwenImageEditGenerator:
+class QwenImageEditGenerator(LatentGenerator):
     """Qwen-Image-Edit-Plus as a `trainer.generators.protocol.Generator`; text encoder and autoencoder are frozen."""
 
     def __init__(
@@ -73,22 +69,15 @@ class QwenImageEditGenerator:
         origin: Origin,
         template_tokens: int = _TEMPLATE_TOKENS,
     ) -> None:
-        self._transformer = transformer
-        self._vae = vae.eval().requires_grad_(False)
-        self._text_encoder = None if text_encoder is None else text_encoder.eval().requires_grad_(False)
+        self._text_encoder = freeze(text_encoder)
         self._tokenizer = tokenizer
         self._image_processor = image_processor
         self._template_tokens = template_tokens
-        self.origin = origin
         downsampling = 2 ** (len(vae.temperal_downsample) + 1)
         text = ("text_encoder", "tokenizer", "processor")
         frozen = Frozen(origin.model, text, ("vae",), QwenText, sees_picture=True)
-        self._spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
-
-    @property
-    def spec(self) -> Spec:
-        """The fixed properties."""
-        return self._spec
+        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        super().__init__(transformer, vae, spec, origin, QwenImageEditPlusPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
         """Return exp(mu): mu 0.5 for 256 latent positions, 0.9 for 8192."""
@@ -97,13 +86,13 @@ class QwenImageEditGenerator:
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> QwenText:
         """Encode each prompt with its source picture (None: with none), without the template's system part."""
-        pictures = list(sources) or [None] * len(prompts)
-        joined: QwenText = join_rows(
-            [self._encode_one(prompt, source) for prompt, source in zip(prompts, pictures, strict=True)]
+        images = list(sources) or [None] * len(prompts)
+        encoded: QwenText = stack_rows(
+            [self._encode_prompt(prompt, source) for prompt, source in zip(prompts, images, strict=True)]
         )
-        return joined
+        return encoded
 
-    def _encode_one(self, prompt: str, source: UInt8Image | None) -> QwenText:
+    def _encode_prompt(self, prompt: str, source: UInt8Image | None = None) -> QwenText:
         text_encoder = require_text_encoder(self._text_encoder)
         text, seen = _TEMPLATE.format(prompt if source is None else _PICTURE + prompt), {}
         if source is not None:
@@ -121,36 +110,21 @@ class QwenImageEditGenerator:
         states: Tensor = hidden[:, self._template_tokens :]
         return QwenText(states, torch.ones_like(states[..., 0], dtype=torch.bool))
 
-    @torch.no_grad()
-    def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
-        """Turn (B, H, W, 3) uint8 into normalised, patchified latents; the mode, no noise is drawn."""
-        unit = to_unit(images_u8, self._spec.pixel_multiple).to(self._vae.device, self._vae.dtype)
-        latents = self._vae.encode(unit[:, :, None]).latent_dist.mode()[:, :, 0]
+    def _encode_latents(self, unit_BCHW: Tensor) -> Tensor:
+        latents = self._vae.encode(unit_BCHW[:, :, None]).latent_dist.mode()[:, :, 0]
         mean, std = self._statistics(latents)
-        return patchify((latents - mean) / std).float()
+        return patchify((latents - mean) / std)
 
-    @torch.no_grad()
-    def decode(self, latents_BCHW: Tensor) -> list[UInt8Image]:
-        """Turn latents into images."""
-        latents = unpatchify(latents_BCHW.to(self._vae.device, self._vae.dtype))
+    def _decode_latents(self, latents_BCHW: Tensor) -> Tensor:
+        latents = unpatchify(latents_BCHW)
         mean, std = self._statistics(latents)
-        return to_pixels(self._vae.decode((latents * std + mean)[:, :, None]).sample[:, :, 0])
+        pixels: Tensor = self._vae.decode((latents * std + mean)[:, :, None]).sample[:, :, 0]
+        return pixels
 
     def _statistics(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         values = (self._vae.config.latents_mean, self._vae.config.latents_std)
         mean, std = (torch.tensor(value).view(1, -1, 1, 1).to(latents) for value in values)
         return mean, std
-
-    def predict(
-        self,
-        noisy_BCHW: Tensor,
-        sigma_B: Tensor,
-        reference_BCHW: Tensor,
-        has_reference_B: Tensor,
-        condition: QwenText,
-    ) -> Tensor:
-        """Predict the velocity, noise - clean."""
-        return by_reference(self._forward, noisy_BCHW, sigma_B, reference_BCHW, has_reference_B, condition)
 
     def _forward(self, noisy: Tensor, sigma_B: Tensor, reference: Tensor | None, text: QwenText) -> Tensor:
         batch, _, height, width = noisy.shape
@@ -168,15 +142,6 @@ class QwenImageEditGenerator:
             return_dict=False,
         )[0]
         return from_tokens(velocity, height, width).float()
-
-    def module(self) -> torch.nn.Module:
-        """Return the transformer."""
-        transformer: torch.nn.Module = self._transformer
-        return transformer
-
-    def save(self, folder: Path) -> None:
-        """Write generator.json and the tuned transformer, or its LoRA, in diffusers' own format."""
-        save_tuned(folder, NAME, self.origin, self._transformer, QwenImageEditPlusPipeline)
 
 
 def _as_seen(source: UInt8Image) -> Image.Image:

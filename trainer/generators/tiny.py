@@ -1,6 +1,8 @@
 """The embedded generator "tiny": a pixel-space UNet of about a million parameters that predicts the clean image.
 
 It exists so that the whole pipeline trains and is tested on two CPU cores; it is not a general image generator.
+Its text encoder hashes words. A legend may say `red`, `#ff0000` or `(255, 0, 0)`; all three become one token whose
+features are the color itself, so that a color never seen in training still means something.
 
 Shape suffixes: B batch, C channels, H and W pixels, L tokens, D text width, N positions.
 """
@@ -8,6 +10,8 @@ Shape suffixes: B batch, C channels, H and W pixels, L tokens, D text width, N p
 from __future__ import annotations
 
 import io
+import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,16 +24,28 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
+from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS, parse_color
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.config import Config
 from cavendish.mixing.storage.files import canonical_json, write_atomic
 from cavendish.trainer.generators.latents import to_pixels, to_unit
 from cavendish.trainer.generators.protocol import Spec
-from cavendish.trainer.generators.words import COLOR_FEATURES, encode_prompts
-from cavendish.trainer.training.checkpoint import load_tensors
+from cavendish.trainer.generators.weights import load_tensors
 
 PATCH = 4
 LORA_TARGETS = r".*\.(query|key_value|out|film|conv_in|conv_out)"
+MAX_TOKENS = 512
+COLOR_FEATURES = 16
+
+_COLORS = {**CSS_COLORS, **COLOR_NAMES}
+_COMPONENT = r"(?:25[0-5]|2[0-4]\d|1?\d?\d)"
+_NAMES = "|".join(sorted((re.escape(name) for name in _COLORS), key=len, reverse=True))
+_TOKEN = re.compile(
+    rf"#(?P<hex>[0-9a-f]{{6}}|[0-9a-f]{{3}})\b"
+    rf"|(?<![\w.])(?P<triple>{_COMPONENT}\s*[,;\s/]\s*{_COMPONENT}\s*[,;\s/]\s*{_COMPONENT})(?![\w.]|\s*[,;/]?\s*\d)"
+    rf"|\b(?P<name>{_NAMES})\b"
+    rf"|(?P<word>[^\W\d_]+|\d+(?:\.\d+)?|[,;:.=])"
+)
 _SPEC = Spec("tiny/1", "x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1, lora_targets=LORA_TARGETS)
 
 
@@ -51,6 +67,77 @@ class TextCondition:
     words_BL: Tensor
     colors_BLF: Tensor
     valid_BL: Tensor
+
+
+@dataclass(frozen=True)
+class Token:
+    """One token: its text, and its color as 8-bit RGB when it names one."""
+
+    text: str
+    rgb: tuple[int, int, int] | None
+
+
+def tokenize(prompt: str) -> list[Token]:
+    """Split a prompt into words, numbers, separators and colors.
+
+    A hex code or a triple loses its spelling (its text is "color"); a color name keeps its word too.
+
+    Raises:
+        InputError: more than `MAX_TOKENS` tokens; nothing is cut off in silence.
+    """
+    tokens = [_token(match) for match in _TOKEN.finditer(prompt.lower())]
+    if len(tokens) > MAX_TOKENS:
+        raise InputError(f"prompt {prompt[:40]!r}... has {len(tokens)} tokens; the limit is {MAX_TOKENS}: shorten it")
+    return tokens
+
+
+def _token(match: re.Match[str]) -> Token:
+    text = match[0]
+    if match["hex"] is not None:
+        return Token("color", parse_color(text))
+    if match["triple"] is not None:
+        red, green, blue = (int(number) for number in re.findall(r"\d+", text))
+        return Token("color", (red, green, blue))
+    if match["name"] is not None:
+        red, green, blue = _COLORS[text]
+        return Token(text, (red, green, blue))
+    return Token(text[:-1] if len(text) > 3 and text.endswith("s") else text, None)
+
+
+def word_bucket(text: str, buckets: int) -> int:
+    """Hash a word to 1 .. buckets - 1; 0 is kept for padding."""
+    return 1 + zlib.crc32(text.encode()) % (buckets - 1)
+
+
+def color_features(rgb: tuple[int, int, int]) -> NDArray[np.float32]:
+    """Return (16,) features of a color: a flag, the components in -1..1, and their sines and cosines."""
+    unit = np.asarray(rgb, np.float32) / 127.5 - 1
+    waves = [wave(np.pi * k * unit) for k in (0.5, 1.0) for wave in (np.sin, np.cos)]
+    features: NDArray[np.float32] = np.concatenate([[1.0], unit, *waves]).astype(np.float32)
+    return features
+
+
+def encode_prompts(
+    prompts: list[str], buckets: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.bool_]]:
+    """Encode prompts, padded to the longest of them.
+
+    Returns:
+        word buckets (B, L) int64 (0 where padded), color features (B, L, 16) float32 (0 where no color),
+        and which positions hold a token (B, L) bool. An empty prompt is one padding token that counts as text.
+    """
+    rows = [tokenize(prompt) for prompt in prompts]
+    length = max([1, *(len(row) for row in rows)])
+    words = np.zeros((len(rows), length), np.int64)
+    colors = np.zeros((len(rows), length, COLOR_FEATURES), np.float32)
+    valid = np.zeros((len(rows), length), np.bool_)
+    for b, row in enumerate(rows):
+        valid[b, : max(1, len(row))] = True
+        for i, token in enumerate(row):
+            words[b, i] = word_bucket(token.text, buckets)
+            if token.rgb is not None:
+                colors[b, i] = color_features(token.rgb)
+    return words, colors, valid
 
 
 def _waves(values: Tensor, count: int, longest: float) -> Tensor:
@@ -196,16 +283,13 @@ class TinyNet(nn.Module):
 class TinyGenerator:
     """The embedded generator behind `trainer.generators.protocol.Generator`."""
 
+    spec = _SPEC
+
     def __init__(self, config: TinyConfig, seed: int) -> None:
         self.config = config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._net = TinyNet(config)
-
-    @property
-    def spec(self) -> Spec:
-        """The fixed properties."""
-        return _SPEC
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
         """Return 1: noise levels are spaced evenly."""

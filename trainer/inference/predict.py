@@ -39,8 +39,8 @@ from cavendish.mixing.storage.files import canonical_json, write_atomic
 from cavendish.mixing.visualize import Panel, grid, ids_picture
 from cavendish.trainer.evaluation.answers import mean_normals, median_depth, resize_nearest
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.inference.answer import predict_examples
 from cavendish.trainer.inference.questions import Question, read_question
+from cavendish.trainer.inference.sampler import predict_examples
 
 PREDICTIONS_SCHEMA = "cavendish-predictions/1"
 MAX_FILE_BYTES = 200_000_000

@@ -1,4 +1,4 @@
-"""The one sampler: Euler steps from noise to image, batched, each example with its own noise.
+"""Sampler: Euler steps from noise to image, batched, each example with its own noise.
 
 Shape suffixes: B batch, C channels, H and W latent size.
 """
@@ -11,8 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from cavendish.encoders.sample import Example, UInt8Image
 from cavendish.trainer.generators.protocol import Generator
-from cavendish.trainer.training.loss import Batch, draw_noise
+from cavendish.trainer.loss import Batch, draw_noise, make_batch
+from cavendish.trainer.parallel import SINGLE_PROCESS, Process, batches_by_size, device_of, gather_to_rank0, to_device
 
 
 def noise_levels(steps: int, shift: float) -> list[float]:
@@ -39,3 +41,33 @@ def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: in
         velocity = (x - out) / level if generator.spec.prediction == "x" else out
         x = x + (following - level) * velocity
     return x
+
+
+def predict_examples(
+    generator: Generator,
+    examples: Sequence[Example],
+    steps: int,
+    seed: int,
+    batch_size: int = 32,
+    process: Process = SINGLE_PROCESS,
+) -> list[UInt8Image]:
+    """Draw the answer to each example's prompt and source; the target is not looked at, only its size.
+
+    Args:
+        steps: Euler steps. 4 is a good value; 1 is fine for depth.
+        seed: with the position of an example in `examples` it decides the noise; the batch size does not matter
+            beyond the rounding of sums (at most one grey level).
+        process: of several processes, all of which must ask for the same: each draws a part.
+
+    Returns:
+        (H, W, 3) uint8 images in the order of `examples`; of several processes the first gets them, the others nothing.
+    """
+    answers: dict[int, UInt8Image] = {}
+    module = generator.module()
+    training = module.training
+    module.eval()
+    for positions in batches_by_size([e.target.shape for e in examples], batch_size, process):
+        batch = to_device(make_batch(generator, [examples[i] for i in positions]), device_of(generator))
+        answers |= zip(positions, generator.decode(sample(generator, batch, positions, steps, seed)))
+    module.train(training)
+    return gather_to_rank0(answers, process)

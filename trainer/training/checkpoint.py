@@ -1,24 +1,45 @@
-"""Checkpoints: one file with the whole state of a run, written atomically, read without running pickled code.
+"""Checkpoints: the state of a run at a step, written atomically, read without running pickled code.
 
-Runs of several processes write folders instead: see sharded_checkpoint.py.
+A single process writes one file. Several processes write a folder in the format of torch.distributed.checkpoint, to
+which each writes what it holds; any number of processes can read it back. That state is one flat dict of tensors, and
+facts.json beside it holds the step, the counts, and what the run is.
 """
 
 from __future__ import annotations
 
 import io
+import pickle
 import re
 import shutil
-import zipfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.filesystem import FileSystemReader
+from torch.distributed.checkpoint.metadata import Metadata, StorageMeta
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
 
 from cavendish.encoders.sample import InputError, one_line
-from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.files import canonical_json, commit, read_json, write_atomic
+from cavendish.mixing.storage.place import join
+from cavendish.trainer.generators.weights import load_tensors
+from cavendish.trainer.parallel import Process, barrier
 
 SCHEMA = "cavendish-checkpoint/3"
+SHARDED_SCHEMA = "cavendish-sharded-checkpoint/1"
+_METADATA_CLASSES = "ChunkStorageMetadata Metadata MetadataIndex StorageMeta TensorProperties TensorStorageMetadata"
+_ALLOWED_CLASSES = {
+    "torch.distributed.checkpoint.metadata": {*_METADATA_CLASSES.split(), "_MEM_FORMAT_ENCODING"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.serialization": {"_get_layout"},
+    "torch": {"Size", "float32", "bfloat16"},
+    "pathlib": {"PosixPath"},
+}
 _NAME = re.compile(r"checkpoint-(\d{6,})(?:\.pt)?")
 
 
@@ -66,12 +87,12 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def step_of(path: Path) -> int:
     """Return the step of a checkpoint that `checkpoints` lists."""
-    step = step_named(path.name)
+    step = step_of_name(path.name)
     assert step is not None
     return step
 
 
-def step_named(name: str) -> int | None:
+def step_of_name(name: str) -> int | None:
     """Return the step of the checkpoint of that name, or None when it is no checkpoint's."""
     match = _NAME.fullmatch(name)
     return None if match is None else int(match[1])
@@ -118,19 +139,6 @@ def read_checkpoint(path: Path) -> State:
         raise InputError(f"{path}: a field is missing or unknown: {error}") from None
 
 
-def load_tensors(path: Path) -> Any:
-    """Load what `torch.save` wrote, to the CPU; no pickled code is ever run.
-
-    Raises:
-        Exception: whatever the first wrong byte leads zipfile or torch to; ValueError where a hash is not right.
-    """
-    with zipfile.ZipFile(path) as parts:
-        damaged = parts.testzip()  # torch does not look at the hashes
-    if damaged is not None:
-        raise ValueError(f"the hash of {damaged} is not that of its bytes")
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
 def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Refuse a checkpoint of another run.
 
@@ -140,5 +148,74 @@ def check_identity(path: Path, found: dict[str, Any], wanted: dict[str, Any]) ->
     missing = object()
     differing = [name for name in sorted({*found, *wanted}) if found.get(name, missing) != wanted.get(name, missing)]
     if differing:
-        told = "; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
-        raise InputError(f"{path}: belongs to another run ({told}). Choose another --out, or delete that folder")
+        changes = "; ".join(f"{name} was {found.get(name)!r}, is {wanted.get(name)!r}" for name in differing)
+        raise InputError(f"{path}: belongs to another run ({changes}). Choose another --out, or delete that folder")
+
+
+class _Index(pickle.Unpickler):
+    """Reads the index of a checkpoint, which torch pickles, with the classes of such an index alone."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if name not in _ALLOWED_CLASSES.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
+        return super().find_class(module, name)
+
+
+class _Reader(FileSystemReader):
+    """torch's reader, but nothing pickled in the folder is run."""
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        with self.fs.create_stream(self._get_metadata_path(kwargs.get("rank")), "rb") as file:
+            metadata: Metadata = _Index(file).load()
+        if getattr(metadata, "storage_meta", None) is None:
+            metadata.storage_meta = StorageMeta()
+        metadata.storage_meta.load_id = self.load_id  # type: ignore[union-attr]
+        return metadata
+
+
+def write_sharded(
+    folder: Path, step: int, tensors: dict[str, Tensor], facts: dict[str, Any], keep: int, process: Process
+) -> Path:
+    """Write a checkpoint together with all other processes, then delete all but the newest `keep`."""
+    path = folder / f"checkpoint-{step:06d}"
+    staging = folder / f"{path.name}.tmp"
+    if process.rank == 0:
+        shutil.rmtree(staging, ignore_errors=True)
+    barrier(process)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore", UserWarning)  # that a single process is one
+        save(tensors, checkpoint_id=staging)
+    if process.rank == 0:
+        write_atomic(staging / "facts.json", canonical_json({"schema": SHARDED_SCHEMA, "step": step, **facts}))
+        commit(staging, path)
+        delete_old(folder, keep)
+    barrier(process)
+    return path
+
+
+def read_facts(path: Path | str) -> dict[str, Any]:
+    """Read what a checkpoint, in a folder or at a URL, says of its run.
+
+    Raises:
+        InputError: not a checkpoint of this schema.
+    """
+    facts = read_json(join(path, "facts.json"), "the facts of a checkpoint")
+    schema = facts.pop("schema", None) if isinstance(facts, dict) else None
+    if schema != SHARDED_SCHEMA:
+        raise InputError(f"{path}: schema {schema!r}, this version reads {SHARDED_SCHEMA!r}")
+    return dict(facts)
+
+
+def read_sharded(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Fill `tensors`, whole or sharded in any way, from a checkpoint.
+
+    Raises:
+        InputError: damaged, or without one of the tensors.
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore", UserWarning)
+            load(tensors, storage_reader=_Reader(path))
+    except (CheckpointException, pickle.UnpicklingError, RuntimeError, OSError, EOFError) as error:
+        message = " ".join(str(error).split())[-200:]
+        raise InputError(f"{path}: not a readable checkpoint: {type(error).__name__} {message}") from None

@@ -12,9 +12,10 @@ from cavendish.mixing.config import Config
 from cavendish.mixing.lock import Kind
 from cavendish.mixing.mixture.draw import Buckets, Sizes
 from cavendish.mixing.shards.reader import Reading
-from cavendish.trainer.evaluation.settings import EvaluationSets
-from cavendish.trainer.generators.folder import Precision
+from cavendish.trainer.evaluation.settings import EvaluationSets, RetentionSettings
+from cavendish.trainer.generators.protocol import Precision
 from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.parallel import Parallel
 
 
 class SigmaConfig(Config):
@@ -38,17 +39,6 @@ class LoraSettings(Config):
     targets: str | list[str] | None = Field(
         default=None, description="layers: a regular expression for whole names, or ends of names; none: the adapter's"
     )
-
-
-class RetentionSettings(Config):
-    """How much of the base a tuned generator may lose, measured on held-out captions and edits."""
-
-    samples: Path = Field(description="raw shards that no mixture holds, with captions or edits")
-    items: int | None = Field(default=64, ge=1, description="measure on a random subset of so many samples; none: all")
-    limit: float = Field(default=1.15, gt=0, description="of the loss over that of the base, for each task")
-    level_limit: float | None = Field(default=None, gt=0, description="the same for each noise level alone")
-    action: Literal["warn", "stop"] = Field(default="warn", description="what to do when a limit is passed")
-    steps: int = Field(default=4, ge=0, description="Euler steps of the edits and pictures drawn; 0: losses only")
 
 
 class PrecomputedSettings(Config):
@@ -103,7 +93,7 @@ class TrainConfig(Config):
     precision: Precision = Field(default="float32", description="of computation and of frozen weights")
     device: Literal["cpu", "cuda"] = "cpu"
     compile: bool = Field(default=False, description="torch.compile the network")
-    parallel: Literal["none", "ddp", "fsdp"] = Field(default="none", description="how processes of torchrun share")
+    parallel: Parallel = Field(default="none", description="how processes of torchrun share")
     track: list[Literal["tensorboard", "wandb"]] = Field(default=[], description="also log losses there")
 
     evaluate_every: int | None = Field(default=None, ge=1, description="steps between evaluations; none: none")
@@ -166,7 +156,7 @@ class TrainConfig(Config):
             raise ValueError("retention compares with a base; a fresh generator has none")
 
 
-HOW_NOT_WHAT = frozenset(
+RESUMABLE_KEYS = frozenset(
     (
         *("shards", "reading"),
         *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),

@@ -1,10 +1,12 @@
-"""A look before a run: what is trained, what memory and time a step takes, and one batch as the model sees it."""
+"""Before a run: what is trained, memory and time of a step, one batch as the model sees it, and the probe of a plan."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +14,22 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cavendish.encoders.sample import UInt8Image
+from cavendish.encoders.sample import InputError, Rejection, UInt8Image
+from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.lock import Lock, read_lock
+from cavendish.mixing.mixture.statistics import simulate
+from cavendish.trainer.loss import draw_noise, draw_sigma
+from cavendish.trainer.parallel import frozen_parts, init_distributed, to_device
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.items import Item, Items
-from cavendish.trainer.training.loss import draw_noise, draw_sigma
-from cavendish.trainer.training.parallel import joined, moved, other_parts
-from cavendish.trainer.training.precompute import with_kept
-from cavendish.trainer.training.run import Run
-from cavendish.trainer.training.step import batch_of, cut_into_passes, learn_from
+from cavendish.trainer.training.precompute import with_cached
+from cavendish.trainer.training.run import Run, start_generator
+from cavendish.trainer.training.step import batch_of, split_passes, train_step
 from cavendish.trainer.training.train import open_mixture
 
 _SHOWN = 8
 _GIB = 2**30
+_MANY_EPOCHS = 100
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class DryRun:
         return [*lines, f"{self.picture}: the batch as the model sees it"]
 
 
-def try_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
+def dry_run_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
     """Do `dry_run` on the mixture that `config.lock` names."""
     return dry_run(open_mixture(config, out, data)[1], config, out, data)
 
@@ -73,14 +79,14 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        alone = config.model_copy(update={"parallel": "none"})
-        with joined(alone) as process:
-            run = Run(alone, data, process)
-            items = with_kept(items, run.generator.spec, config, data)
+        single = config.model_copy(update={"parallel": "none"})
+        with init_distributed("none", config.device) as process:
+            run = Run(single, data, process)
+            items = with_cached(items, run.generator.spec, config, data)
             batch = [items[index] for index in range(config.batch)]
-            activations = _activations(run, batch, alone)
+            activations = _activations(run, batch, single)
             start = time.perf_counter()
-            learn_from(run, batch, alone)
+            train_step(run, batch, single)
             step_s = time.perf_counter() - start
             out.mkdir(parents=True, exist_ok=True)
             _picture(run, batch[:_SHOWN]).save(out / "batch.png")
@@ -95,7 +101,7 @@ def _held(run: Run) -> dict[str, int]:
     moments = (value for state in run.optimizer.state.values() for value in state.values())
     return {
         "network": _bytes(run.module.parameters()),
-        "other parts": sum(_bytes(part.parameters()) for part in other_parts(run.generator)),
+        "other parts": sum(_bytes(part.parameters()) for part in frozen_parts(run.generator)),
         "gradients": trained,
         "optimiser": _bytes(moments),
         "average": _bytes(run.ema.values()),
@@ -124,14 +130,14 @@ def _activations(run: Run, batch: list[Item], config: TrainConfig) -> int:
         kept.clear()
         one_part = config.model_copy(update={"batch": len(rows), "accumulate": 1})
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            learn_from(run, [batch[row] for row in rows], one_part)
+            train_step(run, [batch[row] for row in rows], one_part)
         if config.buckets is None:
             break  # all are alike
     return largest
 
 
 def _passes(items: Sequence[Item], most: int) -> list[list[int]]:
-    return cut_into_passes([item.example.target.shape[:2] for item in items], most)
+    return split_passes([item.example.target.shape[:2] for item in items], most)
 
 
 def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
@@ -161,7 +167,7 @@ def _seen(run: Run, items: Sequence[Item], rows: Sequence[int], sigma_B: Tensor)
     """Return source, noisy and clean picture of each row, all of one size."""
     batch = batch_of(run.generator, [items[row] for row in rows])
     sigma = sigma_B[list(rows), None, None, None]
-    clean = moved(batch.clean_BCHW, torch.device("cpu"))
+    clean = to_device(batch.clean_BCHW, torch.device("cpu"))
     noisy = (1 - sigma) * clean + sigma * draw_noise(run.config.seed, rows, clean.shape[1:])
     with torch.no_grad():
         columns = [run.generator.decode(latents) for latents in (batch.reference_BCHW, noisy, clean)]
@@ -184,3 +190,65 @@ def _wrapped(text: str, side: int) -> str:
         lines[-1] = f"{lines[-1]} {word}".strip()
     room = side // 15 - 1
     return "\n".join(lines if len(lines) <= room else [*lines[: room - 1], "..."])
+
+
+def train_stage(config: TrainConfig, data: Path, units: int) -> Stage:
+    """Return what a training run is, with a trial of a few of its batches.
+
+    Raises:
+        InputError: the lock or the base is not there, or the run is to use a GPU, whose time a CPU clock does not tell.
+    """
+    if config.device != "cpu":
+        raise InputError(
+            f"device {config.device}: a plan counts CPU time; `cavendish train --dry-run` times a step on it"
+        )
+    lock = read_lock(data / config.lock)
+    return Stage(
+        verb="train",
+        unit="batch",
+        units=math.ceil(config.steps / config.repeats),
+        units_per_shard=math.ceil(config.steps / config.repeats),
+        shard_key="",
+        trial=Trial(partial(train_batch, config, data), shards=3 * units, units=1, count_rejected=True),
+        samples_per_unit=config.batch,
+        divisible=True,
+        fixed_bytes=(config.keep_checkpoints * 4 + 1) * parameter_bytes(config, data),
+        warn=partial(overused_streams, lock),
+    )
+
+
+def parameter_bytes(config: TrainConfig, data: Path) -> int:
+    """Return the bytes of what is trained: a checkpoint holds it, its average and the optimiser's two moments."""
+    generator, _ = start_generator(config, data)
+    return sum(p.numel() * p.element_size() for p in generator.module().parameters() if p.requires_grad)
+
+
+def overused_streams(lock: Lock, examples: int) -> tuple[str, ...]:
+    """Say which records would be drawn very often in a run of so many examples."""
+    rows = [row for row in simulate(lock, max(1, examples)).streams if row.epochs > _MANY_EPOCHS]
+    if not rows:
+        return ()
+    worst = max(rows, key=lambda row: row.epochs)
+    return (
+        f"{worst.stream.name}: each of its {worst.stream.pool:,} records is drawn {worst.epochs:,.0f} times, and of "
+        f"{len(rows)} streams more than {_MANY_EPOCHS} times: add records, or lower their share",
+    )
+
+
+def train_batch(config: TrainConfig, data: Path, index: int) -> Iterator[Rejection]:
+    """Read a batch and take the steps on it."""
+    run, items = _prepared(config.model_dump_json(), data)
+    batch = [items[number] for number in range(index * config.batch, (index + 1) * config.batch)]
+    for _ in range(config.repeats):
+        train_step(run, batch, config)
+        run.step += 1
+    yield Rejection(f"batch {index}", "done")
+
+
+@cache
+def _prepared(config: str, data: Path) -> tuple[Run, Items]:
+    settings = TrainConfig.model_validate_json(config).model_copy(update={"parallel": "none", "relock": False})
+    torch.set_num_threads(settings.threads)
+    _, items = open_mixture(settings, Path("unused"), data)
+    with init_distributed("none", settings.device) as process:
+        return Run(settings, data, process), items

@@ -36,13 +36,12 @@ from cavendish.trainer.evaluation.retention import (
 )
 from cavendish.trainer.evaluation.score import truth_of
 from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set
-from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.sampler import predict_examples
+from cavendish.trainer.parallel import all_gather, autocast, rank0_only, reshard
 from cavendish.trainer.training.checkpoint import checkpoints, step_of
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.log import log_evaluation
-from cavendish.trainer.training.parallel import computing, first_alone, gathered, reshard
+from cavendish.trainer.training.log import Tracker, log_evaluation
 from cavendish.trainer.training.run import Run, RunStopped
-from cavendish.trainer.training.track import Tracker
 
 Row = tuple[str, str, str, str, float]
 """Set, task, who answered, metric, value."""
@@ -78,8 +77,8 @@ def prepare(run: Run, out: Path, base_digest: str) -> Callable[[Sequence[Tracker
         InputError: a set cannot be read, lacks a file, or has nothing to ask.
     """
     kept = checkpoints(out)
-    complaint = over_the_limit(run.config, out, step_of(kept[-1])) if kept else None
-    refused = gathered(complaint, run.process)[0]
+    complaint = retention_complaint(run.config, out, step_of(kept[-1])) if kept else None
+    refused = all_gather(complaint, run.process)[0]
     if refused is not None and _stops(run.config):
         raise RunStopped(_stop_message(refused, out))
     if run.process.rank == 0:
@@ -139,7 +138,7 @@ def _base_figures(run: Run, kept: Sequence[Example], out: Path, base_digest: str
     path = out / "retention_base.json"
     found = read_json(path, "what was measured of the base") if path.exists() else None
     known = found["figures"] if isinstance(found, dict) and found.get("of") == of else None
-    if gathered(known is not None, run.process)[0]:
+    if all_gather(known is not None, run.process)[0]:
         return known or {}
     with _undisturbed(run):
         figures = _figures(run, kept)
@@ -165,7 +164,7 @@ def _undisturbed(run: Run) -> Iterator[None]:
     training = module.training
     module.eval()
     with (
-        computing(run.config, run.process),
+        autocast(run.config.precision, run.process.device),
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         torch.compiler.set_stance("force_eager") if run.config.compile else contextlib.nullcontext(),
     ):
@@ -188,7 +187,7 @@ def evaluate_run(run: Run, held_out: HeldOut, out: Path, trackers: Sequence[Trac
         drawn = [_draw(run, asked) for asked in held_out.asked]
         figures = _figures(run, held_out.kept) if held_out.kept else {}
     complaint = None
-    with first_alone(run.process) as first:
+    with rank0_only(run.process) as first:
         if first:
             rows = [row for asked, pictures in zip(held_out.asked, drawn) for row in _score(run, asked, pictures, out)]
             if figures:
@@ -197,10 +196,10 @@ def evaluate_run(run: Run, held_out: HeldOut, out: Path, trackers: Sequence[Trac
             log_evaluation(out / "evaluation.csv", run.step, rows)
             for track in trackers:
                 track(run.step, {f"{name}/{task}/{metric}/{who}": value for name, task, who, metric, value in rows})
-            complaint = over_the_limit(config, out, run.step)
+            complaint = retention_complaint(config, out, run.step)
             if complaint is not None and not _stops(config):
                 print(complaint, file=sys.stderr, flush=True)
-    complaint = gathered(complaint, run.process)[0]
+    complaint = all_gather(complaint, run.process)[0]
     return _stop_message(complaint, out) if complaint is not None and _stops(config) else None
 
 
@@ -235,7 +234,7 @@ def _score(run: Run, asked: Asked, drawn: Sequence[UInt8Image], out: Path) -> li
     return rows
 
 
-def over_the_limit(config: TrainConfig, out: Path, step: int) -> str | None:
+def retention_complaint(config: TrainConfig, out: Path, step: int) -> str | None:
     """Say what has passed which limit of retention, by the last evaluation in `out` until `step`; None: nothing has."""
     path = out / "evaluation.csv"
     if config.retention is None or not path.exists():

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Protocol
 
 from cavendish.encoders.sample import Example, Rejection
 from cavendish.mixing.lock import Kind
+from cavendish.trainer.generators.frozen import CachedEncoding
 
 
 class Item(Protocol):
@@ -33,27 +31,11 @@ class Items(Protocol):
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What was computed before of one example, without a batch axis; None where it was not.
-
-    Arrays and not tensors: each tensor that a worker process hands over costs most of a millisecond.
-
-    Args:
-        condition: arrays by name, see `trainer.generators.frozen.from_arrays`.
-        source, target: latents (C, H, W).
-    """
-
-    condition: Mapping[str, NDArray[Any]] | None = None
-    source: NDArray[np.float32] | None = None
-    target: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True)
-class KeptItem:
-    """An item of a mixture with what was computed before of its example."""
+class CachedItem:
+    """An item of a mixture with the precomputed encodings of its example."""
 
     example: Example
     source: str
     kind: Kind
     replaced: Sequence[Rejection]
-    kept: Kept
+    cached: CachedEncoding

@@ -22,11 +22,11 @@ from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.shards.array_store import Arrays, SideShards, picture_key, text_key, write_side_shards
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.generators.frozen import Frozen, to_arrays
+from cavendish.trainer.generators.frozen import CachedEncoding, Frozen, to_arrays
 from cavendish.trainer.generators.protocol import Generator, Spec
+from cavendish.trainer.parallel import frozen_parts
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.items import Item, Items, Kept, KeptItem
-from cavendish.trainer.training.parallel import other_parts
+from cavendish.trainer.training.items import CachedItem, Item, Items
 
 TEXT, LATENTS = "text", "latents"
 _PER_SHARD = 100  # the condition of one prompt of a large model takes megabytes
@@ -56,7 +56,7 @@ def precompute(
         InputError: the generator has no frozen parts, or `out` holds what was computed for another run or model.
     """
     generator, frozen = _load(config, data)
-    for part in other_parts(generator):
+    for part in frozen_parts(generator):
         part.to(torch.device(config.device))
     examples = ((config.steps - 1) // config.repeats + 1) * config.batch
     texts: dict[str, int] = {}
@@ -134,12 +134,12 @@ def _compute_latent(generator: Generator, examples: _Last, index: int, name: str
     return {"latent": generator.encode_image(getattr(examples[index], name)[None])[0].cpu().numpy()}
 
 
-def with_kept(items: Items, spec: Spec, config: TrainConfig, data: Path) -> Items:
+def with_cached(items: Items, spec: Spec, config: TrainConfig, data: Path) -> Items:
     """Return the items with what was computed before of them, when the configuration names a folder of it."""
-    return items if config.precomputed is None else KeptItems(items, spec, config, data)
+    return items if config.precomputed is None else CachedItems(items, spec, config, data)
 
 
-class KeptItems:
+class CachedItems:
     """Items with what was computed before of them; reads in whatever process asks, after a fork too.
 
     Args:
@@ -166,18 +166,18 @@ class KeptItems:
         self._process = os.getpid()
         self._side = {what: SideShards(path, model) for what, (path, model) in self._folders.items()}
 
-    def __getitem__(self, index: int) -> KeptItem:
+    def __getitem__(self, index: int) -> CachedItem:
         if self._process != os.getpid():
             self._open()  # of the process this one was forked from
         item: Item = self._items[index]
-        return KeptItem(item.example, item.source, item.kind, item.replaced, self._kept(item.example))
+        return CachedItem(item.example, item.source, item.kind, item.replaced, self._cached(item.example))
 
-    def _kept(self, example: Example) -> Kept:
+    def _cached(self, example: Example) -> CachedEncoding:
         condition = self._find(TEXT, _text_key(example, self._frozen), f"the prompt {example.prompt!r}")
         if LATENTS not in self._side:
-            return Kept(condition)
+            return CachedEncoding(condition)
         source = None if example.source is None else self._latent(example.source, f"the source of {example.key}")
-        return Kept(condition, source, self._latent(example.target, f"the target of {example.key}"))
+        return CachedEncoding(condition, source, self._latent(example.target, f"the target of {example.key}"))
 
     def _latent(self, picture: UInt8Image, what: str) -> NDArray[np.float32] | None:
         found = self._find(LATENTS, picture_key(picture), what)

@@ -14,13 +14,13 @@ from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage.place import Place, is_url
 from cavendish.mixing.storage.sync import Published, fetched, paths_in, published
 from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
-from cavendish.trainer.training.checkpoint import step_named
+from cavendish.trainer.training.checkpoint import step_of_name
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import TrainResult, train
 
 
 @contextmanager
-def brought_here(config: TrainConfig, out: Place, data: Place) -> Iterator[tuple[TrainConfig, Published, Path]]:
+def local_run(config: TrainConfig, out: Place, data: Place) -> Iterator[tuple[TrainConfig, Published, Path]]:
     """Give a configuration, a working folder and a data folder that are of this machine, wherever the run's are.
 
     Only the lock and the base are copied: shards are read where they are.
@@ -41,16 +41,16 @@ def brought_here(config: TrainConfig, out: Place, data: Place) -> Iterator[tuple
         yield config, work, folder
 
 
-def train_at(config: TrainConfig, out: Place, data: Place, progress: Progress | None = None) -> TrainResult:
+def train_remote(config: TrainConfig, out: Place, data: Place, progress: Progress | None = None) -> TrainResult:
     """Train as `trainer.training.train.train` does; `out` and `data` may be URLs.
 
     Whatever machine it runs on, a run goes on from the newest whole checkpoint at `out`. Every checkpoint, with all
     that was written before it, is published when it is made.
 
     Raises:
-        InputError: see `train` and `brought_here`.
+        InputError: see `train` and `local_run`.
     """
-    with brought_here(config, out, data) as (settings, work, folder):
+    with local_run(config, out, data) as (settings, work, folder):
 
         def told(done: int, planned: int) -> None:
             if done % config.checkpoint_every == 0:
@@ -61,7 +61,9 @@ def train_at(config: TrainConfig, out: Place, data: Place, progress: Progress | 
         return train(settings, work.folder, folder, told)
 
 
-def evaluate_at(config: EvaluateConfig, out: Place, data: Place, progress: Progress | None = None) -> dict[str, Any]:
+def evaluate_remote(
+    config: EvaluateConfig, out: Place, data: Place, progress: Progress | None = None
+) -> dict[str, Any]:
     """Evaluate as `trainer.evaluation.generator.evaluate_generator` does; `out` and `data` may be URLs."""
     with fetched(data, paths_in(config)) as folder, published(out, ("summary.json",)) as work:
         return evaluate_generator(config, work.folder, folder, progress)
@@ -91,4 +93,4 @@ def _whole_steps(names: list[str]) -> set[int]:
 
 def _step(name: str) -> int | None:
     """Return the step of the checkpoint that a file belongs to, or None."""
-    return step_named(name.partition("/")[0])
+    return step_of_name(name.partition("/")[0])

@@ -20,11 +20,18 @@ from cavendish.mixing.mixture.statistics import RatioRow, realised_ratios
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyGenerator
-from cavendish.trainer.training.checkpoint import State, check_identity, read_checkpoint, write_checkpoint
+from cavendish.trainer.parallel import Process, all_gather, barrier, reshard, to_full_cpu, wrap_parallel
+from cavendish.trainer.training.checkpoint import (
+    State,
+    check_identity,
+    read_checkpoint,
+    read_facts,
+    read_sharded,
+    write_checkpoint,
+    write_sharded,
+)
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.log import read_tables
-from cavendish.trainer.training.parallel import Process, gathered, reshard, spread, wait_for_all, whole
-from cavendish.trainer.training.sharded_checkpoint import load_sharded, read_facts, write_sharded
 from cavendish.trainer.training.trainable import choose_trainable, merge_lora
 
 Seen = tuple[str, str, float, bool, int]
@@ -55,10 +62,15 @@ class Run:
     """A run at some step."""
 
     def __init__(self, config: TrainConfig, data: Path, process: Process) -> None:
+        if config.batch % (process.world * config.accumulate):
+            raise InputError(
+                f"batch {config.batch} cannot be cut into {process.world} processes x {config.accumulate} (accumulate) "
+                "equal parts"
+            )
         self.config, self.data, self.process = config, data, process
         self.generator, self.trained = start_generator(config, data)
         self.module = self.generator.module().train()
-        self.predict = spread(self.generator, config, process)
+        self.predict = wrap_parallel(self.generator, process, config.parallel, config.compile)
         self.parameters = {name: p for name, p in self.module.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.parameters.items()}
         decayed = [p for p in self.parameters.values() if p.ndim > 1]
@@ -101,7 +113,7 @@ class Run:
     def collect(self) -> dict[tuple[str, str], list[float]]:
         """Count what all processes have seen since the last time; return the losses by source and task."""
         losses: dict[tuple[str, str], list[float]] = {}
-        for source, task, loss, read, replaced in (row for rows in gathered(self.seen, self.process) for row in rows):
+        for source, task, loss, read, replaced in (row for rows in all_gather(self.seen, self.process) for row in rows):
             losses.setdefault((source, task), []).append(loss)
             if read:
                 tasks = self.counts.setdefault(source, {})
@@ -138,7 +150,7 @@ class Run:
         if path.is_dir():
             facts = read_facts(path)
             check_identity(path, facts["identity"], identity)
-            load_sharded(path, tensors)
+            read_sharded(path, tensors)
         else:
             facts = vars(state := read_checkpoint(path))
             check_identity(path, state.identity, identity)
@@ -177,7 +189,7 @@ class Run:
     def write_generator(self, folder: Path) -> None:
         """Write the generator with its averaged weights; what was sharded is put together on the first process."""
         sharded = isinstance(self.module, FSDPModule)
-        averages = {name: whole(value) for name, value in self.ema.items()} if sharded else self.ema
+        averages = {name: to_full_cpu(value) for name, value in self.ema.items()} if sharded else self.ema
         if self.process.rank == 0:
             generator = start_generator(self.config, self.data)[0] if sharded else self.generator
             parameters = dict(generator.module().named_parameters())
@@ -186,4 +198,4 @@ class Run:
                     parameters[name].copy_(value)
             merge_lora(generator)
             generator.save(folder)
-        wait_for_all(self.process)
+        barrier(self.process)

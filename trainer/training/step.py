@@ -12,40 +12,40 @@ from collections.abc import Sequence
 import torch
 
 from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
+from cavendish.trainer.parallel import Process, autocast, group_by_size, max_over_ranks, sync_gradients, to_device
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.items import Item, KeptItem
-from cavendish.trainer.training.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
-from cavendish.trainer.training.parallel import Process, by_size, computing, largest, moved, sharing_gradients
+from cavendish.trainer.training.items import CachedItem, Item
 from cavendish.trainer.training.run import Run
 
 
-def part_of_batch(b: int, batch: int, process: Process) -> range:
+def rank_indices(b: int, batch: int, process: Process) -> range:
     """Return the global numbers of batch b that this process takes."""
     size = batch // process.world
     first = b * batch + process.rank * size
     return range(first, first + size)
 
 
-def cut_into_passes(sizes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
+def split_passes(sizes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]:
     """Cut a batch into passes of at most `most` pictures of one size; return their places in the batch.
 
     Args:
         sizes: (H, W) of each picture.
     """
-    return [alike[start : start + most] for alike in by_size(sizes) for start in range(0, len(alike), most)]
+    return [alike[start : start + most] for alike in group_by_size(sizes) for start in range(0, len(alike), most)]
 
 
-def learn_from(run: Run, items: Sequence[Item], config: TrainConfig) -> list[float]:
+def train_step(run: Run, items: Sequence[Item], config: TrainConfig) -> list[float]:
     """Take one optimiser step; return the loss of each example of this process."""
     run.optimizer.zero_grad(set_to_none=True)
-    draws = part_of_batch(run.step, config.batch, run.process)
-    passes = cut_into_passes([item.example.target.shape[:2] for item in items], len(items) // config.accumulate)
-    count = len(passes) if config.buckets is None else largest(len(passes), run.process)
+    draws = rank_indices(run.step, config.batch, run.process)
+    passes = split_passes([item.example.target.shape[:2] for item in items], len(items) // config.accumulate)
+    count = len(passes) if config.buckets is None else max_over_ranks(len(passes), run.process)
     losses = [0.0] * len(items)
     for number in range(count):
         idle = number >= len(passes)  # another process has more passes, and all gather and share the weights together
         rows = [0] if idle else passes[number]
-        with sharing_gradients(run.predict, run.module, last=number == count - 1):
+        with sync_gradients(run.predict, run.module, last=number == count - 1):
             losses_B = _losses(run, [items[row] for row in rows], [draws[row] for row in rows], config)
             loss = losses_B.mean() * (0 if idle else len(rows) / len(items))
             if not torch.isfinite(loss):
@@ -67,18 +67,18 @@ def learn_from(run: Run, items: Sequence[Item], config: TrainConfig) -> list[flo
 
 def batch_of(generator: Generator, items: Sequence[Item], pixel_weights: bool = False) -> Batch:
     """Encode the examples of items of one size, with what was computed before of them."""
-    kept = [item.kept for item in items if isinstance(item, KeptItem)]
-    return make_batch(generator, [item.example for item in items], pixel_weights, kept)
+    cached = [item.cached for item in items if isinstance(item, CachedItem)]
+    return make_batch(generator, [item.example for item in items], pixel_weights, cached)
 
 
 def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
     """Return the loss (B,) of each item, with the noise of its draw."""
     device = run.process.device
-    batch = moved(batch_of(run.generator, items, config.pixel_weights), device)
+    batch = to_device(batch_of(run.generator, items, config.pixel_weights), device)
     means = [config.sigma.mean_of(item.kind) for item in items]
     sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
     noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
-    with computing(config, run.process):
+    with autocast(config.precision, run.process.device):
         return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
 
 

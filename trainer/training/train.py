@@ -28,17 +28,17 @@ from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.mixture.reader import DAMAGED
 from cavendish.mixing.storage.files import canonical_json, collect_dead, read_json, write_atomic
 from cavendish.mixing.storage.place import is_url
-from cavendish.trainer.lineage import model_digest, write_lineage
+from cavendish.trainer.generators.weights import model_digest
+from cavendish.trainer.parallel import Process, barrier, init_distributed
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints
-from cavendish.trainer.training.config import HOW_NOT_WHAT, TrainConfig
+from cavendish.trainer.training.config import RESUMABLE_KEYS, TrainConfig
 from cavendish.trainer.training.curves import write_curves
 from cavendish.trainer.training.items import Item, Items
-from cavendish.trainer.training.log import log_losses, log_ratios, mean_losses, set_tables
-from cavendish.trainer.training.parallel import Process, joined, wait_for_all
-from cavendish.trainer.training.precompute import with_kept
+from cavendish.trainer.training.lineage import write_lineage
+from cavendish.trainer.training.log import Tracker, log_losses, log_ratios, mean_losses, open_trackers, set_tables
+from cavendish.trainer.training.precompute import with_cached
 from cavendish.trainer.training.run import Run, RunStopped
-from cavendish.trainer.training.step import learn_from, part_of_batch
-from cavendish.trainer.training.track import Tracker, open_trackers
+from cavendish.trainer.training.step import rank_indices, train_step
 
 Evaluate = Callable[[Sequence[Tracker]], str | None]
 """Asks a run questions, tells trackers, and returns what the run must be stopped for; see `training.in_loop`."""
@@ -131,12 +131,12 @@ def train_on(
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
-        with joined(config) as process:
+        with init_distributed(config.parallel, config.device) as process:
             run = Run(config, data, process)
             run.lock = lock
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
-            items = with_kept(items, run.generator.spec, config, data)
+            items = with_cached(items, run.generator.spec, config, data)
             with _readers_watched():
                 _loop(run, items, config, out, identity, progress, evaluate)
             told = _finish(run, out, identity)
@@ -161,7 +161,7 @@ def _readers_watched() -> Iterator[None]:
 
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
     """Say what a run is: every setting that decides what is learned, and digests of what it starts from and reads."""
-    values = {name: value for name, value in config.model_dump(mode="json").items() if name not in HOW_NOT_WHAT}
+    values = {name: value for name, value in config.model_dump(mode="json").items() if name not in RESUMABLE_KEYS}
     values["lock_digest"] = lock_digest
     if config.base is not None:
         values["base_digest"] = model_digest(data / config.base)
@@ -199,7 +199,7 @@ class _Batches(torch.utils.data.Dataset[list[Item]]):
         self._process = process
 
     def __getitem__(self, b: int) -> list[Item]:
-        return [self._items[index] for index in part_of_batch(b, self._batch, self._process)]
+        return [self._items[index] for index in rank_indices(b, self._batch, self._process)]
 
 
 def _read_batches(items: Items, config: TrainConfig, first_step: int, process: Process) -> Iterator[list[Item]]:
@@ -213,7 +213,7 @@ def _read_batches(items: Items, config: TrainConfig, first_step: int, process: P
         num_workers=config.workers,
         collate_fn=_as_is,
         prefetch_factor=(8 if config.precomputed is None else 2) if config.workers else None,  # embeddings are large
-        worker_init_fn=_leave_with_parent,
+        worker_init_fn=_exit_with_parent,
     )
     step = first_step
     for batch in loader:
@@ -227,7 +227,7 @@ def _as_is(items: list[Item]) -> list[Item]:
     return items
 
 
-def _leave_with_parent(worker: int) -> None:
+def _exit_with_parent(worker: int) -> None:
     """End this worker when the training process is gone: torch's own check waits forever on a full queue."""
     parent = os.getppid()
 
@@ -253,7 +253,7 @@ def _loop(
     if evaluate is not None and run.step == 0 and config.base is not None:
         evaluate(trackers)  # what the base can do is where the curves begin
     for batch in _read_batches(items, config, run.step, run.process):
-        losses = learn_from(run, batch, config)
+        losses = train_step(run, batch, config)
         read = run.step % config.repeats == 0
         run.seen += [(i.source, i.example.task, loss, read, len(i.replaced)) for i, loss in zip(batch, losses)]
         _tell_damaged(run, batch)
@@ -307,7 +307,7 @@ def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     if run.process.rank == 0:
         _draw_curves(run, out)
         write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
-    wait_for_all(run.process)
+    barrier(run.process)
     return told
 
 

@@ -7,7 +7,7 @@ import torch
 from cavendish.encoders.sample import Example, InputError
 from cavendish.trainer.evaluation.retention import LEVELS, measure_retention
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-from cavendish.trainer.training.loss import make_batch
+from cavendish.trainer.loss import make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import Oracle, knows, spec_of
 

@@ -23,7 +23,7 @@ from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
 from cavendish.trainer.inference.sampler import noise_levels, sample
-from cavendish.trainer.training.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
+from cavendish.trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein, write_kontext, write_qwen
 

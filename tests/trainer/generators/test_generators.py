@@ -8,7 +8,7 @@ import torch
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-from cavendish.trainer.training.loss import draw_noise, flow_matching_loss, make_batch
+from cavendish.trainer.loss import draw_noise, flow_matching_loss, make_batch
 from tests.trainer.items import FakeItems
 
 CONFIG = TinyConfig(width=16, text_width=16, word_buckets=64)

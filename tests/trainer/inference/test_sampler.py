@@ -4,9 +4,8 @@ import torch
 
 from cavendish.encoders.sample import Example
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-from cavendish.trainer.inference.answer import predict_examples
-from cavendish.trainer.inference.sampler import noise_levels, sample
-from cavendish.trainer.training.loss import make_batch
+from cavendish.trainer.inference.sampler import noise_levels, predict_examples, sample
+from cavendish.trainer.loss import make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import gaussian, knows
 

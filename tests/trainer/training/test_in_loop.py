@@ -21,8 +21,8 @@ from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
 from tests.trainer.items import FakeItem
 from tests.trainer.scenes import analytic_sample
+from tests.trainer.test_parallel import together
 from tests.trainer.together import config_of
-from tests.trainer.training.test_parallel import together
 from tests.trainer.training.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, locked_scenes, rows_of, stop_at
 
 SETS = {

@@ -13,7 +13,7 @@ from cavendish.trainer.evaluation.retention import measure_retention
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyConfig
-from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems, example_of, semantic_labels

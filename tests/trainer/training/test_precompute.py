@@ -13,10 +13,10 @@ import torch
 
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.generators.frozen import from_arrays, join_rows, to_arrays
+from cavendish.trainer.generators.frozen import from_arrays, stack_rows, to_arrays
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.dry_run import dry_run
-from cavendish.trainer.training.precompute import KeptItems, precompute
+from cavendish.trainer.training.precompute import CachedItems, precompute
 from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems
 from tests.trainer.tiny_models import write_klein, write_kontext, write_qwen
@@ -103,7 +103,7 @@ def test_conditions_come_back_bit_for_bit_and_a_row_does_not_depend_on_the_other
     examples = [KLEIN_ITEMS[i].example for i in range(5)]
     together = generator.encode_text([e.prompt for e in examples], [e.source for e in examples])
     rows = [generator.encode_text([e.prompt], [e.source]) for e in examples]
-    again = join_rows([from_arrays(to_arrays(row), frozen.condition) for row in rows])
+    again = stack_rows([from_arrays(to_arrays(row), frozen.condition) for row in rows])
     for one, other in zip(tensors(together), tensors(again), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
@@ -132,11 +132,11 @@ def test_kept_items_and_a_dry_run_need_no_text_encoder(models: Path, tmp_path: P
     precompute(KLEIN_ITEMS, config_of(), tmp_path / "kept", models)
     config = config_of(precomputed={"folder": str(tmp_path / "kept")})
     generator = load_generator(models / "klein")
-    item = KeptItems(KLEIN_ITEMS, generator.spec, config, models)[1]
-    assert item.kept.condition is not None
-    condition = from_arrays(item.kept.condition, torch.Tensor)
+    item = CachedItems(KLEIN_ITEMS, generator.spec, config, models)[1]
+    assert item.cached.condition is not None
+    condition = from_arrays(item.cached.condition, torch.Tensor)
     assert torch.equal(condition, generator.encode_text([item.example.prompt]))
-    assert item.kept.target is not None
-    assert np.array_equal(item.kept.target, generator.encode_image(item.example.target[None])[0].numpy())
-    assert (item.kept.source is None) == (item.example.source is None)
+    assert item.cached.target is not None
+    assert np.array_equal(item.cached.target, generator.encode_image(item.example.target[None])[0].numpy())
+    assert (item.cached.source is None) == (item.example.source is None)
     assert dry_run(KLEIN_ITEMS, config, tmp_path / "look", models).picture.exists()

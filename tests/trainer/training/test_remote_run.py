@@ -14,7 +14,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.storage import objects
-from cavendish.trainer.training.remote_run import old_checkpoints, train_at, without_old_checkpoints
+from cavendish.trainer.training.remote_run import old_checkpoints, train_remote, without_old_checkpoints
 from cavendish.trainer.training.train import train
 from tests.mixing.storage.s3_server import Proxy, every_tenth, s3_server
 from tests.shard_folder import write_shards
@@ -41,14 +41,14 @@ def locked_scenes(data: Path | str) -> None:
 
 DIE = """
 import os, signal, sys
-from cavendish.trainer.training.remote_run import train_at
+from cavendish.trainer.training.remote_run import train_remote
 from cavendish.trainer.training.config import TrainConfig
 
 def die_at_17(done, planned):
     if done == 17:
         os.kill(os.getpid(), signal.SIGKILL)
 
-train_at(TrainConfig.model_validate_json(sys.argv[1]), "s3://bucket/run", "s3://bucket/data", die_at_17)
+train_remote(TrainConfig.model_validate_json(sys.argv[1]), "s3://bucket/run", "s3://bucket/data", die_at_17)
 """
 
 
@@ -69,7 +69,7 @@ def test_a_killed_run_goes_on_from_the_url_on_a_machine_that_has_nothing(
     assert "train.json" not in objects.tree(OUT)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "second"))
     steps: list[int] = []
-    train_at(config, OUT, DATA, lambda done, planned: steps.append(done))
+    train_remote(config, OUT, DATA, lambda done, planned: steps.append(done))
     assert steps[0] == 11
     assert list((tmp_path / "second").iterdir()) == []
     names = ["config.json", "curves.html", "generator/weights.pt", "loss.csv", "ratios.csv", "train.json"]
@@ -80,9 +80,9 @@ def test_a_killed_run_goes_on_from_the_url_on_a_machine_that_has_nothing(
     assert [name for name in objects.tree(OUT) if "checkpoint" in name] == ["checkpoint-000030.pt"]
     assert s3.faults.total() >= 8
     s3.choose = lambda *_: ""
-    assert train_at(config, OUT, DATA).already
+    assert train_remote(config, OUT, DATA).already
     with pytest.raises(InputError, match=r"belongs to another run \(seed was 0, is 5\)"):
-        train_at(changed(seed=5), OUT, DATA)
+        train_remote(changed(seed=5), OUT, DATA)
     assert "checkpoint-000030.pt" in objects.tree(OUT)
 
 

@@ -17,11 +17,11 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.mixture.draw import draw_example, nearest_size
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.trainer.parallel import init_distributed
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.dry_run import dry_run
-from cavendish.trainer.training.parallel import joined
 from cavendish.trainer.training.run import Run
-from cavendish.trainer.training.step import cut_into_passes, learn_from
+from cavendish.trainer.training.step import split_passes, train_step
 from cavendish.trainer.training.train import open_mixture, train, train_on
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
@@ -33,7 +33,7 @@ BUCKETS = ((16, 16), (24, 16), (16, 32))
 
 @given(st.lists(st.sampled_from(BUCKETS), min_size=1, max_size=40), st.integers(1, 40))
 def test_passes_hold_every_place_once_and_one_size_each(sizes: list[tuple[int, int]], most: int) -> None:
-    passes = cut_into_passes(sizes, most)
+    passes = split_passes(sizes, most)
     assert sorted(place for places in passes for place in places) == list(range(len(sizes)))
     for places in passes:
         assert len({sizes[place] for place in places}) == 1
@@ -69,16 +69,16 @@ def test_an_example_of_a_bucket_is_encoded_from_the_resized_arrays() -> None:
 class Mixed:
     """Items of several sizes."""
 
-    by_size = tuple(FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=size) for size in (16, 24))
+    group_by_size = tuple(FakeItems(range(3), {"generate": 1, "edit": 1, "depth": 1}, size=size) for size in (16, 24))
 
     def __getitem__(self, index: int) -> FakeItem:
-        return self.by_size[index % 3 == 0][index]
+        return self.group_by_size[index % 3 == 0][index]
 
 
 def gradients(items: object, config: TrainConfig, folder: Path) -> dict[str, torch.Tensor]:
-    with joined(config) as process:
+    with init_distributed("none", "cpu") as process:
         run = Run(config, folder, process)
-        learn_from(run, [items[i] for i in range(config.batch)], config)  # type: ignore[index]
+        train_step(run, [items[i] for i in range(config.batch)], config)  # type: ignore[index]
     return {name: p.grad for name, p in run.parameters.items() if p.grad is not None}
 
 

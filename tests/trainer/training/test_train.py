@@ -314,7 +314,7 @@ socket.socket.connect = socket.getaddrinfo = refuse
 from pathlib import Path
 from tests.trainer.training.test_train import CONFIG, ITEMS, changed
 from cavendish.trainer.training.train import train_on
-from cavendish.trainer.inference.answer import predict_examples
+from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.generators.folder import load_generator
 out = Path(sys.argv[1])
 result = train_on(ITEMS, "lock", changed(workers=1), out, out, lambda done, planned: print(done, flush=True))

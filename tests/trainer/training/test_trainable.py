@@ -16,10 +16,10 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyGenerator
+from cavendish.trainer.parallel import to_device
 from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.dry_run import dry_run
-from cavendish.trainer.training.parallel import moved
 from cavendish.trainer.training.run import start_generator
 from cavendish.trainer.training.train import train_on
 from tests.trainer.items import FakeItems
@@ -195,7 +195,7 @@ def test_everything_of_the_embedded_generator_follows_its_device() -> None:
     generator = TinyGenerator(CONFIG.generator, 0)
     generator.module().to("meta")
     device = torch.device("meta")
-    text = moved(generator.encode_text(["red", "a blue ball"]), device)
+    text = to_device(generator.encode_text(["red", "a blue ball"]), device)
     picture = torch.zeros(2, 3, 16, 16, device=device)
     sigma, has = torch.zeros(2, device=device), torch.zeros(2, dtype=torch.bool, device=device)
     assert generator.predict(picture, sigma, picture, has, text).shape == (2, 3, 16, 16)

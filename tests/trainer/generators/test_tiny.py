@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from cavendish.encoders.codecs.palettes import COLOR_NAMES
 from cavendish.encoders.sample import InputError
-from cavendish.trainer.generators.words import COLOR_FEATURES, MAX_TOKENS, color_features, encode_prompts, tokenize
+from cavendish.trainer.generators.tiny import COLOR_FEATURES, MAX_TOKENS, color_features, encode_prompts, tokenize
 
 component = st.integers(0, 255)
 

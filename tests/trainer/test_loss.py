@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cavendish.encoders.sample import Example, InputError
-from cavendish.trainer.training.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch, pool_weights
+from cavendish.trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch, pool_weights
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import Oracle, knows, spec_of
 

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.training.checkpoint import checkpoints
-from cavendish.trainer.training.sharded_checkpoint import load_sharded
+from cavendish.trainer.parallel import Process, share_batches
+from cavendish.trainer.training.checkpoint import checkpoints, read_sharded
 from cavendish.trainer.training.train import train_on
 from tests.trainer.together import BUCKETS, KLEIN, SHORT, Uneven, Unlike, config_of
 from tests.trainer.training.test_train import ITEMS, ROOT, changed, rows_of
@@ -144,10 +146,10 @@ def test_damage_and_pickled_code_in_a_folder_are_refused(
         copy = shutil.copytree(whole, tmp_path / f"checkpoint-{number:06d}")
         (copy / ".metadata").write_bytes(damage)
         with pytest.raises(InputError, match=f"checkpoint-{number:06d}: not a readable checkpoint"):
-            load_sharded(copy, {"step.head.bias": torch.tensor(0.0)})
+            read_sharded(copy, {"step.head.bias": torch.tensor(0.0)})
     assert not (tmp_path / "pwned").exists()
     with pytest.raises(InputError, match="not a readable checkpoint"):
-        load_sharded(whole, {"model.nowhere": torch.zeros(1)})
+        read_sharded(whole, {"model.nowhere": torch.zeros(1)})
 
 
 def test_one_process_of_shards_goes_on_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,3 +184,15 @@ def test_what_does_not_fit_is_told(
         monkeypatch.setenv("RANK", "0")
     with pytest.raises(InputError, match=message):
         train_on(ITEMS, "lock", changed(**{**SHORT, **values}), tmp_path, tmp_path)
+
+
+@given(count=st.integers(1, 200), batch=st.integers(1, 20), world=st.integers(1, 9))
+def test_every_position_is_taken_and_every_process_has_as_many_turns(count: int, batch: int, world: int) -> None:
+    shared = [share_batches(count, batch, Process(rank, world, torch.device("cpu"))) for rank in range(world)]
+    assert len({len(mine) for mine in shared}) == 1
+    taken = [position for mine in shared for turn in mine for position in turn]
+    assert set(taken) == set(range(count))
+    assert all(1 <= len(turn) <= batch for mine in shared for turn in mine)
+    assert len(taken) - count <= world  # all but the last position once
+    if world == 1:
+        assert taken == list(range(count))

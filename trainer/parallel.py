@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
@@ -23,10 +23,10 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from cavendish.encoders.sample import InputError
-from cavendish.trainer.generators.protocol import Generator
-from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.generators.protocol import Generator, Precision
 
 Predict = Callable[..., Tensor]
+Parallel = Literal["none", "ddp", "fsdp"]
 
 
 @dataclass(frozen=True)
@@ -38,70 +38,70 @@ class Process:
     device: torch.device
 
 
-ALONE = Process(0, 1, torch.device("cpu"))
+SINGLE_PROCESS = Process(0, 1, torch.device("cpu"))
 TIMEOUT = timedelta(minutes=10)
 """How long a process waits for the others, when joining them too, before it fails and torchrun starts all again."""
-PATIENCE = timedelta(hours=24)
+RANK0_TIMEOUT = timedelta(hours=24)
 """How long the others wait while the first scores answers; should it die they are told at once."""
 
 
 @contextlib.contextmanager
-def joined(config: TrainConfig) -> Iterator[Process]:
-    """Join the processes of torchrun, when `config.parallel` says so, for as long as the context lasts.
+def init_distributed(parallel: Parallel, device_type: str) -> Iterator[Process]:
+    """Join the processes of torchrun for as long as the context lasts.
+
+    Args:
+        parallel: "none" for a single process.
+        device_type: "cpu" or "cuda"; each process gets a GPU of its own.
 
     Raises:
-        InputError: not started by torchrun, or started by it without `parallel`; a batch that cannot be shared equally.
+        InputError: not started by torchrun, or started by it without `parallel`; there is no GPU.
     """
     world = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
-    if config.device == "cuda" and not torch.cuda.is_available():
+    if device_type == "cuda" and not torch.cuda.is_available():
         raise InputError("device: cuda, but torch sees no GPU; set device=cpu")
-    if config.parallel == "none":
+    if parallel == "none":
         if world > 1:
             raise InputError(f"parallel: none, but there are {world} processes; set parallel=ddp or parallel=fsdp")
-        yield Process(0, 1, torch.device(config.device))
+        yield Process(0, 1, torch.device(device_type))
         return
     if not dist.is_initialized() and "RANK" not in os.environ:
-        raise InputError(f"parallel: {config.parallel} is started by torchrun; docs/training.md has the command line")
-    if config.batch % (world * config.accumulate):
-        raise InputError(
-            f"batch {config.batch} cannot be cut into {world} processes x {config.accumulate} (accumulate) equal parts"
-        )
-    device = torch.device(config.device)
-    if config.device == "cuda":
+        raise InputError(f"parallel: {parallel} is started by torchrun; docs/training.md has the command line")
+    device = torch.device(device_type)
+    if device_type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    mine = not dist.is_initialized()
-    if mine:
-        dist.init_process_group("nccl" if config.device == "cuda" else "gloo", timeout=TIMEOUT)
+    initialized = dist.is_initialized()
+    if not initialized:
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield Process(dist.get_rank(), dist.get_world_size(), device)
     finally:
-        if mine:
+        if not initialized:
             dist.destroy_process_group()
 
 
-def spread(generator: Generator, config: TrainConfig, process: Process) -> Predict:
-    """Move the generator to its device, compile it and share it as `config` says; return what predicts in training."""
+def wrap_parallel(generator: Generator, process: Process, parallel: Parallel, compile: bool) -> Predict:
+    """Move the generator to its device, compile it, replicate or shard it; return what predicts in training."""
     module = generator.module()
-    for part in other_parts(generator):
+    for part in frozen_parts(generator):
         part.to(process.device)
-    units = _units(module) if config.parallel == "fsdp" else [module]
-    if config.compile:
+    units = _units(module) if parallel == "fsdp" else [module]
+    if compile:
         for unit in units:
             unit.compile()
-    if config.parallel == "fsdp":
+    if parallel == "fsdp":
         mesh = init_device_mesh(process.device.type, (process.world,))
         for unit in (*units, module):
             fully_shard(unit, mesh=mesh)
         return generator.predict
     module.to(process.device)
-    if config.parallel == "ddp":
+    if parallel == "ddp":
         return DistributedDataParallel(_Predict(generator), forward_sync_buffers=False, find_unused_parameters=True)
     return generator.predict
 
 
-def other_parts(generator: Generator) -> list[nn.Module]:
-    """List what a generator has besides the network that is trained: text encoders, an autoencoder."""
+def frozen_parts(generator: Generator) -> list[nn.Module]:
+    """List the modules of a generator besides the trained network: text encoders, an autoencoder."""
     parts = [part for part in vars(generator).values() if isinstance(part, nn.Module)]
     return [part for part in parts if part is not generator.module()]
 
@@ -126,8 +126,8 @@ def _units(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def sharing_gradients(predict: Predict, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
-    """Let the processes add up their gradients in the last part of a batch only."""
+def sync_gradients(predict: Predict, module: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Sum gradients over processes in the last pass of a batch only."""
     if isinstance(module, FSDPModule):
         module.set_requires_gradient_sync(last)
     if isinstance(predict, DistributedDataParallel) and not last:
@@ -142,17 +142,17 @@ def reshard(module: nn.Module) -> None:
             unit.reshard()
 
 
-def computing(config: TrainConfig, process: Process) -> AbstractContextManager[Any]:
-    """Compute in `config.precision`: matrix products in bfloat16, sums and norms in float32."""
-    return torch.autocast(process.device.type, torch.bfloat16, enabled=config.precision == "bfloat16")
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[Any]:
+    """Compute in a precision: with "bfloat16" matrix products in it, sums and norms in float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def moved(value: Any, device: torch.device) -> Any:
+def to_device(value: Any, device: torch.device) -> Any:
     """Move a tensor, or the tensors of a dataclass, to a device."""
     if isinstance(value, Tensor):
         return value.to(device)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: moved(getattr(value, field.name), device) for field in fields(value)})
+        return replace(value, **{field.name: to_device(getattr(value, field.name), device) for field in fields(value)})
     return value
 
 
@@ -161,7 +161,7 @@ def device_of(generator: Generator) -> torch.device:
     return next((p.device for p in generator.module().parameters()), torch.device("cpu"))
 
 
-def gathered(value: Any, process: Process) -> list[Any]:
+def all_gather(value: Any, process: Process) -> list[Any]:
     """Return the `value` of every process, in order of rank."""
     if process.world == 1:
         return [value]
@@ -170,20 +170,20 @@ def gathered(value: Any, process: Process) -> list[Any]:
     return values
 
 
-def put_together(found: Mapping[int, Any], process: Process) -> list[Any]:
-    """Return what all processes have found, by position, on the first; nothing on the others."""
+def gather_to_rank0(found: Mapping[int, Any], process: Process) -> list[Any]:
+    """Return the values of all processes in order of position, on rank 0; an empty list on the others."""
     if process.world == 1:
         return [found[position] for position in sorted(found)]
     parts: list[Any] | None = [None] * process.world if process.rank == 0 else None
     dist.gather_object(found, parts)
-    whole = {position: one for part in parts or () for position, one in part.items()}
-    return [whole[position] for position in sorted(whole)]
+    merged = {position: value for part in parts or () for position, value in part.items()}
+    return [merged[position] for position in sorted(merged)]
 
 
-def turns(count: int, batch_size: int, process: Process) -> list[list[int]]:
-    """Share the positions 0..count - 1 in batches, as many for every process, since shards are gathered by all or none.
+def share_batches(count: int, batch_size: int, process: Process) -> list[list[int]]:
+    """Share the positions 0..count - 1 in batches, as many for every process, since all gather shards together.
 
-    A process that has none left at the end takes the last position once more.
+    A process without a position left at the end repeats the last one.
     """
     stride = batch_size * process.world
     first = process.rank * batch_size
@@ -191,7 +191,7 @@ def turns(count: int, batch_size: int, process: Process) -> list[list[int]]:
     return [list(range(start, min(start + batch_size, count))) or [count - 1] for start in starts]
 
 
-def by_size(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
+def group_by_size(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     """Return the positions of each size, sizes in the order they first come in."""
     found: dict[tuple[int, ...], list[int]] = {}
     for position, size in enumerate(sizes):
@@ -199,20 +199,20 @@ def by_size(sizes: Sequence[tuple[int, ...]]) -> list[list[int]]:
     return list(found.values())
 
 
-def turns_by_size(sizes: Sequence[tuple[int, ...]], batch_size: int, process: Process) -> Iterator[list[int]]:
+def batches_by_size(sizes: Sequence[tuple[int, ...]], batch_size: int, process: Process) -> Iterator[list[int]]:
     """Share positions as `turns` does, in batches of one size."""
-    for alike in by_size(sizes):
-        for turn in turns(len(alike), batch_size, process):
-            yield [alike[i] for i in turn]
+    for alike in group_by_size(sizes):
+        for batch in share_batches(len(alike), batch_size, process):
+            yield [alike[i] for i in batch]
 
 
 @contextlib.contextmanager
-def first_alone(process: Process) -> Iterator[bool]:
-    """Give True to the first process, which may take hours; the others wait for it where the block ends."""
+def rank0_only(process: Process) -> Iterator[bool]:
+    """Give True to rank 0, which may take hours; the others wait for it where the block ends."""
     if process.world == 1:
         yield True
         return
-    group = dist.new_group(backend="gloo", timeout=PATIENCE)
+    group = dist.new_group(backend="gloo", timeout=RANK0_TIMEOUT)
     try:
         yield process.rank == 0
         dist.barrier(group)
@@ -220,18 +220,18 @@ def first_alone(process: Process) -> Iterator[bool]:
         dist.destroy_process_group(group)
 
 
-def wait_for_all(process: Process) -> None:
-    """Go on when every process has come here."""
+def barrier(process: Process) -> None:
+    """Wait until every process has come here."""
     if process.world > 1:
         dist.barrier()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """Return a tensor on the CPU with all of its shards; every process must ask."""
+def to_full_cpu(tensor: Tensor) -> Tensor:
+    """Return a tensor with all of its shards, on the CPU; a collective, called by every process."""
     return (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
 
 
-def largest(number: int, process: Process) -> int:
+def max_over_ranks(number: int, process: Process) -> int:
     """Return the largest `number` of all processes."""
     if process.world == 1:
         return number

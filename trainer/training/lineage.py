@@ -18,45 +18,12 @@ from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.provenance.lineage import Link, State, directory_link, file_link
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
-from cavendish.mixing.storage.place import (
-    Place,
-    exists,
-    files_below,
-    is_file,
-    is_url,
-    join,
-    name_of,
-    parent_of,
-    size_of,
-)
+from cavendish.mixing.storage.place import Place, exists, is_file, is_url, join, name_of, parent_of
+from cavendish.trainer.generators.weights import model_digest
 
 FILE = "lineage.json"
 SCHEMA = "cavendish-lineage/1"
 _MAX_DEPTH = 32
-
-
-def model_digest(folder: Place) -> str:
-    """Name a generator: by the bytes of its files; a model in diffusers' layout, by configurations and file sizes.
-
-    Raises:
-        InputError: neither is there.
-    """
-    if exists(join(folder, "generator.json")):
-        return digest({name: file_sha256(join(folder, name)) for name in files_below(folder)})
-    if not exists(join(folder, "model_index.json")):
-        raise InputError(f"{folder}: no trained generator there; run its training first")
-    return layout_digest(folder)
-
-
-def layout_digest(folder: Place) -> str:
-    """Name a model in diffusers' layout, whose weights are too large to be hashed every time."""
-    facts: dict[str, str | int] = {}
-    for name in files_below(folder):
-        if name.endswith(".json"):
-            facts[name] = file_sha256(join(folder, name))
-        elif name.endswith(".safetensors"):
-            facts[name] = size_of(join(folder, name))
-    return digest(facts)
 
 
 def write_lineage(
@@ -160,7 +127,7 @@ def _is_generator(folder: Place) -> bool:
 
 def _checkpoint(path: Place, search: _Search) -> Link:
     if exists(join(path, "facts.json")):
-        from cavendish.trainer.training.sharded_checkpoint import read_facts
+        from cavendish.trainer.training.checkpoint import read_facts
 
         facts = read_facts(path)
     else:

@@ -16,9 +16,9 @@ from cavendish.mixing.mixture.make_lock import write_lock
 from cavendish.mixing.provenance.lineage import Link, every_link, states
 from cavendish.mixing.storage import objects
 from cavendish.trainer.generators.tiny import TinyConfig
-from cavendish.trainer.lineage import trace_lineage
 from cavendish.trainer.training.checkpoint import checkpoints
 from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.lineage import trace_lineage
 from cavendish.trainer.training.train import train
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 from tests.mixing.storage.s3_server import every_tenth, s3_server

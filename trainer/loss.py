@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cavendish.encoders.sample import Example, InputError, UInt8Image
-from cavendish.trainer.generators.frozen import from_arrays, join_rows
+from cavendish.trainer.generators.frozen import CachedEncoding, from_arrays, stack_rows
 from cavendish.trainer.generators.protocol import Generator
-from cavendish.trainer.training.items import Kept
-from cavendish.trainer.training.parallel import moved
+from cavendish.trainer.parallel import to_device
 
 _NOISE = 0x4E01  # keeps these random streams apart from those that draw the data
 
@@ -41,13 +40,16 @@ class Batch:
 
 
 def make_batch(
-    generator: Generator, examples: Sequence[Example], pixel_weights: bool = False, kept: Sequence[Kept] = ()
+    generator: Generator,
+    examples: Sequence[Example],
+    pixel_weights: bool = False,
+    cached: Sequence[CachedEncoding] = (),
 ) -> Batch:
     """Encode examples of one size.
 
     Args:
         pixel_weights: let the loss count pixels by the `weight` of the examples.
-        kept: what was computed before of each example; the rest is computed.
+        cached: precomputed encodings of each example; what is missing is computed.
 
     Raises:
         InputError: the examples differ in size.
@@ -55,36 +57,36 @@ def make_batch(
     shapes = {picture.shape for e in examples for picture in (e.target, e.source) if picture is not None}
     if len(shapes) != 1:
         raise InputError(f"one batch holds pictures of sizes {sorted(shapes)}; resize them to one size first")
-    kept = kept or [Kept()] * len(examples)
+    cached = cached or [CachedEncoding()] * len(examples)
     blank = np.zeros_like(examples[0].target)
-    clean = _encode_images(generator, [e.target for e in examples], [k.target for k in kept])
-    if any(k.source is not None for k in kept):
+    clean = _encode_images(generator, [e.target for e in examples], [k.target for k in cached])
+    if any(k.source is not None for k in cached):
         none = np.zeros(clean.shape[1:], np.float32)
-        kept = [replace(k, source=none) if e.source is None else k for e, k in zip(examples, kept)]
+        cached = [replace(k, source=none) if e.source is None else k for e, k in zip(examples, cached)]
     sources = [blank if e.source is None else e.source for e in examples]
-    reference = _encode_images(generator, sources, [k.source for k in kept])
+    reference = _encode_images(generator, sources, [k.source for k in cached])
     has_reference_B = torch.tensor([e.source is not None for e in examples], device=reference.device)
     return Batch(
         clean_BCHW=clean,
         reference_BCHW=reference * has_reference_B[:, None, None, None],
         has_reference_B=has_reference_B,
-        condition=_encode_text(generator, examples, kept),
+        condition=_encode_text(generator, examples, cached),
         weight_B1HW=pool_weights(examples, generator.spec.downsampling) if pixel_weights else None,
     )
 
 
-def _encode_images(generator: Generator, pictures: Sequence[UInt8Image], kept: Sequence[Latent | None]) -> Tensor:
-    """Return the latents of pictures, computing those that are not kept."""
-    missing = [picture for picture, latent in zip(pictures, kept) if latent is None]
+def _encode_images(generator: Generator, pictures: Sequence[UInt8Image], cached: Sequence[Latent | None]) -> Tensor:
+    """Return the latents of pictures, computing those that are not cached."""
+    missing = [picture for picture, latent in zip(pictures, cached) if latent is None]
     if len(missing) == len(pictures):
         return generator.encode_image(np.stack(pictures))
     fresh = iter(generator.encode_image(np.stack(missing)) if missing else ())
-    return torch.stack([next(fresh).cpu() if latent is None else torch.from_numpy(latent) for latent in kept])
+    return torch.stack([next(fresh).cpu() if latent is None else torch.from_numpy(latent) for latent in cached])
 
 
-def _encode_text(generator: Generator, examples: Sequence[Example], kept: Sequence[Kept]) -> Any:
-    """Return the condition of the prompts, computing those that are not kept."""
-    if all(k.condition is None for k in kept):
+def _encode_text(generator: Generator, examples: Sequence[Example], cached: Sequence[CachedEncoding]) -> Any:
+    """Return the condition of the prompts, computing those that are not cached."""
+    if all(k.condition is None for k in cached):
         return generator.encode_text([e.prompt for e in examples], [e.source for e in examples])
     frozen = generator.spec.frozen
     assert frozen is not None
@@ -92,9 +94,9 @@ def _encode_text(generator: Generator, examples: Sequence[Example], kept: Sequen
         generator.encode_text([e.prompt], [e.source])
         if k.condition is None
         else from_arrays(k.condition, frozen.condition)
-        for e, k in zip(examples, kept)
+        for e, k in zip(examples, cached)
     ]
-    return join_rows([moved(row, torch.device("cpu")) for row in rows])
+    return stack_rows([to_device(row, torch.device("cpu")) for row in rows])
 
 
 def pool_weights(examples: Sequence[Example], downsampling: int) -> Tensor:
