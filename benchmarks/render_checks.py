@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cavendish.render.camera.realism import Effects, draw_effects, take_picture
+from cavendish.render.camera.sensor import Effects, draw_effects, take_picture
 from cavendish.render.engines.blender import Cycles
 from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import ViewRejected, check_view

@@ -24,20 +24,19 @@ import sys
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from cavendish.encoders.sample import Rejection, Sample
+from cavendish.encoders.sample import Sample
 from cavendish.mixing.shards.sample_format import sample_parts
 from cavendish.mixing.shards.writer import read_dataset
 from cavendish.render import job, views
 from cavendish.render.engines.child import encode_answer, load_engine
 from cavendish.render.job import RenderConfig, close_workers, render
-from cavendish.render.views import ViewRequest, make_view
 
 SAMPLES = 8
 THREADS = ("OMP_NUM_THREADS", "LP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -48,30 +47,13 @@ def config_of(engine: str, size: int, scenes: int, **more: Any) -> RenderConfig:
     return RenderConfig.model_validate({**values, "width": size, "height": size, "edits": 0, **more})
 
 
-class _Capture:
-    """Stands where a job's worker stands, and keeps what it is asked."""
-
-    hello: dict[str, Any] = {"versions": {}}  # noqa: RUF012
-
-    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        self.request = request
-        return {"rejected": asdict(Rejection("", ""))}, b""
-
-
 def bare_loop(config: RenderConfig, paint: Callable[..., Any]) -> Iterator[Sample]:
-    """Make the samples of a job's first shard in this process, with nothing around them."""
-    capture = _Capture()
-    saved, job._ready_worker = job._ready_worker, lambda _: capture  # type: ignore[assignment,return-value]
-    try:
-        for index in range(config.scenes):
-            for attempt in range(config.attempts):
-                job.ask_for_view(config, f"bare-{index:06d}", 0, index, attempt, {})
-                made = make_view(ViewRequest(**capture.request), paint)
-                if isinstance(made, Sample):
-                    yield made
-                    break
-    finally:
-        job._ready_worker = saved
+    """Make the samples of a job in this process, with nothing around them."""
+    maker = views.ViewMaker(config, paint, {})
+    for shard in range(-(-config.scenes // config.scenes_per_shard)):
+        for made in job.make_views(config, shard, partial(maker.make, own={})):
+            if isinstance(made, Sample):
+                yield made
 
 
 def write_tar(samples: Iterator[Sample], path: Path) -> int:
@@ -122,8 +104,9 @@ def _run(what: str, folder: Path, size: int, scenes: int, python: str, engine: s
 
 def _measure(what: str, folder: Path, size: int, scenes: int, engine: str) -> dict[str, float]:
     per_scene = 4 if what == "views" else 1
-    config = config_of(engine, size, scenes, views_per_scene=per_scene)
-    paint, _ = load_engine(engine, size, size, SAMPLES // 2 if what == "half" else SAMPLES, config.cross_check)
+    samples = SAMPLES // 2 if what == "half" else SAMPLES
+    config = config_of(engine, size, scenes, views_per_scene=per_scene, samples=samples)
+    paint, _ = load_engine(config)
     making: dict[str, float] = {}
     _time_calls(views, "draw_recipe", making, "making")
     _time_calls(views, "build_scene", making, "making")
@@ -144,25 +127,8 @@ def _measure(what: str, folder: Path, size: int, scenes: int, engine: str) -> di
         saved: list[Any] = []
         kept = sum(1 for _ in bare_loop(config, paint_and_save))
         return {"frames": kept}
-    samples = bare_loop(config, paint) if per_scene == 1 else _all_views(config, paint)
-    count = write_tar(samples, folder / f"{engine}-{what}.tar")
+    count = write_tar(bare_loop(config, paint), folder / f"{engine}-{what}.tar")
     return {"frames": count, "cpu_s": time.process_time() - start_s, "making_s": making["making"]}
-
-
-def _all_views(config: RenderConfig, paint: Callable[..., Any]) -> Iterator[Sample]:
-    capture = _Capture()
-    job._ready_worker = lambda _: capture  # type: ignore[assignment,return-value]
-    for index in range(config.scenes):
-        tries = [(attempt, (0, 0)) for attempt in range(config.attempts)]
-        while tries:
-            attempt, view = tries.pop(0)
-            job.ask_for_view(config, f"bare-{index:06d}", 0, index, attempt, {}, view)
-            made = make_view(ViewRequest(**capture.request), paint)
-            if isinstance(made, Sample):
-                yield made
-                following = view[0] + 1
-                more = range(config.attempts) if following < config.views_per_scene else ()
-                tries = [(attempt, (following, number)) for number in more]
 
 
 def stages(scratch: Path) -> None:
@@ -238,8 +204,8 @@ def quality(scratch: Path, scenes: int) -> None:
     """Print PSNR against 256 samples without denoiser, and CPU seconds, by samples and denoiser."""
     import bpy
 
+    from cavendish.render.camera.sensor import develop, find_exposure
     from cavendish.render.engines.blender import Cycles
-    from cavendish.render.light.develop import develop, find_exposure
 
     size = 128
     engine = Cycles(size, size, SAMPLES)
@@ -294,8 +260,7 @@ def overhead(scratch: Path) -> None:
     for engine, size, scenes in (("pyrender", 256, 12), ("blender", 256, 6)):
         render(config_of(engine, size, 1, seed=5), scratch / f"warm-{engine}")  # imports, the pipeline's first run
         config = config_of(engine, size, scenes)
-        worker = job._worker(config)
-        worker.start()
+        worker = job._renderer(config)
         assert worker._process is not None
         child = psutil.Process(worker._process.pid)
         parent_s, child_s = time.process_time(), sum(child.cpu_times()[:2])
@@ -325,15 +290,9 @@ def memory(scratch: Path, engine: str, scenes: int) -> None:
     """Print the resident memory of one worker's process over many scenes, and its slope in the second half."""
     size, more = (80, {"max_model_kb": 400}) if engine == "pyrender" else (64, {"samples": 1, "max_model_kb": 400})
     config = config_of(engine, size, scenes, scenes_per_shard=12, **more)
-    paint, _ = load_engine(engine, size, size, config.samples, config.cross_check)
-    capture = _Capture()
-    job._ready_worker = lambda _: capture  # type: ignore[assignment,return-value]
+    paint, _ = load_engine(config)
     process, sizes = psutil.Process(), []
-    for number in range(scenes):
-        for attempt in range(config.attempts):
-            job.ask_for_view(config, "m", number // 12, number % 12, attempt, {})
-            if isinstance(make_view(ViewRequest(**capture.request), paint), Sample):
-                break
+    for number, _sample in enumerate(bare_loop(config, paint)):
         sizes.append(process.memory_info().rss / 1e6)
         if (number + 1) % 50 == 0:
             print(f"{number + 1:5d} scenes {sizes[-1]:7.0f} MB", flush=True)

@@ -18,7 +18,7 @@ from mathutils import Matrix
 from numpy.typing import NDArray
 
 from cavendish.render.geometry.meshes import Mesh, Placed, Surface, is_pane
-from cavendish.render.labels.agreement import compare_exactly, compare_passes
+from cavendish.render.labels.checks import compare_exactly, compare_passes
 from cavendish.render.labels.passes import Truth
 from cavendish.render.light.skies import add_haze, environment, srgb_to_linear
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix
@@ -119,7 +119,7 @@ class Cycles:
         """Render once more for the labels alone: one sample at each pixel's centre, no lens, no light.
 
         Raises:
-            ViewRejected: see `agreement.compare_exactly`.
+            ViewRejected: see `checks.compare_exactly`.
         """
         cycles, lens = bpy.context.scene.cycles, bpy.context.scene.camera.data
         samples, blurred = cycles.samples, lens.dof.use_dof

@@ -1,49 +1,54 @@
-"""The child's side of an engine: makes views until its stdin closes.
-
-`python -m cavendish.render.engines.child ENGINE WIDTH HEIGHT SAMPLES CROSS_CHECK [FOLDER ...]`
-"""
+"""The child's side of an engine: makes views until its stdin closes. The first message is the job's configuration."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cavendish.encoders.sample import Camera, Edit, InputError, Instance, Rejection, Sample
 from cavendish.render.engines.worker import leave_with_parent, receive, send, take_over_pipes
 
+if TYPE_CHECKING:
+    from cavendish.render.config import RenderConfig
+    from cavendish.render.views import Paint
+
 ARRAYS = ("image", "depth_m", "normals", "instance_ids", "geometric_normals", "albedo")
 
 
-def main(argv: Sequence[str]) -> None:
-    """Load the engine, say so, then answer requests."""
+def main() -> None:
+    """Read the job's configuration, load its engine, say so, then answer requests."""
     requests, answers = take_over_pipes()
     leave_with_parent()
-    engine, width, height, samples = argv[0], int(argv[1]), int(argv[2]), int(argv[3])
     from cavendish.render.assets.folders import open_folders
-    from cavendish.render.views import ViewRequest, make_view
+    from cavendish.render.config import RenderConfig, ViewRequest
+    from cavendish.render.views import ViewMaker
 
+    first = receive(requests)
+    if first is None:
+        return
+    config = RenderConfig.model_validate(first[0]["config"])
     try:
-        open_folders([Path(folder) for folder in argv[5:]])
-        paint, versions = load_engine(engine, width, height, samples, argv[4] == "1")
+        open_folders(config.assets.folders if config.assets else ())
+        paint, versions = load_engine(config)
     except InputError as error:
         send(answers, {"error": str(error)}, b"")
         return
+    maker = ViewMaker(config, paint, versions)
     send(answers, {"versions": versions}, b"")
     while (message := receive(requests)) is not None:
         if "inspect" in message[0]:
             send(answers, inspect_file(message[0]["inspect"]), b"")
             continue
+        request = ViewRequest(**message[0]["view"])
         try:
-            made = make_view(ViewRequest(**message[0]), paint)
+            made = maker.make(request, message[0]["own"])
         except Exception as error:  # one scene's fault must not cost the others; the shard's row names it
-            made = Rejection(message[0]["key"], f"{type(error).__name__}: {error}")
+            key = config.view_key(request.shard, request.index, request.view)
+            made = Rejection(key, f"{type(error).__name__}: {error}")
         send(answers, *encode_answer(made))
     os._exit(0)  # bpy can crash while the interpreter tears it down
 
@@ -67,17 +72,18 @@ def inspect_file(name: str) -> dict[str, str]:
         return {"error": f"{type(error).__name__}: {error}"}
 
 
-def load_engine(engine: str, width: int, height: int, samples: int, cross_check: bool) -> tuple[Any, dict[str, str]]:
-    """Return the engine's paint function and the versions of what makes the pictures."""
+def load_engine(config: RenderConfig) -> tuple[Paint, dict[str, str]]:
+    """Return the engine's paint function and the versions of what makes the images."""
     versions = {name: version(name) for name in ("embreex", "numpy")}
-    if engine == "blender":
+    size = config.width, config.height
+    if config.engine == "blender":
         from cavendish.render.engines.blender import Cycles
 
-        return Cycles(width, height, samples, cross_check).paint, {**versions, "bpy": version("bpy")}
+        return Cycles(*size, config.samples, config.cross_check).paint, {**versions, "bpy": version("bpy")}
     from cavendish.render.engines.pyrender import Raster
     from cavendish.render.light.lighting import paint_with
 
-    return paint_with(Raster(width, height), cross_check), {**versions, "pyrender": version("pyrender")}
+    return paint_with(Raster(*size), config.cross_check), {**versions, "pyrender": version("pyrender")}
 
 
 def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:
@@ -131,6 +137,6 @@ def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
 
 if __name__ == "__main__":
     try:
-        main(sys.argv[1:])
+        main()
     except BrokenPipeError:  # the parent is gone
         os._exit(3)

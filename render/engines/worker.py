@@ -6,6 +6,7 @@ A renderer can crash, hang or eat memory; in a process of its own that costs one
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import selectors
@@ -16,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import psutil
@@ -30,40 +32,48 @@ class WorkerFault(RuntimeError):
     """The child died, hung or spoke nonsense; the message names which."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What a child may use.
+
+    Args:
+        start_timeout_s: time until it is ready.
+        request_timeout_s: time for one answer.
+        recycle_after: requests after which a fresh child takes over, so that memory stays flat.
+        max_memory_mb: resident memory above which the child is ended, before the machine runs out of it.
+    """
+
+    start_timeout_s: float
+    request_timeout_s: float
+    recycle_after: int
+    max_memory_mb: int = 6000
+
+
 class Worker:
-    """Runs `command` as a child and asks it things; restarts it after a fault and after `recycle_after` requests.
+    """Runs `command` as a child and sends it requests; restarts it after a fault and after `limits.recycle_after`.
 
     Args:
         command: argv of the child; it must speak the protocol on stdin and stdout.
-        start_timeout_s: how long it may take to say that it is ready.
-        request_timeout_s: how long one answer may take.
-        recycle_after: requests after which a fresh child takes over, so that memory stays flat.
+        first: a message that each new child is sent before anything else.
         environment: added to the child's environment.
-        max_memory_mb: resident memory above which the child is ended, before the machine runs out of it.
     """
 
     def __init__(
         self,
         command: Sequence[str],
-        start_timeout_s: float,
-        request_timeout_s: float,
-        recycle_after: int,
+        limits: Limits,
+        first: Mapping[str, Any] | None = None,
         environment: Mapping[str, str] | None = None,
-        max_memory_mb: int = 6000,
     ) -> None:
-        self._command = list(command)
-        self._start_timeout_s = start_timeout_s
-        self._request_timeout_s = request_timeout_s
-        self._recycle_after = recycle_after
+        self._command, self._limits, self._first = list(command), limits, first
         self._environment = {**os.environ, **(environment or {})}
-        self._max_memory_mb = max_memory_mb
         self._process: subprocess.Popen[bytes] | None = None
         self._asked = 0
         self._lock = threading.Lock()
         self.hello: dict[str, Any] = {}
 
     def ask(self, header: Mapping[str, Any]) -> Message:
-        """Send a request and return the answer; after a fault, start a new child and try once more.
+        """Send a request and return the answer; after a fault, start a new child and retry once.
 
         Raises:
             WorkerFault: it failed twice; the message names the second fault.
@@ -75,7 +85,7 @@ class Worker:
                 return self._ask(header)
 
     def start(self) -> dict[str, Any]:
-        """Start the child if there is none, at the second try if need be; return what it said when it was ready.
+        """Start the child if there is none, with one retry; return its first message.
 
         Raises:
             WorkerFault: it did not start.
@@ -96,19 +106,16 @@ class Worker:
                 process_group=0,  # Ctrl-C is for the parent: the child leaves with it, without a traceback
             )
             self._asked = 0
-            self.hello, _ = self._receive(self._start_timeout_s, "start")
+            if self._first is not None:
+                self._send(self._first)
+            self.hello, _ = self._receive(self._limits.start_timeout_s, "start")
 
     def close(self) -> None:
         """End the child: it leaves when its stdin closes, or is killed."""
         process, self._process = self._process, None
         if process is None:
             return
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                try:
-                    stream.close()
-                except OSError:
-                    continue
+        _close_pipes(process)
         try:
             process.wait(timeout=3)
         except subprocess.TimeoutExpired:
@@ -116,17 +123,20 @@ class Worker:
             process.wait()
 
     def _ask(self, header: Mapping[str, Any]) -> Message:
-        if self._asked >= self._recycle_after:
+        if self._asked >= self._limits.recycle_after:
             self.close()
         self._start()
+        self._asked += 1
+        self._send(header)
+        return self._receive(self._limits.request_timeout_s, "answer")
+
+    def _send(self, header: Mapping[str, Any]) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        self._asked += 1
         try:
-            send(self._process.stdin, dict(header), b"")
+            send(self._process.stdin, header, b"")
         except OSError:
             self._fail("died between requests")
-        return self._receive(self._request_timeout_s, "answer")
 
     def _receive(self, timeout_s: float, what: str) -> Message:
         deadline = time.monotonic() + timeout_s
@@ -166,8 +176,8 @@ class Worker:
             used_mb = psutil.Process(self._process.pid).memory_info().rss / 1e6
         except psutil.Error:
             return  # it has just died: reading its answer will say how
-        if used_mb > self._max_memory_mb:
-            self._fail(f"used {used_mb:.0f} MB of memory ({self._max_memory_mb} allowed)")
+        if used_mb > self._limits.max_memory_mb:
+            self._fail(f"used {used_mb:.0f} MB of memory ({self._limits.max_memory_mb} allowed)")
 
     def _cause_of_death(self) -> str:
         assert self._process is not None
@@ -185,13 +195,15 @@ class Worker:
         if process is not None:
             process.kill()
             process.wait()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    try:
-                        stream.close()
-                    except OSError:
-                        continue
+            _close_pipes(process)
         raise WorkerFault(f"renderer {cause}")
+
+
+def _close_pipes(process: subprocess.Popen[bytes]) -> None:
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
 
 def send(pipe: BinaryIO | Any, header: Mapping[str, Any], blob: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -12,13 +13,47 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import UInt8Image
 from cavendish.render.assets.catalogue import RawModel, load_model
 from cavendish.render.assets.wavefront import Phong
-from cavendish.render.geometry.shape_table import SHAPES
-from cavendish.render.geometry.shapes import Solid
+from cavendish.render.geometry import buildings, indoor_shapes, outdoor_shapes, plants, shapes
+from cavendish.render.geometry.shapes import Size, Solid
 from cavendish.render.geometry.textures import texture_image
 from cavendish.render.geometry.triangles import crease_normals, face_normals, triangle_areas
 from cavendish.render.scenes.recipe import Material, Recipe, Rgb, Thing, thing_matrix
 
 CREASE_COS = math.cos(math.radians(40))
+SHAPES: dict[str, Callable[[Size, Size, int], Solid]] = {
+    "books": shapes.books,
+    "box": shapes.box,
+    "building": buildings.building,
+    "bush": plants.bush,
+    "cone": shapes.cone,
+    "curtain": indoor_shapes.curtain,
+    "cylinder": shapes.cylinder,
+    "door": indoor_shapes.door,
+    "fence": outdoor_shapes.fence,
+    "forest": plants.forest,
+    "frame": shapes.frame,
+    "grass": plants.grass,
+    "hedge": plants.hedge,
+    "lamp post": outdoor_shapes.lamp_post,
+    "letters": indoor_shapes.letters,
+    "mat": shapes.mat,
+    "pavement": outdoor_shapes.pavement,
+    "pendant": indoor_shapes.pendant,
+    "power pole": outdoor_shapes.power_pole,
+    "rock": shapes.rock,
+    "shelf": shapes.shelf,
+    "sign": outdoor_shapes.sign,
+    "sphere": shapes.sphere,
+    "table": shapes.table,
+    "terrain": outdoor_shapes.terrain,
+    "torus": shapes.torus,
+    "tray": indoor_shapes.tray,
+    "tree": plants.tree,
+    "vessel": shapes.vessel,
+    "wall": shapes.wall,
+    "zebra": outdoor_shapes.zebra,
+}
+"""The shapes a recipe can name: word -> function of (size, numbers, seed)."""
 
 
 @dataclass(frozen=True)

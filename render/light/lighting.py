@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cavendish.render.engines.pyrender import Raster
 from cavendish.render.geometry.meshes import Mesh, Placed, Surface
 from cavendish.render.geometry.triangles import face_normals
-from cavendish.render.labels.agreement import compare_raster
+from cavendish.render.labels.checks import compare_raster
 from cavendish.render.labels.passes import Truth, camera_rays
 from cavendish.render.light.skies import add_haze, environment, harmonic_light, irradiance, radiance, srgb_to_linear
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix

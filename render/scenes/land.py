@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from cavendish.encoders.draws import one_of
-from cavendish.render.geometry.terrain import height_at
+from cavendish.render.geometry.outdoor_shapes import height_at
 from cavendish.render.geometry.textures import shade
 from cavendish.render.scenes.layout import Layout
 from cavendish.render.scenes.recipe import Material, Rgb, Texture, Thing

@@ -123,7 +123,7 @@ class Layout:
         return self._add(thing, True)
 
     def lay(self, thing: Thing) -> Thing:
-        """Add a thing exactly as it lies, whatever its box: it came to rest among the others (resting.py)."""
+        """Add a thing exactly as it lies, whatever its box: it came to rest among the others (clutter.py)."""
         return self._add(thing, False)
 
     def reserve(self, box: Footprint) -> None:

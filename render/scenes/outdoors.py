@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cavendish.encoders.draws import one_of
 from cavendish.encoders.sample import Camera
-from cavendish.render.light.weather import draw_weather, weather_of
+from cavendish.render.light.skies import draw_weather, weather_of
 from cavendish.render.scenes.land import bush_thing, fence_thing, grow_grass, lay_ground, plant_forests, tree_thing
 from cavendish.render.scenes.layout import Footprint, Layout, model, rounded, some_paint
 from cavendish.render.scenes.presets import Palette, Rng, Style, draw_lens, pick

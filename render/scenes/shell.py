@@ -10,7 +10,7 @@ import numpy as np
 
 from cavendish.encoders.draws import one_of
 from cavendish.render.geometry.textures import shade
-from cavendish.render.light.weather import draw_weather
+from cavendish.render.light.skies import draw_weather
 from cavendish.render.scenes.land import lay_ground, tree_thing
 from cavendish.render.scenes.layout import GAP_M, MUTED, Footprint, Layout, vivid, wood_material
 from cavendish.render.scenes.presets import Rng

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import UInt8Image
 from cavendish.render.assets.catalogue import licences_of
-from cavendish.render.edits import Done, EditKind, Shot, make_edit
+from cavendish.render.edits import Done, EditKind, Shot, is_free, make_edit, rests
 from cavendish.render.geometry.meshes import Placed, build_scene
 from cavendish.render.labels.facts import find_instances
 from cavendish.render.labels.passes import Truth, cast_scene
-from cavendish.render.scenes.placing import is_free, rests
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 from tests.render.scenes.test_scenes import shared_area
 

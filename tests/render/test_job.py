@@ -13,7 +13,8 @@ from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.runners import Engine
 from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
 from cavendish.render import job
-from cavendish.render.job import RealismConfig, RenderConfig, ask_for_view, close_workers, count_rejections, render
+from cavendish.render.config import ViewRequest
+from cavendish.render.job import RealismConfig, RenderConfig, close_workers, count_rejections, render, render_view
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = RenderConfig(
@@ -40,7 +41,7 @@ def test_an_unknown_kind_of_scene_is_refused() -> None:
 def test_shards_are_the_same_bytes_on_two_workers_and_after_a_lost_renderer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = job.ask_for_view
+    ask = job.render_view
     lost = []
 
     def lose_the_child_once(*arguments: object) -> Sample | Rejection:
@@ -54,7 +55,7 @@ def test_shards_are_the_same_bytes_on_two_workers_and_after_a_lost_renderer(
             children[0].kill()
         return ask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(job, "ask_for_view", lose_the_child_once)
+    monkeypatch.setattr(job, "render_view", lose_the_child_once)
     result = render(SMALL, tmp_path / "one")
     monkeypatch.undo()
     assert lost
@@ -149,16 +150,14 @@ def test_only_blender_blurs_what_is_out_of_focus() -> None:
 
 @pytest.mark.slow
 def test_rejected_views_are_reported_and_drawn_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    ask = job.ask_for_view
+    ask = job.render_view
 
-    def refuse_the_first(
-        config: RenderConfig, key: str, shard: int, index: int, attempt: int, own: dict[str, str]
-    ) -> Sample | Rejection:
-        if attempt == 0:
-            return Rejection(key, "attempt 0: too dark")
-        return ask(config, key, shard, index, attempt, own)
+    def refuse_the_first(config: RenderConfig, request: ViewRequest, own: dict[str, str]) -> Sample | Rejection:
+        if request.attempt == 0:
+            return Rejection(config.view_key(request.shard, request.index), "attempt 0: too dark")
+        return ask(config, request, own)
 
-    monkeypatch.setattr(job, "ask_for_view", refuse_the_first)
+    monkeypatch.setattr(job, "render_view", refuse_the_first)
     config = SMALL.model_copy(update={"scenes": 2, "edits": 0.0})
     render(config, tmp_path)
     (row,) = committed_rows(tmp_path)
@@ -186,7 +185,7 @@ def test_blender_sees_what_the_ray_cast_sees_and_repeats_its_colours(kind: str) 
     views = []
     for _ in range(2):
         for attempt in range(6):
-            made = ask_for_view(config, "view", 0, 0, attempt, {})
+            made = render_view(config, ViewRequest(0, 0, attempt), {})
             if isinstance(made, Sample):
                 break
         assert isinstance(made, Sample), made

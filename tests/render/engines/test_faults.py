@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -14,8 +15,9 @@ from cavendish.encoders.sample import Sample
 from cavendish.mixing.jobs.runners import Engine
 from cavendish.mixing.shards.writer import committed_rows, read_dataset
 from cavendish.render.assets.folders import AssetsConfig
+from cavendish.render.config import ViewRequest
 from cavendish.render.engines.worker import Message, Worker
-from cavendish.render.job import RenderConfig, ask_for_view, close_workers, render
+from cavendish.render.job import RenderConfig, close_workers, render, render_view
 
 CONFIG = RenderConfig(
     engine="pyrender", seed=6, scenes=4, scenes_per_shard=4, width=48, height=48, max_model_kb=100, edits=0.0
@@ -32,21 +34,23 @@ def test_a_kill_a_hang_and_a_memory_hog_cost_one_try_each_and_are_named(
 
     def spoil(self: Worker, header: Mapping[str, object]) -> Message:
         """Hurt the child at the first try of three scenes, at both of the worker's tries."""
-        fault = FAULTS.get(header["index"]) if header["attempt"] == 0 else None  # type: ignore[call-overload]
+        view: dict[str, int] = header["view"]  # type: ignore[assignment]
+        fault = FAULTS.get(view["index"]) if view["attempt"] == 0 else None
         if fault is None:
             return ask(self, header)
         self.start()
         assert self._process is not None
-        saved = self._request_timeout_s, self._max_memory_mb
+        saved = self._limits
         if fault == "memory":
-            self._max_memory_mb = 20
+            self._limits = replace(saved, max_memory_mb=20)
         else:
             self._process.send_signal(signal.SIGKILL if fault == "kill" else signal.SIGSTOP)
-            self._request_timeout_s = 30.0 if fault == "kill" else 1.5  # a busy machine is slow to bury the dead
+            # a busy machine is slow to bury the dead
+            self._limits = replace(saved, request_timeout_s=30.0 if fault == "kill" else 1.5)
         try:
             return ask(self, header)
         finally:
-            self._request_timeout_s, self._max_memory_mb = saved
+            self._limits = saved
 
     monkeypatch.setattr(Worker, "_ask", spoil)
     monkeypatch.setattr("cavendish.render.engines.worker.MEMORY_CHECK_S", 0.02)
@@ -98,7 +102,7 @@ def test_memory_of_a_worker_stays_flat_over_scenes() -> None:
     config = CONFIG.model_copy(update={"kinds": {"table top": 1.0}, "scenes": 30})
     used_mb = []
     for index in range(30):
-        ask_for_view(config, f"flat-{index}", 0, index, 0, {})
+        render_view(config, ViewRequest(0, index), {})
         (child,) = [
             one for one in psutil.Process().children() if "cavendish.render.engines.child" in " ".join(one.cmdline())
         ]

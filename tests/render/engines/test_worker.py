@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cavendish.render.engines.worker import Worker, WorkerFault
+from cavendish.render.engines.worker import Limits, Worker, WorkerFault
 
 CHILD = """
 import os, signal, sys, time
@@ -51,7 +51,7 @@ def make_worker(tmp_path: Path, timeout_s: float = 1.5, recycle_after: int = 100
     script.write_text(CHILD)
     root = str(Path(__file__).parents[3])
     command = [sys.executable, str(script), str(tmp_path / "mark")]
-    return Worker(command, 60, timeout_s, recycle_after, {"PYTHONPATH": root})
+    return Worker(command, Limits(60, timeout_s, recycle_after), environment={"PYTHONPATH": root})
 
 
 def test_answers_come_back_whole_and_prints_do_not_disturb_them(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_a_fault_that_repeats_is_named_and_the_next_request_is_served(tmp_path: 
 
 
 def test_a_child_that_never_starts_is_a_fault() -> None:
-    worker = Worker([sys.executable, "-c", "import time; time.sleep(30)"], 0.5, 1, 10)
+    worker = Worker([sys.executable, "-c", "import time; time.sleep(30)"], Limits(0.5, 1, 10))
     with pytest.raises(WorkerFault, match=r"no start in 0\.5 s"):
         worker.ask({})
 
@@ -112,8 +112,8 @@ def test_children_are_recycled(tmp_path: Path) -> None:
 def test_the_child_ends_with_a_killed_parent_even_while_busy(tmp_path: Path) -> None:
     make_worker(tmp_path).close()  # writes the script
     code = (
-        "import sys, threading, time; from cavendish.render.engines.worker import Worker; "
-        "w = Worker([sys.executable, *sys.argv[1:]], 60, 60, 9); print(w.start()['pid'], flush=True); "
+        "import sys, threading, time; from cavendish.render.engines.worker import Limits, Worker; "
+        "w = Worker([sys.executable, *sys.argv[1:]], Limits(60, 60, 9)); print(w.start()['pid'], flush=True); "
         "w.ask({'do': 'hang'})"
     )
     root = str(Path(__file__).parents[3])
@@ -140,10 +140,11 @@ def test_a_child_that_dies_while_it_starts_gets_a_second_try(tmp_path: Path) -> 
         f"    open({str(tried)!r}, 'w').close()\n    os._exit(7)\n"
         f"sys.argv[1:] = [{str(tmp_path / 'mark')!r}]\n{CHILD}"
     )
-    worker = Worker([sys.executable, str(script)], 60, 5.0, 100, {"PYTHONPATH": str(Path(__file__).parents[3])})
+    environment = {"PYTHONPATH": str(Path(__file__).parents[3])}
+    worker = Worker([sys.executable, str(script)], Limits(60, 5.0, 100), environment=environment)
     assert worker.start()["pid"]
     assert worker.ask({"do": "answer"})[0]["echo"] == "answer"
     worker.close()
     script.write_text("raise SystemExit(7)")
     with pytest.raises(WorkerFault, match="exited with code 7"):
-        Worker([sys.executable, str(script)], 60, 5.0, 100).start()
+        Worker([sys.executable, str(script)], Limits(60, 5.0, 100)).start()

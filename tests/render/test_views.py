@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from cavendish.encoders.sample import Instance, Rejection
+from cavendish.render.camera.sensor import develop, find_exposure
 from cavendish.render.engines.child import decode_answer, encode_answer
 from cavendish.render.geometry.meshes import build_scene
-from cavendish.render.labels.agreement import away_from_edges, compare_raster
-from cavendish.render.labels.checks import ViewRejected, check_view
+from cavendish.render.labels.checks import ViewRejected, away_from_edges, check_view, compare_raster
 from cavendish.render.labels.facts import article, find_instances, name_uniquely, plural
 from cavendish.render.labels.passes import cast_scene
-from cavendish.render.light.develop import develop, find_exposure
 from cavendish.render.light.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
 from cavendish.render.scenes.recipe import Sky
 from cavendish.render.scenes.scenes import KINDS, draw_palette, draw_recipe

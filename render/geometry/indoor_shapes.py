@@ -1,4 +1,4 @@
-"""Procedural fittings of rooms: doors, curtains, hanging lamps, trays, and letters as solid bodies."""
+"""Procedural shapes indoors: doors, curtains, hanging lamps, trays, and letters as solid bodies."""
 
 from __future__ import annotations
 

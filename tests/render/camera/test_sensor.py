@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cavendish.render.camera.realism import (
+from cavendish.render.camera.sensor import (
     Effects,
+    develop,
     disturb,
     draw_effects,
     effects_record,
@@ -14,7 +15,6 @@ from cavendish.render.camera.realism import (
     take_picture,
     vignette,
 )
-from cavendish.render.light.develop import develop
 from cavendish.render.light.skies import srgb_to_linear
 
 STEPS = ("sensor_noise", "motion_blur", "vignette", "white_balance", "jpeg")

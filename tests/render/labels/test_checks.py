@@ -8,8 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cavendish.render.labels.agreement import away_from_edges, compare_exactly, compare_passes, compare_raster
-from cavendish.render.labels.checks import ViewRejected
+from cavendish.render.labels.checks import (
+    ViewRejected,
+    away_from_edges,
+    compare_exactly,
+    compare_passes,
+    compare_raster,
+)
 from cavendish.render.labels.passes import Truth, cast_scene
 from cavendish.render.scenes.recipe import look_at
 from tests.render.labels.test_passes import quad
