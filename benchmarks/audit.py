@@ -39,7 +39,8 @@ from cavendish.mixing.audit.benchmarks.image_pack import build_pack
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.fingerprints import fingerprint, working_size
 from cavendish.mixing.audit.matching.pdq import pdq_hash
-from cavendish.mixing.audit.signals.images import Finding, Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.signal import Finding
 from cavendish.mixing.images import decode_rgb, encode_png
 
 SEED = 20_260

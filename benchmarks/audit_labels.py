@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Sample
 from cavendish.encoders.tasks.instructions import make_example, tasks_of
-from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, build_label_pack, compare_labels
-from cavendish.mixing.audit.signals.labels import LabelPrint, print_depth, print_ids, record_labels, turned_back
+from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, build_label_pack
+from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_depth, print_ids, turned_back
+from cavendish.mixing.audit.signals.labels import compare_labels, record_labels
+from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.shards.sample_format import record_parts
 from cavendish.mixing.shards.writer import read_dataset
 
@@ -119,7 +121,7 @@ def recall(scenes: list[Sample], pack: LabelPack) -> None:
         for scene in scenes:
             if task in tasks_of(scene):
                 example = make_example(scene, task, np.random.default_rng(1))
-                for _, _, one in record_labels("key", record_parts(example)):
+                for _, _, one in record_labels(Record("key", record_parts(example))):
                     _tally(tally, scene, one, pack)
         print(f"target of task {task:15} {dict(sorted(tally.items()))}")
 

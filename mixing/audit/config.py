@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from cavendish.mixing.audit.controls import ControlSettings
+from cavendish.mixing.audit.matching.label_prints import LabelKind
 from cavendish.mixing.audit.signals.images import Thresholds
-from cavendish.mixing.audit.signals.labels import LabelKind
 from cavendish.mixing.audit.signals.lineage import ancestors, registry
 from cavendish.mixing.config import Config
 
@@ -81,6 +80,20 @@ class Benchmark(Config):
         if not self.name or any(letter in self.name for letter in "/\\\0") or self.name.startswith("."):
             raise ValueError(f"benchmark name {self.name!r}: use letters, digits, '-' and '_'")
         return self
+
+
+class ControlSettings(Config):
+    """How many controls each benchmark gets, and what they must show.
+
+    `clean_folder` holds pictures known to be in no benchmark; without it synthetic pictures stand in for them, which is
+    a weaker test of false positives.
+    """
+
+    copies: int = 36
+    clean: int = 36
+    clean_folder: str | None = None
+    seed: int = 0
+    target_recall: float = 0.9
 
 
 class AuditConfig(Config):

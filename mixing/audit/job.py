@@ -1,4 +1,4 @@
-"""The audit as a job: index the benchmarks, scan every shard (one element = one shard), judge, write the report."""
+"""The audit as a job: index the benchmarks, scan every shard (one task = one shard), judge, write the report."""
 
 from __future__ import annotations
 
@@ -11,16 +11,13 @@ from typing import Any
 
 import cv2
 
-from cavendish.encoders.sample import InputError, Rejection
-from cavendish.mixing.audit.benchmarks.benchmark_index import Side, index_sides
-from cavendish.mixing.audit.benchmarks.contents import Reader
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.benchmarks.benchmark_index import Reader, index_benchmarks
 from cavendish.mixing.audit.config import AuditConfig
-from cavendish.mixing.audit.plan import ScanPlan, make_plan, words_plan
+from cavendish.mixing.audit.plan import ScanPlan, make_plan, metadata_plan
 from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
-from cavendish.mixing.audit.report.recheck import recheck_report
-from cavendish.mixing.audit.report.short_reports import WordsVerdict, write_words_report
-from cavendish.mixing.audit.report.write import Verdict, write_report
-from cavendish.mixing.audit.scan import committed_result, is_done, scan_element, scan_shard, still_to_scan
+from cavendish.mixing.audit.report.write import Verdict, WordsVerdict, recheck_report, write_report, write_words_report
+from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, scan_task, still_to_scan
 from cavendish.mixing.jobs.beam import run_elements
 from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, Progress
@@ -42,7 +39,7 @@ def audit(
     """Run the whole audit: index, scan, report. What an earlier run finished is not done again.
 
     Args:
-        reader: reads the benchmarks that name a reader; see `questions.Reader`.
+        reader: reads the benchmarks that name a reader; see `benchmark_index.Reader`.
 
     Returns:
         The verdict; `out` holds report.json, report.html, exclude.json, the packs and the scan's results.
@@ -56,17 +53,6 @@ def audit(
     return write_report(_evidence(plan), out, plan.data)
 
 
-def index_benchmarks(
-    config: AuditConfig, out: Path, data: Path = Path(), reader: Reader | None = None
-) -> tuple[list[Side], list[tuple[str, str]]]:
-    """Make or refresh the fingerprints of every benchmark that is here.
-
-    Returns:
-        what there is of each benchmark, and (name, reason) of what there is not.
-    """
-    return index_sides(config, out, data, reader)
-
-
 def scan(
     config: AuditConfig,
     out: Path,
@@ -75,7 +61,7 @@ def scan(
     data: Path = Path(),
     reader: Reader | None = None,
 ) -> None:
-    """Compare every shard, and the controls, with the indexed benchmarks, and commit one json per element.
+    """Compare every shard, and the controls, with the indexed benchmarks, and commit one json per task.
 
     With `engine.split` only a part of them; the parts may run on different machines that share the work folder.
     """
@@ -106,7 +92,7 @@ def audit_words(
     Args:
         kinds: which findings are asked for: "text" and "identity", or "lineage" and "licence".
     """
-    plan = words_plan(config, out, data, reader)
+    plan = metadata_plan(config, out, data, reader)
     _scan(plan, engine, progress)
     return write_words_report(_evidence(plan), kinds, out)
 
@@ -120,13 +106,13 @@ def verify_report(config: AuditConfig, out: Path, data: Path = Path(), reader: R
 def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
     collect_dead(plan.work / "scan")
-    indices = range(engine.split[0], len(plan.elements), engine.split[1])
+    indices = range(engine.split[0], len(plan.tasks), engine.split[1])
     pending = still_to_scan(plan, indices)
     already = len(indices) - len(pending)
     if pending:
         told = None if progress is None else lambda done, _: progress(already + done, len(indices))
         done_among = lambda some: {index for index in some if is_done(plan, index)}
-        run_elements(partial(scan_element, plan), pending, engine, done_among, told, "parts of the scan")
+        run_elements(partial(scan_task, plan), pending, engine, done_among, told, "parts of the scan")
     elif progress is not None:
         progress(len(indices), len(indices))
 
@@ -134,10 +120,10 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
 def _evidence(plan: ScanPlan) -> Evidence:
     """Collect everything a report is a function of."""
     results = []
-    for index, element in enumerate(plan.elements):
-        result = committed_result(plan, index)
+    for number, task in enumerate(plan.tasks):
+        result = committed_result(plan, number)
         if result is None:
-            raise InputError(f"{plan.work}: {element.kind} {element.name} is not scanned yet; run the scan first")
+            raise InputError(f"{plan.work}: {task.kind} {task.name} is not scanned yet; run the scan first")
         results.append(result)
     return Evidence(
         plan=plan,
@@ -189,7 +175,7 @@ def audit_stage(config: AuditConfig, data: Path, units: int, reader: Reader | No
         units=len(keys),
         units_per_shard=max(1, round(len(keys) / shards)),
         shard_key="",
-        trial=Trial(partial(scan_one, config, data, chosen, reader), wanted, 1, count_rejected=True, close=clear),
+        trial=Trial(partial(scan_one, config, data, chosen, reader), wanted, 1, close=clear),
         samples_per_unit=1.0,
         start_once=True,
         fixed_units=controls,
@@ -198,12 +184,12 @@ def audit_stage(config: AuditConfig, data: Path, units: int, reader: Reader | No
 
 def scan_one(
     config: AuditConfig, data: Path, chosen: tuple[tuple[str, str, str], ...], reader: Reader | None, index: int
-) -> Iterator[Rejection]:
+) -> Iterator[None]:
     """Scan one record, in a shard of its own."""
     cv2.setNumThreads(1)
     plan, folder = _prepared(config.model_dump_json(), data, chosen, reader)
     scan_shard(plan, folder / "shards" / f"shard-{index:06d}.tar")
-    yield Rejection(chosen[index][2], "scanned")
+    yield None
 
 
 @cache

@@ -251,7 +251,8 @@ def _with_warnings(stage: Stage, probe: Probe, found: Estimate) -> Estimate:
     return Estimate(**{**vars(found), "warnings": tuple(told)})
 
 
-Records = Iterable[Sample | Example | Rejection]
+Records = Iterable[Sample | Example | Rejection | None]
+"""None: a unit of a job that writes no record."""
 
 
 @dataclass(frozen=True)
@@ -394,7 +395,7 @@ def measure(trial: Trial, folder: Path) -> dict[str, object]:
                 if isinstance(record, Rejection):
                     writer.reject(record.key, record.reason)
                     rejection = rejection or f"{record.key}: {record.reason}"
-                else:
+                elif record is not None:
                     writer.add(record)
                     records += 1
                 if isinstance(record, Rejection) and not trial.count_rejected:

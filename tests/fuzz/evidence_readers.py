@@ -45,7 +45,8 @@ def _write_label_pack(folder: Path) -> None:
 
 
 def _read_label_pack(folder: Path) -> None:
-    from cavendish.mixing.audit.benchmarks.label_pack import compare_labels, read_label_files, read_label_pack
+    from cavendish.mixing.audit.benchmarks.label_pack import read_label_files, read_label_pack
+    from cavendish.mixing.audit.signals.labels import compare_labels
 
     header = folder / "pack/header.json"
     with unchanged(header):

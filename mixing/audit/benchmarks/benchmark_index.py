@@ -1,17 +1,16 @@
-"""The benchmark side of an audit: what is kept of each benchmark, made or refreshed from what the user has of it."""
+"""The benchmark side of an audit: the index of each benchmark, made or refreshed from what the user has of it."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
 import cv2
 
-from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.benchmarks.contents import Question, Reader, listing, take
+from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, image_files, read_pack
 from cavendish.mixing.audit.benchmarks.label_pack import (
     LabelPack,
@@ -20,16 +19,37 @@ from cavendish.mixing.audit.benchmarks.label_pack import (
     read_label_files,
     read_label_pack,
 )
-from cavendish.mixing.audit.config import AuditConfig, Benchmark
-from cavendish.mixing.audit.matching.fingerprints import ALGORITHM
+from cavendish.mixing.audit.config import AuditConfig, Benchmark, Embedder
+from cavendish.mixing.audit.matching.fingerprints import ALGORITHM, pixel_sha256
+from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM, LabelPrint
 from cavendish.mixing.audit.signals.embeddings import Vectors, build_vectors, open_model, read_vectors
-from cavendish.mixing.audit.signals.labels import LABELS_ALGORITHM
-from cavendish.mixing.images import decode_rgb
+from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
 
 
 @dataclass(frozen=True)
-class Side:
+class Question:
+    """One item of a benchmark.
+
+    Args:
+        name: unique in the benchmark; may hold slashes.
+        texts: its prompt or its expressions, without the project's own wording around them.
+        read_image: returns the (H, W, 3) uint8 picture; None where the benchmark has none.
+        read_labels: returns the fingerprint of its masks or depth; None where it has none.
+    """
+
+    name: str
+    texts: tuple[str, ...] = ()
+    read_image: Callable[[], UInt8Image] | None = None
+    read_labels: Callable[[], LabelPrint] | None = None
+
+
+Reader = Callable[[str, Path], Iterable[Question]]
+"""Reads a benchmark, by the reader's name, from the folder it was downloaded to."""
+
+
+@dataclass(frozen=True)
+class BenchmarkIndex:
     """One benchmark as it is indexed; packs by folder and digest, so that workers open them themselves.
 
     `images` is the folder of its original images, where there is one; `names` are those of its images and label maps.
@@ -54,6 +74,11 @@ class Side:
         assert self.labels is not None
         return _open_labels(*self.labels)
 
+    def open_vectors(self, embedder: Embedder) -> Vectors:
+        """Open a model's vectors of its images."""
+        assert self.pack is not None
+        return _open_vectors(*self.pack, embedder)
+
 
 @dataclass
 class Missing:
@@ -72,13 +97,13 @@ def work_folder(config: AuditConfig, out: Path, data: Path) -> Path:
     return out if config.work is None else data / config.work
 
 
-def index_sides(
+def index_benchmarks(
     config: AuditConfig, out: Path, data: Path, reader: Reader | None = None
-) -> tuple[list[Side], list[tuple[str, str]]]:
+) -> tuple[list[BenchmarkIndex], list[tuple[str, str]]]:
     """Make or refresh everything that is kept of the benchmarks.
 
     Returns:
-        the sides, and (name, reason) of what is not there.
+        the indexes, and (name, reason) of what is not there.
 
     Raises:
         InputError: a benchmark names a reader, and none was given; an embedder's file is not the one named.
@@ -88,52 +113,56 @@ def index_sides(
     models = [open_model(embedder, data) for embedder in config.embedders]
     if reader is None:
         reader = no_reader
-    sides = []
+    indexes = []
     for benchmark in config.benchmarks:
-        side = Side(benchmark.name)
+        index = BenchmarkIndex(benchmark.name)
         try:
             if benchmark.reader is not None:
-                side = _take(benchmark, config, work, data, reader)
+                index = _read_benchmark(benchmark, config, work, data, reader)
             elif benchmark.folder is not None or benchmark.pack is not None:
-                side = _open_or_build(benchmark, config, work, data)
+                index = _open_or_build(benchmark, config, work, data)
         except InputError as error:
             missing.add(benchmark.name, error)
         if benchmark.labels is not None:
             try:
                 pack = _file_labels(benchmark, work / "packs" / benchmark.name / "labels", data)
-                side = replace(side, labels=(pack.folder, pack.digest))
+                index = replace(index, labels=(pack.folder, pack.digest))
             except InputError as error:
                 missing.add(benchmark.name, error)
-        if side.pack is not None:
-            side = _embedded(side, config, missing) if models else side
-        sides.append(side)
-    return sides, missing.rows
+        if index.pack is not None:
+            index = _embedded(index, config, missing) if models else index
+        indexes.append(index)
+    return indexes, missing.rows
 
 
 def no_reader(name: str, folder: Path) -> Iterable[Question]:
     """Stand in for a reader where none is given."""
-    raise InputError(f"reader {name} is not at hand here; run the audit by its command line")
+    raise InputError(f"reader {name} is unavailable; run the audit by its command line")
 
 
-def named_side(benchmark: Benchmark, data: Path, reader: Reader) -> Side:
+def metadata_index(benchmark: Benchmark, data: Path, reader: Reader) -> BenchmarkIndex:
     """Take only the texts and names of a benchmark."""
     if benchmark.reader is not None and benchmark.folder is not None:
         questions = list(reader(benchmark.reader, data / benchmark.folder))
         texts = tuple(text for question in questions for text in question.texts)
-        return Side(benchmark.name, texts=texts, names=tuple(question.name for question in questions))
+        return BenchmarkIndex(benchmark.name, texts=texts, names=tuple(question.name for question in questions))
     if benchmark.folder is not None:
         folder = data / benchmark.folder
-        return Side(benchmark.name, names=tuple(path.relative_to(folder).as_posix() for path in image_files(folder)))
+        return BenchmarkIndex(
+            benchmark.name, names=tuple(path.relative_to(folder).as_posix() for path in image_files(folder))
+        )
     if benchmark.pack is not None:
-        return Side(benchmark.name, names=tuple(image["id"] for image in read_pack(data / benchmark.pack).images))
-    return Side(benchmark.name)
+        return BenchmarkIndex(
+            benchmark.name, names=tuple(image["id"] for image in read_pack(data / benchmark.pack).images)
+        )
+    return BenchmarkIndex(benchmark.name)
 
 
-def _open_or_build(benchmark: Benchmark, config: AuditConfig, work: Path, data: Path) -> Side:
+def _open_or_build(benchmark: Benchmark, config: AuditConfig, work: Path, data: Path) -> BenchmarkIndex:
     if benchmark.folder is not None:
         folder = data / benchmark.folder
         pack = build_pack(benchmark.name, folder, work / "packs" / benchmark.name, config.pixels)
-        return Side(benchmark.name, (pack.folder, pack.digest), folder)
+        return BenchmarkIndex(benchmark.name, (pack.folder, pack.digest), folder)
     assert benchmark.pack is not None
     pack = read_pack(data / benchmark.pack)
     if pack.name != benchmark.name:
@@ -142,10 +171,12 @@ def _open_or_build(benchmark: Benchmark, config: AuditConfig, work: Path, data: 
     if (pack.folder / "labels").is_dir():
         made = read_label_pack(pack.folder / "labels")
         labels = (made.folder, made.digest)
-    return Side(benchmark.name, (pack.folder, pack.digest), labels=labels)
+    return BenchmarkIndex(benchmark.name, (pack.folder, pack.digest), labels=labels)
 
 
-def _take(benchmark: Benchmark, config: AuditConfig, work: Path, data: Path, reader: Reader) -> Side:
+def _read_benchmark(
+    benchmark: Benchmark, config: AuditConfig, work: Path, data: Path, reader: Reader
+) -> BenchmarkIndex:
     """Index a benchmark through its reader; the pictures are written out only for as long as that takes."""
     assert benchmark.folder is not None
     assert benchmark.reader is not None
@@ -153,31 +184,31 @@ def _take(benchmark: Benchmark, config: AuditConfig, work: Path, data: Path, rea
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of benchmark {benchmark.name}")
     made_with = [benchmark.reader, ALGORITHM, LABELS_ALGORITHM, cv2.__version__, config.pixels]
-    source = digest([*made_with, [one.sha256 for one in config.embedders], list(listing(folder))])
-    note = place / "taken.json"
-    known = read_json(note, "what was taken of a benchmark") if note.exists() else None
+    source = digest([*made_with, [one.sha256 for one in config.embedders], list(_listing(folder))])
+    note = place / "extracted.json"
+    known = read_json(note, "what was extracted from a benchmark") if note.exists() else None
     if known is None or known["source"] != source:
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=work, prefix=f"{benchmark.name}-") as pictures:
-            taken = take(reader(benchmark.reader, folder), Path(pictures))
-            if taken.pictures:
-                side = Side(benchmark.name, images=Path(pictures))
+            extracted = _extract(reader(benchmark.reader, folder), Path(pictures))
+            if extracted.pictures:
+                index = BenchmarkIndex(benchmark.name, images=Path(pictures))
                 pack = build_pack(benchmark.name, Path(pictures), place, config.pixels)
-                _embedded(replace(side, pack=(pack.folder, pack.digest)), config, Missing(data))
-            if taken.labels:
-                build_label_pack(benchmark.name, taken.labels, place / "labels", source)
-        unread = [[item["id"], item["reason"].replace(f"{data}/", "")] for item in taken.unread]
+                _embedded(replace(index, pack=(pack.folder, pack.digest)), config, Missing(data))
+            if extracted.labels:
+                build_label_pack(benchmark.name, extracted.labels, place / "labels", source)
+        unread = [[item["id"], item["reason"].replace(f"{data}/", "")] for item in extracted.unread]
         known = {
             "source": source,
-            "texts": taken.texts,
+            "texts": extracted.texts,
             "unread": unread,
-            "pictures": taken.pictures,
-            "labels": len(taken.labels),
+            "pictures": extracted.pictures,
+            "labels": len(extracted.labels),
         }
         write_atomic(note, canonical_json(known))
     made = read_pack(place) if known["pictures"] else None
     labels = read_label_pack(place / "labels") if known["labels"] else None
-    return Side(
+    return BenchmarkIndex(
         benchmark.name,
         pack=None if made is None else (made.folder, made.digest),
         labels=None if labels is None else (labels.folder, labels.digest),
@@ -200,28 +231,22 @@ def _file_labels(benchmark: Benchmark, place: Path, data: Path) -> LabelPack:
     return build_label_pack(benchmark.name, maps, place, source, unread)
 
 
-def _embedded(side: Side, config: AuditConfig, missing: Missing) -> Side:
+def _embedded(index: BenchmarkIndex, config: AuditConfig, missing: Missing) -> BenchmarkIndex:
     """Add each embedder's vectors, made from the images where they are here, else those that came with the pack."""
-    pack = side.open_pack()
+    pack = index.open_pack()
     found = []
     for embedder in config.embedders:
         try:
-            if side.images is not None:
-                images = side.images
+            if index.images is not None:
+                images = index.images
                 pictures = (decode_rgb((images / one["id"]).read_bytes(), one["id"]) for one in pack.images)
                 vectors = build_vectors(open_model(embedder, missing.data), pictures, pack)
             else:
                 vectors = read_vectors(pack, embedder)
             found.append((vectors.name, vectors.digest))
         except InputError as error:
-            missing.add(side.name, error)
-    return replace(side, vectors=tuple(found))
-
-
-def open_vectors(side: Side, config: AuditConfig) -> list[Vectors]:
-    """Open the vectors of a side, in the order of the embedders."""
-    named = {embedder.name: embedder for embedder in config.embedders}
-    return [read_vectors(side.open_pack(), named[name]) for name, _ in side.vectors]
+            missing.add(index.name, error)
+    return replace(index, vectors=tuple(found))
 
 
 @lru_cache(maxsize=64)
@@ -234,8 +259,64 @@ def _open_pack(folder: Path, pack_digest: str) -> Pack:
 
 
 @lru_cache(maxsize=64)
+def _open_vectors(folder: Path, pack_digest: str, embedder: Embedder) -> Vectors:
+    return read_vectors(_open_pack(folder, pack_digest), embedder)
+
+
+@lru_cache(maxsize=64)
 def _open_labels(folder: Path, pack_digest: str) -> LabelPack:
     pack = read_label_pack(folder)
     if pack.digest != pack_digest:
         raise InputError(f"{folder}: the pack changed while the scan ran; run again")
     return pack
+
+
+@dataclass
+class _Extracted:
+    """Extracted from a benchmark: texts, fingerprints of labels, and what could not be read with reasons."""
+
+    texts: list[str]
+    labels: list[tuple[str, LabelPrint]]
+    unread: list[dict[str, str]]
+    pictures: int
+
+
+def _extract(questions: Iterable[Question], folder: Path) -> _Extracted:
+    """Write a benchmark's pictures into a folder, each once, as PNG; collect its texts and labels.
+
+    A picture that several questions share has the first one's name.
+    """
+    extracted = _Extracted([], [], [], 0)
+    names: dict[str, str] = {}
+    for question in questions:
+        extracted.texts += question.texts
+        try:
+            identity = _write_picture(question, folder, names)
+            if question.read_labels is not None:
+                extracted.labels.append((identity, question.read_labels()))
+        except InputError as error:
+            extracted.unread.append({"id": question.name, "reason": str(error)})
+    extracted.pictures = len(names)
+    return extracted
+
+
+def _write_picture(question: Question, folder: Path, names: dict[str, str]) -> str:
+    identity = f"{question.name}.png"
+    if question.read_image is None:
+        return identity
+    image = question.read_image()
+    known = names.setdefault(pixel_sha256(image), identity)
+    if known == identity:
+        path = folder / identity
+        if ".." in path.relative_to(folder).parts:
+            raise InputError(f"{question.name}: leads out of the folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_png(image))
+    return known
+
+
+def _listing(folder: Path) -> Iterator[list[str | int]]:
+    """Yield name and size of every file of a download: what tells whether it is still the one that was read."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield [path.relative_to(folder).as_posix(), path.stat().st_size]

@@ -1,8 +1,7 @@
-"""The labels of a benchmark as a pack of fingerprints, and the comparison of one record's labels with it."""
+"""The labels of a benchmark as a pack of fingerprints, memory-mapped by every scan."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,20 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.benchmarks.image_pack import image_files
-from cavendish.mixing.audit.benchmarks.pack_arrays import open_array, open_arrays, write_arrays
-from cavendish.mixing.audit.matching.verify import dihedral_alignment
-from cavendish.mixing.audit.signals.images import Finding
-from cavendish.mixing.audit.signals.labels import (
+from cavendish.mixing.audit.benchmarks.image_pack import image_files, open_array, open_arrays, write_arrays
+from cavendish.mixing.audit.matching.label_prints import (
     DEPTH_SIDE,
     LABELS_ALGORITHM,
     MASK_SIDE,
     LabelKind,
     LabelPrint,
-    complexity,
     print_depth,
     print_ids,
-    turned_back,
 )
 from cavendish.mixing.images import check_png
 from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
@@ -42,16 +36,9 @@ _ARRAYS = {
 }
 _MAX_FILE_BYTES = 256 * 2**20
 _RELIEF_STEPS = 31.0
-_UNKNOWN = -128
-_MIN_JOINT = 0.4
+UNKNOWN = -128
 
 SAME_MASK_IOU = 0.9
-LONE_MASK_IOU = 0.95
-LONE_COMPLEXITY = 1.6
-DEPTH_LEAK = 0.92
-DEPTH_REVIEW = 0.85
-"""Of 1 584 telling masks and 311 depth maps of rendered scenes no two of different scenes come near: the best of 10
-million pairs of masks, turns counted, has IoU 0.893, the best of 386 thousand pairs of depth correlation 0.752."""
 MAX_RECURRENCE = 2
 """A mask that more pictures of the same benchmark share (a bonnet, a frame) tells nothing."""
 
@@ -75,7 +62,7 @@ class LabelPack:
     def relief_rows(self) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """The reliefs as rows, 0 where not known; 1 where known; and their squares."""
         stored = np.asarray(self.arrays["reliefs"]).reshape(-1, DEPTH_SIDE**2)
-        known = stored != _UNKNOWN
+        known = stored != UNKNOWN
         rows = np.where(known, stored, 0).astype(np.float32)
         return rows, known.astype(np.float32), rows**2
 
@@ -156,11 +143,6 @@ def read_label_pack(folder: Path) -> LabelPack:
     return LabelPack(header["name"], folder, header, arrays, file_sha256(folder / "header.json"))
 
 
-def compare_labels(one: LabelPrint, pack: LabelPack) -> list[Finding]:
-    """Compare one record's masks or depth with a benchmark's, in eight turns."""
-    return _same_masks(one, pack) + _same_depth(one, pack)
-
-
 def read_label_files(
     folder: Path, kind: LabelKind, suffix: str
 ) -> tuple[list[tuple[str, LabelPrint]], list[dict[str, str]]]:
@@ -198,7 +180,7 @@ def pack_relief(one: LabelPrint) -> NDArray[np.int8]:
     """Quantise a print's relief to steps of 1/31 of its standard deviation; -128 is not known."""
     assert one.relief is not None
     assert one.known is not None
-    return np.where(one.known, np.rint(one.relief * _RELIEF_STEPS), _UNKNOWN).astype(np.int8)
+    return np.where(one.known, np.rint(one.relief * _RELIEF_STEPS), UNKNOWN).astype(np.int8)
 
 
 def _read_map(path: Path, identity: str) -> NDArray[Any]:
@@ -223,12 +205,12 @@ def _telling(bits: NDArray[np.uint8], areas: NDArray[np.int32], owners: NDArray[
     """Tell the masks that at most `MAX_RECURRENCE` other pictures of the benchmark share."""
     keep = np.ones(len(bits), bool)
     for row in range(len(bits)):
-        rows, _ = _similar(bits[row], int(areas[row]), bits, areas)
+        rows, _ = similar_masks(bits[row], int(areas[row]), bits, areas)
         keep[row] = len(set(owners[rows].tolist()) - {int(owners[row])}) <= MAX_RECURRENCE
     return keep
 
 
-def _similar(
+def similar_masks(
     query: NDArray[np.uint8], area: int, bits: NDArray[np.uint8], areas: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return rows whose IoU with the query is at least 0.9, and the IoUs; `areas` are sorted."""
@@ -242,93 +224,3 @@ def _similar(
     iou = (total - differing[:, 0]) / (total + differing[:, 0])
     rows = np.flatnonzero(iou >= SAME_MASK_IOU)
     return rows + start, iou[rows]
-
-
-def _same_masks(one: LabelPrint, pack: LabelPack) -> list[Finding]:
-    pairs: dict[tuple[int, int], list[tuple[float, int, int]]] = defaultdict(list)
-    for variant in range(8):
-        for number, mask in enumerate(turned_back(one.masks, variant)):
-            rows, ious = _similar(np.packbits(mask), int(mask.sum()), pack.arrays["masks"], pack.arrays["mask_areas"])
-            for row, iou in zip(rows.tolist(), ious.tolist()):
-                pairs[int(pack.arrays["mask_owners"][row]), variant].append((iou, number, row))
-    best: dict[int, Finding] = {}
-    weights: dict[int, float] = {}  # of several turns the one in which most agrees
-    held = Counter(np.asarray(pack.arrays["mask_owners"]).tolist()) if pairs else Counter()
-    for (owner, variant), found in sorted(pairs.items()):
-        paired = _one_to_one(found)
-        weight = sum(paired.values())
-        if weight <= weights.get(owner, 0.0):
-            continue
-        weights[owner] = weight
-        certain = len(paired) > 1 or any(
-            iou >= LONE_MASK_IOU and complexity(one.masks[number]) >= LONE_COMPLEXITY for number, iou in paired.items()
-        )
-        reason = (
-            f"{len(paired)} of its {len(one.masks)} telling masks are among the benchmark picture's {held[owner]}"
-            f"{_TURNS[variant]}: mean IoU {weight / len(paired):.3f}."
-        )
-        level = "leak" if certain else "review"
-        value = round(weight / len(paired), 4)
-        best[owner] = _finding(pack, owner, level, "masks", reason, value, variant, len(paired))
-    return list(best.values())
-
-
-def _one_to_one(found: Iterable[tuple[float, int, int]]) -> dict[int, float]:
-    """Pair masks, the best first, each once; return the IoU by number of the record's mask."""
-    used: set[int] = set()
-    ious: dict[int, float] = {}
-    for iou, number, row in sorted(found, key=lambda item: (-item[0], item[1], item[2])):
-        if number not in ious and row not in used:
-            ious[number] = iou
-            used.add(row)
-    return ious
-
-
-def _same_depth(one: LabelPrint, pack: LabelPack) -> list[Finding]:
-    if one.relief is None or not len(pack.arrays["reliefs"]):
-        return []
-    theirs, theirs_known, theirs_squared = pack.relief_rows
-    values = np.stack([turned_back(pack_relief(one), variant).reshape(-1) for variant in range(8)], axis=1)
-    mine_known = (values != _UNKNOWN).astype(np.float32)
-    mine = np.where(values != _UNKNOWN, values, 0).astype(np.float32)
-    spread = np.sqrt((theirs_known @ mine**2) * (theirs_squared @ mine_known))
-    joint = theirs_known @ mine_known / DEPTH_SIDE**2
-    correlation = np.where(joint >= _MIN_JOINT, theirs @ mine / np.maximum(spread, 1e-6), 0)
-    best: dict[int, Finding] = {}
-    for row, variant in np.argwhere(correlation >= DEPTH_REVIEW).tolist():
-        owner = int(pack.arrays["relief_owners"][row])
-        value = round(float(correlation[row, variant]), 4)
-        if owner in best and (best[owner].score or 0) >= value:
-            continue
-        reason = f"The relief of its depth is that of the benchmark's{_TURNS[variant]}: correlation {value:.3f}."
-        level = "leak" if value >= DEPTH_LEAK else "review"
-        best[owner] = _finding(pack, owner, level, "depth", reason, value, variant, None)
-    return [best[owner] for owner in sorted(best)]
-
-
-_TURNS = (
-    "",
-    ", upside down",
-    ", mirrored",
-    ", turned by half",
-    ", transposed",
-    ", turned by a quarter",
-    ", turned by a quarter",
-    ", transposed and turned",
-)
-
-
-def _finding(
-    pack: LabelPack, owner: int, level: str, stage: str, reason: str, value: float, variant: int, count: int | None
-) -> Finding:
-    return Finding(
-        benchmark=pack.name,
-        image=pack.images[owner],
-        level=level,
-        kind="labels",
-        stage=stage,
-        reason=reason,
-        score=value,
-        agreeing=count,
-        affine=tuple(float(number) for number in dihedral_alignment(variant).affine.reshape(-1)),
-    )

@@ -28,13 +28,14 @@ ARRAYS: Mapping[str, tuple[Any, tuple[int, ...]]] = {
 """Branches hold words, words hold postings; offsets say which: [offsets[i], offsets[i + 1])."""
 
 _LIST_LENGTH = 100
-_LONGEST_LIST = 10 * _LIST_LENGTH
+_LONGEST_LIST = 10 * _LIST_LENGTH  # such features (text, checks, noise) are everywhere and identify nothing
 _TRAINED_PER_WORD = 20
 _TRAINED_PER_BRANCH = 200
 _ROUNDS = 4
 _BRANCHES_PROBED = 2
 _WORDS_PROBED = 2
 MAX_BITS = 14
+"""Of the 64 kept bits of two features that vote for each other, at most so many differ."""
 _CHUNK = 2**18
 _MASKS = [np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F, 0x0101010101010101)]
 
@@ -79,9 +80,9 @@ def build_postings(
     home = _nearest(sample, branches, 1)[:, 0]
     parts = []
     for branch in range(len(branches)):
-        mine = sample[home == branch]
-        count = max(round(words_wanted * len(mine) / max(size, 1)), 1)
-        parts.append(_cluster(mine, count, rng) if len(mine) else branches[branch : branch + 1])
+        members = sample[home == branch]
+        count = max(round(words_wanted * len(members) / max(size, 1)), 1)
+        parts.append(_cluster(members, count, rng) if len(members) else branches[branch : branch + 1])
     words = np.concatenate(parts)
     branch_offsets = np.cumsum([0, *(len(part) for part in parts)]).astype(np.int64)
     word = np.concatenate(
@@ -109,9 +110,9 @@ def build_postings(
 
 
 def vote(arrays: Mapping[str, NDArray[Any]], descriptors: NDArray[np.uint8]) -> Votes:
-    """Look up features: all postings in the words nearest to each whose 64 bits differ in at most 16.
+    """Look up features: all postings in the words nearest to each whose 64 bits differ in at most `MAX_BITS`.
 
-    Lists ten times as long as usual are skipped: such features (text, checks, noise) are everywhere and tell nothing.
+    Lists over `_LONGEST_LIST` are skipped.
 
     Args:
         arrays: of the pack.

@@ -16,9 +16,9 @@ from cavendish.mixing.audit.matching.pdq import DIHEDRAL
 
 BLOCK_PX = 16
 _REPROJECTION_PX = 5.0
-_FIRST_INLIERS, _INLIERS = 5, 5
+_INLIERS = 5
 _MANY_INLIERS = 40
-_PERSPECTIVE_INLIERS = 12
+_PERSPECTIVE_INLIERS, _PERSPECTIVE_GAIN = 12, 1.2
 _MAX_SCALE, _MIN_SCALE, _MAX_ANISOTROPY = 8.0, 0.08, 2.2
 _TEXTURE_STD = 3.0
 _AGREE_ZNCC = 0.6
@@ -26,7 +26,7 @@ FULL_EVIDENCE_BLOCKS = 16
 _SEARCH_PX = 20
 _SEARCHED_AGREEING, _SEARCHED_OTHER = 40, 80
 _FOUND_ZNCC, _DISTINCT_ZNCC = 0.85, 0.85
-_NEARLY_ALL, _MANY_TRACKED = 0.88, 160  # where nearly all blocks agree, only many points show that something moved
+_NEARLY_ALL, _MANY_TRACKED = 0.88, 160  # where nearly all blocks agree, only many points prove movement
 _DISPLACED = 5
 _PARALLAX_PX, _CLEAR_GAIN = 1.5, 0.1
 _FEWEST_SHIFTS = 10
@@ -54,7 +54,7 @@ class Alignment:
 
 @dataclass(frozen=True)
 class PixelCheck:
-    """Blocks with texture, how many of them agree (|ZNCC| > 0.6), how many are displaced as no edit displaces them.
+    """Blocks with texture, how many of them agree (|ZNCC| > `_AGREE_ZNCC`), how many are displaced as by no edit.
 
     `motion` of tracked points is measured where enough blocks agree to speak of a copy.
     """
@@ -84,11 +84,11 @@ def align(
         side, stored: all features of the picture (of its mirror image for a mirrored candidate) and of the image.
         mixture_px, benchmark_px: (width, height) of the working pictures.
 
-    Bounds: scales 0.08 to 8, anisotropy at most 2.2, no reflection (a mirrored candidate has its own features), at
-    least six one-to-one inliers within 5 px.
+    Bounds: scales `_MIN_SCALE` to `_MAX_SCALE`, anisotropy up to `_MAX_ANISOTROPY`, no reflection (a mirrored candidate
+    has its own features), at least `_INLIERS` one-to-one inliers within `_REPROJECTION_PX`.
     """
     voted = voted_matches(side, stored, candidate)
-    first = _fit(voted, mixture_px, benchmark_px, _FIRST_INLIERS)
+    first = _fit(voted, mixture_px, benchmark_px, _INLIERS)
     if first is None:
         return None
     turns = np.exp(1j * np.radians(voted.turn[first[1]]))
@@ -120,7 +120,7 @@ def align(
 def _perspective(
     matches: Matches, inliers: int, mixture_px: tuple[int, int], benchmark_px: tuple[int, int]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
-    """Fit a homography; None unless it has a fifth more inliers than the affine map and bends the picture little."""
+    """Fit a homography; None unless it has `_PERSPECTIVE_GAIN` times the affine's inliers and bends the image little."""
     nothing = np.zeros(0, np.intp)
     source = matches.benchmark * np.array(benchmark_px, np.float32)
     target = matches.query * np.array(mixture_px, np.float32)
@@ -132,7 +132,7 @@ def _perspective(
     rows = _one_to_one(np.flatnonzero(inside.ravel()), source, target)
     unit = np.diag([1 / mixture_px[0], 1 / mixture_px[1], 1]) @ found @ np.diag([benchmark_px[0], benchmark_px[1], 1])
     depth = np.array([(0, 0, 1), (1, 0, 1), (1, 1, 1), (0, 1, 1)]) @ unit[2]
-    if len(rows) < 1.2 * inliers or depth.min() <= 0 or depth.max() > 2 * depth.min():
+    if len(rows) < _PERSPECTIVE_GAIN * inliers or depth.min() <= 0 or depth.max() > 2 * depth.min():
         return None, nothing
     return unit, rows
 
@@ -185,9 +185,10 @@ def covered_shares(alignment: Alignment) -> tuple[float, float]:
 
 
 def check_pixels(mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], alignment: Alignment) -> PixelCheck:
-    """Compare two grey working pictures under an alignment, in blocks of 16 px at the coarser one's resolution.
+    """Compare two grey working images under an alignment, in blocks of `BLOCK_PX` at the coarser one's resolution.
 
-    Where fewer than 16 blocks have texture, at half and a quarter of it too: smooth pictures have structure only there.
+    Where fewer than `FULL_EVIDENCE_BLOCKS` have texture, at half and a quarter of it too: smooth images have structure
+    only there.
     """
     unit = _as_matrix(alignment)
     scale = float(np.sqrt(abs(np.linalg.det(_to_pixels(unit, mixture, benchmark)[:2, :2]))))
@@ -252,7 +253,7 @@ _PLANE = _plane_basis()
 
 
 def score(inliers: int, check: PixelCheck) -> float:
-    """Weigh inliers and agreeing blocks by the share of blocks that agree, and by there being at least 16 of them.
+    """Weigh inliers and agreeing blocks by the share of blocks that agree, up to `FULL_EVIDENCE_BLOCKS` of them.
 
     Source: ours. No wrong pair of the benchmark in docs/audit.md scored 1 or more.
     """
@@ -324,7 +325,7 @@ def _is_distinct(window: NDArray[np.float32], template: NDArray[np.float32], y: 
 
 
 def _displaced(blocks: list[_Block], width: int, height: int) -> int:
-    """Count blocks that are clearly more alike over 1.5 px away from a smooth (quadratic) field, as an edit has."""
+    """Count blocks clearly more alike over `_PARALLAX_PX` away from a smooth (quadratic) field, as an edit has."""
     if len(blocks) < _FEWEST_SHIFTS:
         return 0
     shift = np.array([block.shift for block in blocks], np.float64)

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from cavendish.mixing.audit.benchmarks.benchmark_index import Side
+from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
 from cavendish.mixing.audit.config import Benchmark
 from cavendish.mixing.audit.report.evidence import Evidence
 from cavendish.mixing.audit.signals.lineage import UNSTATED, Entry, registry
+from cavendish.mixing.audit.signals.registry import SIGNALS
 from cavendish.mixing.storage.files import digest
 
 NEVER_CHECKED = (
@@ -29,21 +28,21 @@ _FAILURES_KEPT = 50
 def shard_rows(evidence: Evidence) -> list[dict[str, Any]]:
     """Add up what was read, for each directory of shards."""
     directories = []
-    shards = [result for result in evidence.results if result["kind"] in ("shard", "words")]
+    shards = [result for result in evidence.results if result["kind"] in ("shard", "metadata")]
     for name, uncommitted in evidence.uncommitted.items():
-        mine = [result for result in shards if result["directory"] == name]
+        results = [result for result in shards if result["directory"] == name]
         total = Counter[str]()
-        for result in mine:
+        for result in results:
             total.update(result["counts"])
         counted = ("records", "pictures", "labels", "texts", "failed", "weak", "plain")
         directories.append(
             {
                 "directory": name,
-                "shards": len(mine),
+                "shards": len(results),
                 "uncommitted": uncommitted,
                 **{key: total[key] for key in counted},
-                "failures": [failure for result in mine for failure in result["failures"]][:_FAILURES_KEPT],
-                "digest": digest([result["sha256"] for result in mine]),
+                "failures": [failure for result in results for failure in result["failures"]][:_FAILURES_KEPT],
+                "digest": digest([result["sha256"] for result in results]),
             }
         )
     return directories
@@ -54,12 +53,12 @@ def benchmark_rows(
 ) -> list[dict[str, Any]]:
     """Say for each benchmark what of it was compared, and its verdict."""
     rows = []
-    for benchmark, side in zip(evidence.plan.config.benchmarks, evidence.plan.sides):
+    for benchmark, index in zip(evidence.plan.config.benchmarks, evidence.plan.indexes):
         open_ = [one for one in findings if one["benchmark"] == benchmark.name and one["status"] == "open"]
         leaks = sum(finding["level"] == "leak" for finding in open_)
-        row = {**_compared(evidence, benchmark, side), "leaks": leaks, "review": len(open_) - leaks}
+        row = {**_compared(evidence, benchmark, index), "leaks": leaks, "review": len(open_) - leaks}
         row["items_hit"] = len({one["image"] for one in open_ if one["level"] == "leak"})
-        row["reason"] = _gap(evidence, benchmark, side)
+        row["reason"] = _gap(evidence, benchmark, index)
         row["verdict"] = _verdict(row, controls)
         rows.append(row)
     return sorted(rows, key=lambda row: row["name"])
@@ -70,8 +69,8 @@ def incomplete_reasons(
 ) -> list[str]:
     """Say everything that keeps the answer from being complete."""
     said: list[str] = []
-    for benchmark, side in zip(evidence.plan.config.benchmarks, evidence.plan.sides):
-        said += _benchmark_gaps(evidence, benchmark, side, controls)
+    for benchmark, index in zip(evidence.plan.config.benchmarks, evidence.plan.indexes):
+        said += _benchmark_gaps(evidence, benchmark, index, controls)
     said += _lineage_gaps(evidence, lineage)
     for row in shards:
         if row["uncommitted"]:
@@ -79,7 +78,7 @@ def incomplete_reasons(
         if row["failed"]:
             said.append(f"{row['directory']}: {row['failed']} pictures, labels or records could not be read")
     positives = controls["false_positives"]
-    if any(side.pack is not None for side in evidence.plan.sides) and not positives["trials"]:
+    if any(index.pack is not None for index in evidence.plan.indexes) and not positives["trials"]:
         said.append("no clean controls were planted, so the rate of false positives is not known")
     if positives["hits"]:
         said.append(f"{positives['hits']} of {positives['trials']} clean controls were called a leak")
@@ -97,13 +96,13 @@ def not_checked(evidence: Evidence) -> list[str]:
         without = [one.name for one in plan.config.benchmarks if one.name not in had]
         if without:
             said.append(f"{what} of {', '.join(without)}: none were given.")
-    without = [side.name for side in plan.sides if side.labels is None]
+    without = [index.name for index in plan.indexes if index.labels is None]
     if without:
         said.append(f"Labels of {', '.join(without)}: none were given.")
     if not plan.config.sources:
         said.append("Lineage: the configuration declares no sources; only names of datasets were looked for.")
-    for side in plan.sides:
-        said += _not_cleared(side)
+    for index in plan.indexes:
+        said += _not_cleared(index)
     return said
 
 
@@ -112,30 +111,20 @@ def holds(recall: Mapping[str, Any] | None, target: float) -> bool:
     return recall is not None and recall["hits"] >= target * recall["trials"]
 
 
-def _compared(evidence: Evidence, benchmark: Benchmark, side: Side) -> dict[str, Any]:
+def _compared(evidence: Evidence, benchmark: Benchmark, index: BenchmarkIndex) -> dict[str, Any]:
     entry = _entry(benchmark)
-    pack = None if side.pack is None else side.open_pack()
-    labels = None if side.labels is None else side.open_labels()
-    masks, depth = (0, 0) if labels is None else (len(labels.arrays["masks"]), len(labels.arrays["reliefs"]))
-    return {
+    row = {
         "name": benchmark.name,
         "title": "" if entry is None else entry.title,
         "citation": "" if entry is None else entry.citation,
         "licence": "" if entry is None else entry.licence,
-        "images": 0 if pack is None else len(pack.images),
         "images_published": None if entry is None else entry.images,
-        "texts": sum(name == benchmark.name for name, _ in evidence.plan.words.texts),
         "texts_published": None if entry is None else entry.prompts,
-        "ids": sum(benchmark.name in names for names in evidence.plan.ids.values()),
-        "masks": masks,
-        "depth_maps": depth,
-        "unread": len(_unread(side)),
-        "weak": 0 if pack is None else len(pack.header["weak"]),
-        "pixels": pack is not None and pack.has_pixels,
-        "embedders": [name for name, _ in side.vectors],
-        "digest": None if pack is None else pack.digest,
-        "labels_digest": None if labels is None else labels.digest,
+        "unread": len(_unread(index)),
     }
+    for signal in SIGNALS:
+        row |= signal.coverage(evidence.plan, index)
+    return row
 
 
 def _verdict(row: Mapping[str, Any], controls: Mapping[str, Any]) -> str:
@@ -156,46 +145,48 @@ def _verdict(row: Mapping[str, Any], controls: Mapping[str, Any]) -> str:
     return "review" if row["review"] else "clean"
 
 
-def _gap(evidence: Evidence, benchmark: Benchmark, side: Side) -> str:
+def _gap(evidence: Evidence, benchmark: Benchmark, index: BenchmarkIndex) -> str:
     """Say why a benchmark counts as not checked; empty when it was: its images, or its texts where it has no images."""
-    if side.pack is not None:
+    if index.pack is not None:
         return ""
     entry = _entry(benchmark)
     has_texts = any(name == benchmark.name for name, _ in evidence.plan.words.texts)
     if entry is not None and entry.images == 0 and has_texts:
         return ""
     reasons = evidence.missing.get(benchmark.name, [])
-    only = [what for what, there in (("texts", has_texts), ("labels", side.labels is not None)) if there]
+    only = [what for what, there in (("texts", has_texts), ("labels", index.labels is not None)) if there]
     only += ["ids"] if any(benchmark.name in names for names in evidence.plan.ids.values()) else []
     if not reasons:
         reasons = ["no images of it are named" + (f"; only its {' and '.join(only)} were compared" if only else "")]
     return "; ".join(reasons)
 
 
-def _benchmark_gaps(evidence: Evidence, benchmark: Benchmark, side: Side, controls: Mapping[str, Any]) -> list[str]:
+def _benchmark_gaps(
+    evidence: Evidence, benchmark: Benchmark, index: BenchmarkIndex, controls: Mapping[str, Any]
+) -> list[str]:
     name, target = benchmark.name, controls["target_recall"]
-    gap = _gap(evidence, benchmark, side)
+    gap = _gap(evidence, benchmark, index)
     said = [f"benchmark {name} was not checked: {gap}"] if gap else []
     if not gap:
         said += [f"benchmark {name}: {reason}" for reason in evidence.missing.get(name, [])]
-    if unread := _unread(side):
+    if unread := _unread(index):
         said.append(f"benchmark {name}: {len(unread)} of its images or labels could not be read")
-    if side.pack is not None and name not in controls["recall"]:
+    if index.pack is not None and name not in controls["recall"]:
         said.append(f"benchmark {name}: no controls could be planted, so its recall is not known")
     for kind, what in (("recall", "copies"), ("texts", "texts"), ("labels", "labels")):
         recall = controls[kind].get(name)
         if recall is not None and not holds(recall, target):
             found = f"{recall['hits']} of {recall['trials']} planted {what} were found"
             said.append(f"benchmark {name}: {found}; the target is {target:.0%}")
-    return said + _size_gaps(evidence, benchmark, side)
+    return said + _size_gaps(evidence, benchmark, index)
 
 
-def _size_gaps(evidence: Evidence, benchmark: Benchmark, side: Side) -> list[str]:
+def _size_gaps(evidence: Evidence, benchmark: Benchmark, index: BenchmarkIndex) -> list[str]:
     """Say where less of a benchmark is here than was published."""
     entry = _entry(benchmark)
     if entry is None:
         return []
-    images = 0 if side.pack is None else len(side.open_pack().images)
+    images = 0 if index.pack is None else len(index.open_pack().images)
     texts = sum(name == benchmark.name for name, _ in evidence.plan.words.texts)
     said = []
     for held, published, what in ((images, entry.images, "images"), (texts, entry.prompts, "texts")):
@@ -216,32 +207,13 @@ def _lineage_gaps(evidence: Evidence, lineage: list[dict[str, Any]]) -> list[str
     return said
 
 
-def _not_cleared(side: Side) -> list[str]:
-    said = [f"Benchmark {side.name}: {reason}" for reason in _unread(side)[:20]]
-    if side.pack is not None:
-        pack = side.open_pack()
-        weak = pack.header["weak"]
-        if weak:
-            names = ", ".join(weak[:10]) + (", ..." if len(weak) > 10 else "")
-            said.append(f"Benchmark {pack.name}: {len(weak)} images have too little structure to be cleared: {names}.")
-        if not pack.has_pixels:
-            said.append(f"Benchmark {pack.name}: its pack holds no pixels; findings end at matching geometry.")
-    if side.labels is not None:
-        labels = side.open_labels()
-        owners = np.concatenate([labels.arrays["mask_owners"], labels.arrays["relief_owners"]])
-        mute = len(labels.images) - len(set(owners.tolist()))
-        if mute:
-            said.append(f"Benchmark {side.name}: the labels of {mute} pictures are too plain or too common to tell.")
-    return said
+def _not_cleared(index: BenchmarkIndex) -> list[str]:
+    reasons = [f"Benchmark {index.name}: {reason}" for reason in _unread(index)[:20]]
+    return reasons + [reason for signal in SIGNALS for reason in signal.not_cleared(index)]
 
 
-def _unread(side: Side) -> list[str]:
-    reasons = [reason for _, reason in side.unread]
-    if side.pack is not None:
-        reasons += [item["reason"] for item in side.open_pack().header["unread"]]
-    if side.labels is not None:
-        reasons += [item["reason"] for item in side.open_labels().header["unread"]]
-    return reasons
+def _unread(index: BenchmarkIndex) -> list[str]:
+    return [*(reason for _, reason in index.unread), *(reason for signal in SIGNALS for reason in signal.unread(index))]
 
 
 def _entry(benchmark: Benchmark) -> Entry | None:

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.audit.benchmarks.label_pack import LabelPack
+from cavendish.mixing.audit.matching.label_prints import DEPTH_SIDE, MASK_SIDE, LabelPrint
 from cavendish.mixing.audit.plan import ScanPlan
-from cavendish.mixing.audit.signals.labels import DEPTH_SIDE, MASK_SIDE, LabelPrint, record_labels
+from cavendish.mixing.audit.signals.labels import record_labels
 from cavendish.mixing.audit.signals.lineage import registry
+from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.audit.signals.texts import normalised
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.shards.sample_format import Parts
@@ -179,7 +181,7 @@ def _label_pictures(
 ) -> tuple[UInt8Image | None, UInt8Image | None]:
     """Draw the labels of both sides from their fingerprints, as they were compared."""
     parts, kind = _parts(finding, data), finding["stage"]
-    prints = [] if parts is None else record_labels(finding["key"], parts)
+    prints = [] if parts is None else record_labels(Record(finding["key"], parts, finding["sample"]))
     mine = next((one for member, one_kind, one in prints if (member, one_kind) == (finding["member"], kind)), None)
     pack = next((pack for pack in plan.label_packs if pack.name == finding["benchmark"]), None)
     left = None if mine is None else _draw_masks(mine.masks) if kind == "masks" else _draw_relief(mine)

@@ -14,11 +14,13 @@ from scipy.stats import binom
 
 from cavendish.mixing.audit.controls import clopper_pearson
 from cavendish.mixing.audit.matching.fingerprints import ALGORITHM
+from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM
 from cavendish.mixing.audit.report.coverage import benchmark_rows, incomplete_reasons, not_checked, shard_rows
 from cavendish.mixing.audit.report.evidence import Evidence
-from cavendish.mixing.audit.signals.images import Finding, Thresholds
-from cavendish.mixing.audit.signals.labels import LABELS_ALGORITHM
-from cavendish.mixing.audit.signals.lineage import SourceFacts, lineage_row
+from cavendish.mixing.audit.signals.images import Thresholds
+from cavendish.mixing.audit.signals.lineage import lineage_row
+from cavendish.mixing.audit.signals.registry import SIGNALS
+from cavendish.mixing.audit.signals.signal import Finding, SourceFacts
 from cavendish.mixing.audit.signals.texts import normalised
 from cavendish.mixing.storage.files import digest
 
@@ -180,9 +182,9 @@ def _controls(evidence: Evidence) -> dict[str, Any]:
     wrong = [control for control in clean if control["found"] == "leak"]
     return {
         "target_recall": evidence.plan.config.controls.target_recall,
-        "recall": recall_of(evidence, "copies", ("leak",)),
-        "texts": recall_of(evidence, "texts", ("leak", "review")),
-        "labels": recall_of(evidence, "labels", ("leak", "review")),
+        "recall": recall_of(evidence, "images"),
+        "texts": recall_of(evidence, "texts"),
+        "labels": recall_of(evidence, "labels"),
         "false_positives": {
             **(asdict(clopper_pearson(len(wrong), len(clean))) if clean else {"hits": 0, "trials": 0}),
             "to_review": sum(control["found"] == "review" for control in clean),
@@ -192,11 +194,13 @@ def _controls(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def recall_of(evidence: Evidence, kind: str, levels: tuple[str, ...]) -> dict[str, Any]:
+def recall_of(evidence: Evidence, name: str) -> dict[str, Any]:
+    """Return the recall of a signal's planted controls, by benchmark."""
+    levels = next(signal.control_levels for signal in SIGNALS if signal.name == name)
     recall = {}
-    for result in evidence.of_kind(kind):
+    for result in evidence.of_kind("controls"):
         planted = result["planted"]
-        if not planted:
+        if result["signal"] != name or not planted:
             continue
         edits: dict[str, list[int]] = {}
         for control in planted:

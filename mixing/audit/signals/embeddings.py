@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
-from cavendish.mixing.audit.benchmarks.image_pack import Pack
-from cavendish.mixing.audit.benchmarks.pack_arrays import open_array, write_array
+from cavendish.mixing.audit.benchmarks.image_pack import Pack, open_array, write_array
 from cavendish.mixing.audit.config import Embedder
-from cavendish.mixing.audit.signals.images import Finding
+from cavendish.mixing.audit.matching.fingerprints import pixel_sha256
+from cavendish.mixing.audit.signals.images import is_image
+from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
 from cavendish.mixing.onnx import load_onnxruntime
 from cavendish.mixing.storage.files import canonical_json, file_sha256, read_json, write_atomic
+
+if TYPE_CHECKING:
+    from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
+    from cavendish.mixing.audit.plan import ScanPlan
 
 VECTORS_SCHEMA = "cavendish-vectors/1"
 MAX_SIMILAR = 5
@@ -163,15 +168,18 @@ def read_vectors(pack: Pack, embedder: Embedder) -> Vectors:
 
 
 def similar_images(
-    vector: NDArray[np.float32], vectors: Vectors, pack: Pack, embedder: Embedder, found: Iterable[Finding]
+    vector: NDArray[np.float32], vectors: Vectors, pack: Pack, embedder: Embedder, found: Iterable[str]
 ) -> tuple[dict[str, float], list[Finding]]:
     """Compare a picture's vector with a benchmark's.
 
     Returns:
         the cosine of each image among `found`, by id; and findings for review of the most similar others.
+
+    Args:
+        found: ids of images of the pack that other signals found.
     """
     cosine = np.asarray(vectors.values, np.float32) @ vector
-    wanted = {finding.image for finding in found if finding.benchmark == pack.name}
+    wanted = set(found)
     numbers = {image["id"]: number for number, image in enumerate(pack.images)}
     known = {image: round(float(cosine[numbers[image]]), 3) for image in sorted(wanted & set(numbers))}
     more: list[Finding] = []
@@ -192,3 +200,48 @@ def _read_or_none(pack: Pack, embedder: Embedder) -> Vectors | None:
         return read_vectors(pack, embedder)
     except InputError:
         return None  # not there, or of another state of the pack: made again
+
+
+class EmbeddingSignal(Signal):
+    """Adds cosines to what the image signal found, and sends images that a model alone finds alike to review."""
+
+    name = "embeddings"
+
+    def facts(self, plan: ScanPlan) -> Mapping[str, Any]:
+        """Name the models and their vectors."""
+        return {
+            "vectors": [list(index.vectors) for index in plan.indexes if index.vectors],
+            "embedders": [embedder.model_dump(exclude={"file"}) for embedder in plan.config.embedders],
+        }
+
+    def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
+        """Compare every image of a record that can be decoded."""
+        for member in record.parts if plan.config.embedders else ():
+            if not is_image(member):
+                continue
+            try:
+                self._compare_image(plan, record, member, results)
+            except InputError as error:
+                if not any(failure["member"] == f"{record.key}.{member}" for failure in results.failures):
+                    results.fail(f"{record.key}.{member}", error)
+
+    def _compare_image(self, plan: ScanPlan, record: Record, member: str, results: ShardResults) -> None:
+        image = record.image(member)
+        content = pixel_sha256(image)
+        for embedder in plan.config.embedders:
+            vector = embed(open_model(embedder, plan.data), image)
+            for index in plan.indexes:
+                if embedder.name not in dict(index.vectors):
+                    continue
+                pack, found = index.open_pack(), results.of(record, member)
+                images = [finding["image"] for finding in found if finding["benchmark"] == pack.name]
+                known, more = similar_images(vector, index.open_vectors(embedder), pack, embedder, images)
+                for finding in more:
+                    results.add(record, member, content, finding)
+                for row in results.of(record, member):
+                    if row["benchmark"] == pack.name and row["image"] in known:
+                        row["similarity"][embedder.name] = known[row["image"]]
+
+    def coverage(self, plan: ScanPlan, index: BenchmarkIndex) -> Mapping[str, Any]:
+        """Name the models."""
+        return {"embedders": [name for name, _ in index.vectors]}

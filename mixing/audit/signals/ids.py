@@ -7,12 +7,17 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.signals.images import Finding
+from cavendish.mixing.audit.signals.lineage import ancestors, record_origin, registry
+from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
 from cavendish.mixing.audit.signals.texts import read_lines
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.files import digest, read_json
+
+if TYPE_CHECKING:
+    from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
+    from cavendish.mixing.audit.plan import ScanPlan
 
 IdIndex = Mapping[str, tuple[str, ...]]
 """An id as "dataset:id" to the benchmarks that hold it."""
@@ -114,3 +119,27 @@ def _strings(value: Any) -> list[str]:
         return [value]
     values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return [text for one in values for text in _strings(one)]
+
+
+class IdSignal(Signal):
+    """Looks for the benchmarks' image and sequence ids in keys and metadata."""
+
+    name = "ids"
+    from_metadata = True
+
+    def facts(self, plan: ScanPlan) -> Mapping[str, Any]:
+        """Name the benchmarks' ids, and what sources declare: bare numbers are ids in some of them."""
+        ids = {identity: list(names) for identity, names in plan.ids.items()}
+        return {"ids": digest(ids), "sources": {name: list(parents) for name, parents in plan.config.sources.items()}}
+
+    def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
+        """Look for ids in a record's key and metadata."""
+        source, _, named = record_origin(record.parts)
+        parents = (*plan.config.sources.get(source or "", ()), *named)
+        schemes = sorted({scheme for name in ancestors(parents) if (scheme := registry()[name].ids)})
+        for finding in find_ids(plan.ids, record.key, record.parts, schemes):
+            results.add(record, "json", digest(finding.image), finding)
+
+    def coverage(self, plan: ScanPlan, index: BenchmarkIndex) -> Mapping[str, Any]:
+        """Count ids."""
+        return {"ids": sum(index.name in names for names in plan.ids.values())}

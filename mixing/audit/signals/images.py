@@ -1,19 +1,23 @@
-"""The cascade: one picture of the mixture against one fingerprint pack, cheapest and surest stages first."""
+"""Image leakage: each image of a record against fingerprint packs, in a cascade from exact hashes to aligned pixels."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from cavendish.encoders.sample import UInt8Image
-from cavendish.mixing.audit.benchmarks.image_pack import Pack
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.audit.benchmarks.image_pack import IMAGE_SUFFIXES, Pack
+from cavendish.mixing.audit.edits import EDITS
 from cavendish.mixing.audit.matching.candidates import candidates
 from cavendish.mixing.audit.matching.fingerprints import (
+    ALGORITHM,
     MIN_QUALITY,
     QUERY_FEATURES_PER_CELL,
     Features,
@@ -35,8 +39,36 @@ from cavendish.mixing.audit.matching.verify import (
     looks_like_other_view,
     score,
 )
+from cavendish.mixing.audit.signals.signal import Finding, Planted, Record, ShardResults, Signal, strongest
 from cavendish.mixing.config import Config
+from cavendish.mixing.images import decode_rgb
 
+if TYPE_CHECKING:
+    from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
+    from cavendish.mixing.audit.plan import ScanPlan
+
+CONTROL_EDITS = (
+    "jpeg 30",
+    "resize 0.3",
+    "squeeze 0.6 wide",
+    "crop 70 %",
+    "crop 50 %",
+    "centre square 256 px",
+    "mirrored",
+    "quarter turn",
+    "rotated 5 degrees",
+    "perspective",
+    "colour jitter",
+    "negative",
+    "blur",
+    "noise",
+    "letterbox",
+    "mask overlay",
+    "beside a map",
+    "mirrored, crop 60 %, jpeg 40",
+)
+
+_NOT_IMAGES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
 _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
@@ -60,45 +92,6 @@ class Thresholds(Config):
     leak_score: float = 8.0
     review_score: float = 5.0
     unverified_inliers: int = 14
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One picture of the mixture that holds a benchmark image, or may.
-
-    Args:
-        benchmark, image: the benchmark's name and the image's id in it.
-        level: "leak" or "review".
-        kind: copy, crop, embedded, same-scene or unverified of pictures; text or identity of what a record says.
-        stage: which test decided: file, pixels, pdq, pdq-inverted, local, text, id.
-        reason: one sentence for the reader of the report.
-        pdq_distance: smallest over the eight turns.
-        inliers, score: of the local stage; None when an earlier stage decided.
-        agreeing, textured: blocks of the pixel check; None when it was not made.
-        affine: benchmark to mixture, 0..1 coordinates, six numbers row by row; None when not known.
-        mixture_share, benchmark_share: see `covered_shares`.
-        lines: inlier matches to draw: mixture x, y, benchmark x, y.
-    """
-
-    benchmark: str
-    image: str
-    level: str
-    kind: str
-    stage: str
-    reason: str
-    pdq_distance: int | None = None
-    inliers: int | None = None
-    score: float | None = None
-    agreeing: int | None = None
-    textured: int | None = None
-    affine: tuple[float, ...] | None = None
-    mixture_share: float | None = None
-    benchmark_share: float | None = None
-    lines: tuple[tuple[float, ...], ...] = ()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a json-able map."""
-        return asdict(self)
 
 
 @dataclass
@@ -336,3 +329,115 @@ def _rounded(affine: NDArray[np.float64]) -> tuple[float, ...]:
 def _spread(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     """Keep lines from all over the picture."""
     return lines[np.linspace(0, len(lines) - 1, min(len(lines), _LINES_KEPT)).astype(int)]
+
+
+def is_image(member: str) -> bool:
+    """Tell whether a part of a record is an image to compare: image, edited, source, target, albedo, any other."""
+    return member.lower().endswith(IMAGE_SUFFIXES) and member not in _NOT_IMAGES
+
+
+class ImageSignal(Signal):
+    """Compares every image of a record with every benchmark image."""
+
+    name = "images"
+    counters = ("pictures", "weak")
+    control_levels = ("leak",)
+
+    def facts(self, plan: ScanPlan) -> Mapping[str, Any]:
+        """Name the packs, the thresholds, and the versions that features depend on."""
+        return {
+            "algorithm": ALGORITHM,
+            "versions": {"opencv": cv2.__version__, "numpy": np.__version__},
+            "thresholds": plan.config.thresholds.model_dump(),
+            "packs": [index.pack[1] for index in plan.indexes if index.pack is not None],
+        }
+
+    def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
+        """Run the cascade on every image."""
+        for member, data in record.parts.items():
+            if not is_image(member):
+                continue
+            results.counts["pictures"] += 1
+            try:
+                image = record.image(member)
+            except InputError as error:
+                results.fail(f"{record.key}.{member}", error)
+                continue
+            print_, found = scan_picture(image, data, plan.packs, plan.config.thresholds)
+            results.counts["weak"] += print_.pdq.quality < MIN_QUALITY
+            for finding in found:
+                results.add(record, member, print_.pixel_sha256, finding)
+
+    def can_plant(self, plan: ScanPlan, index: BenchmarkIndex) -> bool:
+        """Copies can be made of original images, or of the small ones kept beside a pack."""
+        return index.pack is not None and (index.images is not None or index.open_pack().has_pixels)
+
+    def plant(self, plan: ScanPlan, index: BenchmarkIndex) -> list[Planted]:
+        """Plant edited copies; see `plant_copies`."""
+        return plant_copies(
+            index.open_pack(),
+            index.images,
+            plan.config.controls.copies,
+            plan.config.controls.seed,
+            plan.config.thresholds,
+        )
+
+    def coverage(self, plan: ScanPlan, index: BenchmarkIndex) -> Mapping[str, Any]:
+        """Count images."""
+        if index.pack is None:
+            return {"images": 0, "weak": 0, "pixels": False, "digest": None}
+        pack = index.open_pack()
+        weak = len(pack.header["weak"])
+        return {"images": len(pack.images), "weak": weak, "pixels": pack.has_pixels, "digest": pack.digest}
+
+    def unread(self, index: BenchmarkIndex) -> list[str]:
+        """Images that could not be decoded."""
+        return [] if index.pack is None else [item["reason"] for item in index.open_pack().header["unread"]]
+
+    def not_cleared(self, index: BenchmarkIndex) -> list[str]:
+        """Images with too little structure, and all images where no pixels can be compared."""
+        if index.pack is None:
+            return []
+        pack = index.open_pack()
+        weak = pack.header["weak"]
+        reasons = []
+        if weak:
+            names = ", ".join(weak[:10]) + (", ..." if len(weak) > 10 else "")
+            reasons.append(
+                f"Benchmark {pack.name}: {len(weak)} images have too little structure to be cleared: {names}."
+            )
+        if not pack.has_pixels:
+            reasons.append(f"Benchmark {pack.name}: its pack holds no pixels; findings end at matching geometry.")
+        return reasons
+
+
+def plant_copies(pack: Pack, folder: Path | None, copies: int, seed: int, thresholds: Thresholds) -> list[Planted]:
+    """Plant edited copies of a benchmark's images and scan them.
+
+    Images with too little structure to be hashed are left out: the report lists them as not cleared.
+
+    Returns:
+        For each: image, edit, found ("leak", "review" or None).
+    """
+    usable = np.flatnonzero(np.asarray(pack.arrays["quality"]) >= MIN_QUALITY)
+    if not len(usable):
+        return []
+    rng = np.random.default_rng([seed, 1])
+    results = []
+    for i in range(copies):
+        if i % len(usable) == 0:
+            order = rng.permutation(usable)
+        number, edit = int(order[i % len(usable)]), CONTROL_EDITS[i % len(CONTROL_EDITS)]
+        copy = EDITS[edit](_original(pack, folder, number), np.random.default_rng([seed, 2, i]))
+        identity = pack.images[number]["id"]
+        _, findings = scan_picture(copy, b"", (pack,), thresholds)
+        levels = {finding.level for finding in findings if finding.image == identity}
+        results.append({"image": identity, "edit": edit, "found": strongest(levels)})
+    return results
+
+
+def _original(pack: Pack, folder: Path | None, number: int) -> UInt8Image:
+    if folder is None:
+        return pack.thumbnail(number)
+    path = folder / pack.images[number]["id"]
+    return decode_rgb(path.read_bytes(), str(path))

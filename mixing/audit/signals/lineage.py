@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.signals.signal import Record, ShardResults, Signal, SourceFacts
+
+if TYPE_CHECKING:
+    from cavendish.mixing.audit.plan import ScanPlan
 
 _ORIGIN_KEYS = frozenset(
     ("dataset", "datasets", "source", "collection", "parent", "parents", "origin", "derived_from", "made_of")
@@ -24,7 +27,7 @@ UNSTATED = ("", "unknown", "none", "other")
 
 @dataclass(frozen=True)
 class Entry:
-    """What the registry knows of a benchmark or dataset; registry.yaml explains the fields."""
+    """What the registry knows of a benchmark or dataset; datasets.yaml explains the fields."""
 
     name: str
     title: str
@@ -41,29 +44,10 @@ class Entry:
     reader: str | None = None
 
 
-@dataclass
-class SourceFacts:
-    """What the records of one source say: how many there are, under which licences, and which datasets they name."""
-
-    records: int = 0
-    licences: Counter[str] = field(default_factory=Counter)
-    named: Counter[str] = field(default_factory=Counter)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return a json-able map."""
-        return {"records": self.records, "licences": dict(self.licences), "named": dict(self.named)}
-
-    def add(self, other: Mapping[str, Any]) -> None:
-        """Add what `as_json` returned for other records of the source."""
-        self.records += other["records"]
-        self.licences.update(other["licences"])
-        self.named.update(other["named"])
-
-
 @lru_cache(maxsize=1)
 def registry() -> Mapping[str, Entry]:
-    """Read the registry that comes with the project, registry.yaml."""
-    values: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "registry.yaml").read_text())
+    """Read the registry that comes with the project, datasets.yaml."""
+    values: dict[str, dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "datasets.yaml").read_text())
     lists = ("made_of", "aliases")
     return {
         name: Entry(name, **{**entry, **{key: tuple(entry.get(key, ())) for key in lists}})
@@ -188,3 +172,18 @@ def _phrases() -> tuple[tuple[str, str], ...]:
         for phrase in (*entry.aliases, entry.title, entry.name)
     }
     return tuple(sorted(pairs.items(), key=lambda pair: (-len(pair[0]), pair)))
+
+
+class LineageSignal(Signal):
+    """Counts what records say of their source; `lineage_row` judges whole sources afterwards."""
+
+    name = "lineage"
+    from_metadata = True
+
+    def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
+        """Add a record to the facts of its source."""
+        source, licence, named = record_origin(record.parts)
+        facts = results.sources[source or ""]
+        facts.records += 1
+        facts.licences[licence] += 1
+        facts.named.update(named)

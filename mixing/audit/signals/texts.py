@@ -10,12 +10,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.signals.images import Finding
+from cavendish.mixing.audit.signals.signal import Finding, Planted, Record, ShardResults, Signal, strongest
 from cavendish.mixing.storage.files import digest
 
+if TYPE_CHECKING:
+    from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
+    from cavendish.mixing.audit.plan import ScanPlan
+
+TEXT_EDITS = ("case and punctuation", "inside another text", "one word in ten changed")
 LONG_TOKENS = 8
 """Shorter texts ("the red cup on the left") recur by chance: equal ones are a matter for review, not a leak."""
 
@@ -133,11 +140,6 @@ def find_texts(index: WordIndex, text: str) -> list[Finding]:
     return found
 
 
-def place_of(member: str, text: str) -> dict[str, Any]:
-    """Return what a finding without pixels is known by."""
-    return {"member": member, "pixel_sha256": digest(text)}
-
-
 def _shared_words(words: Tokens, wanted: Tokens, start: int) -> float:
     """Return the share of the wanted words that stand, in order, in a stretch of about their length."""
     stretch = words[max(start - 3, 0) : max(start, 0) + len(wanted) + 3]
@@ -147,3 +149,65 @@ def _shared_words(words: Tokens, wanted: Tokens, start: int) -> float:
 
 def _grams(words: Tokens) -> list[Tokens]:
     return [words[i : i + _GRAM] for i in range(len(words) - _GRAM + 1)]
+
+
+class TextSignal(Signal):
+    """Compares captions, prompts, instructions and legend entries with benchmark texts."""
+
+    name = "texts"
+    counters = ("texts",)
+    from_metadata = True
+
+    def facts(self, plan: ScanPlan) -> Mapping[str, Any]:
+        """Name the benchmarks' texts."""
+        return {"words": plan.words.digest}
+
+    def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
+        """Compare every text of a record."""
+        for member, text in record_texts(record.parts):
+            results.counts["texts"] += 1
+            for finding in find_texts(plan.words, text):
+                results.add(record, member, digest(text), finding, text)
+
+    def can_plant(self, plan: ScanPlan, index: BenchmarkIndex) -> bool:
+        """Any benchmark with texts."""
+        return any(name == index.name for name, _ in plan.words.texts)
+
+    def plant(self, plan: ScanPlan, index: BenchmarkIndex) -> list[Planted]:
+        """Plant edited texts; see `plant_texts`."""
+        return plant_texts(plan.words, index.name, plan.config.controls.copies, plan.config.controls.seed)
+
+    def coverage(self, plan: ScanPlan, index: BenchmarkIndex) -> Mapping[str, Any]:
+        """Count texts."""
+        return {"texts": sum(name == index.name for name, _ in plan.words.texts)}
+
+
+def plant_texts(index: WordIndex, benchmark: str, copies: int, seed: int) -> list[Planted]:
+    """Plant edited copies of a benchmark's texts of eight words or more; shorter ones are only ever for review.
+
+    Returns:
+        For each: text, edit, found ("leak", "review" or None). A changed text counts as found when it is for review.
+    """
+    long = [
+        text
+        for (name, text), tokens in zip(index.texts, index.tokens)
+        if name == benchmark and len(tokens) >= LONG_TOKENS
+    ]
+    rng = np.random.default_rng([seed, 4])
+    results = []
+    for i in range(copies if long else 0):
+        text, edit = long[int(rng.integers(len(long)))], TEXT_EDITS[i % len(TEXT_EDITS)]
+        levels = {one.level for one in find_texts(index, _edited_text(text, edit, rng)) if one.image == text}
+        results.append({"text": text, "edit": edit, "found": strongest(levels)})
+    return results
+
+
+def _edited_text(text: str, edit: str, rng: np.random.Generator) -> str:
+    words = list(normalised(text))
+    if edit == "case and punctuation":
+        return ", ".join(" ".join(words).upper().split(" ", 1)) + "!"
+    if edit == "inside another text":
+        return f"Please make this picture for me: {' '.join(words)}, as a watercolour on rough paper."
+    for place in rng.choice(len(words), max(len(words) // 10, 1), replace=False):
+        words[place] = "otherwise"
+    return " ".join(words)

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from cavendish.mixing.audit.benchmarks.image_pack import build_pack
-from cavendish.mixing.audit.controls import CONTROL_EDITS, ControlSettings, clopper_pearson, run_clean, run_copies
+from cavendish.mixing.audit.config import ControlSettings
+from cavendish.mixing.audit.controls import clopper_pearson, scan_clean_controls
 from cavendish.mixing.audit.edits import EDITS
-from cavendish.mixing.audit.signals.images import Thresholds
+from cavendish.mixing.audit.signals.images import CONTROL_EDITS, Thresholds, plant_copies
 from tests.mixing.audit.photographs import write_benchmark
 
 
@@ -25,13 +26,13 @@ def test_clopper_pearson_limits(hits: int, trials: int, low: float, high: float)
 def test_controls_plant_every_edit_and_are_the_same_again(tmp_path: Path) -> None:
     folder = write_benchmark(tmp_path / "images")
     pack = build_pack("photos", folder, tmp_path / "pack", pixels=True)
-    settings = ControlSettings(copies=18, clean=4)
-    first = run_copies(pack, folder, settings, Thresholds())
+    first = plant_copies(pack, folder, 18, 0, Thresholds())
     assert Counter(control["edit"] for control in first) == Counter(CONTROL_EDITS)
     assert {control["image"] for control in first} == {image["id"] for image in pack.images}
     assert sum(control["found"] == "leak" for control in first) >= 17
-    assert first == run_copies(pack, folder, settings, Thresholds())
-    assert [control["found"] for control in run_clean((pack,), settings, Thresholds(), tmp_path)] == [None] * 4
+    assert first == plant_copies(pack, folder, 18, 0, Thresholds())
+    clean = scan_clean_controls((pack,), ControlSettings(clean=4), Thresholds(), tmp_path)
+    assert [control["found"] for control in clean] == [None] * 4
 
 
 def test_control_edits_are_edits() -> None:

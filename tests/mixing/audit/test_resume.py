@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import cavendish.mixing.audit.scan as elements
+import cavendish.mixing.audit.scan as scan_module
 from cavendish.mixing.audit.edits import procedural_picture
 from cavendish.mixing.audit.job import AuditConfig, audit
 from tests.mixing.audit.photographs import (
@@ -34,11 +34,11 @@ SHARDS = 6
 CODE = """
 import sys, time
 from pathlib import Path
-import cavendish.mixing.audit.scan as elements
+import cavendish.mixing.audit.scan as scan_module
 from cavendish.mixing.audit.job import AuditConfig, audit
 from tests.mixing.audit.test_resume import SETTINGS
-scan = elements.scan_shard
-elements.scan_shard = lambda *arguments: (time.sleep(0.7), scan(*arguments))[1]  # time enough to be killed in
+scan = scan_module.scan_shard
+scan_module.scan_shard = lambda *arguments: (time.sleep(0.7), scan(*arguments))[1]  # time enough to be killed in
 audit(AuditConfig.model_validate(SETTINGS), Path(sys.argv[1]) / "out", data=Path(sys.argv[1]))
 """
 
@@ -64,9 +64,9 @@ def test_a_killed_scan_continues_and_writes_the_same_report(tmp_path: Path, monk
     assert not (tmp_path / "out/report.json").exists()
 
     scanned = []
-    real = elements.scan_shard
+    real = scan_module.scan_shard
     monkeypatch.setattr(
-        elements, "scan_shard", lambda *arguments: scanned.append(arguments[1].name) or real(*arguments)
+        scan_module, "scan_shard", lambda *arguments: scanned.append(arguments[1].name) or real(*arguments)
     )
     settings = AuditConfig.model_validate(SETTINGS)
     verdict = audit(settings, tmp_path / "out", data=tmp_path)

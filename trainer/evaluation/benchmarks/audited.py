@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from cavendish.mixing.audit.benchmarks.contents import Question
-from cavendish.mixing.audit.signals.labels import LabelPrint, print_depth, print_ids, print_masks
+from cavendish.mixing.audit.benchmarks.benchmark_index import Question
+from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_depth, print_ids, print_masks
 from cavendish.trainer.evaluation.benchmarks import read_benchmark
 from cavendish.trainer.evaluation.benchmarks.items import (
     DepthTruth,

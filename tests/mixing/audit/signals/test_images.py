@@ -13,7 +13,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, read_pack
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.postings import ARRAYS as POSTINGS
-from cavendish.mixing.audit.signals.images import Finding, Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.signal import Finding
 from cavendish.mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
 

@@ -13,20 +13,20 @@ from cavendish.encoders.tasks.instructions import make_example
 from cavendish.mixing.audit.benchmarks.label_pack import (
     LabelPack,
     build_label_pack,
-    compare_labels,
     read_label_files,
     read_label_pack,
 )
 from cavendish.mixing.audit.edits import procedural_picture
-from cavendish.mixing.audit.matching.pdq import DIHEDRAL
-from cavendish.mixing.audit.signals.labels import (
+from cavendish.mixing.audit.matching.label_prints import (
     LabelPrint,
     is_plain,
     print_depth,
     print_ids,
     print_masks,
-    record_labels,
 )
+from cavendish.mixing.audit.matching.pdq import DIHEDRAL
+from cavendish.mixing.audit.signals.labels import compare_labels, record_labels
+from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.shards.sample_format import record_parts
 from tests.mixing.audit.labelled import partition, plain_shapes, relief
 
@@ -124,9 +124,9 @@ def test_targets_are_decoded_by_their_spec_before_they_are_compared(pack: LabelP
     )  # fmt: skip
     for task, expected in (("depth", "depth-7"), ("semantic", "mask-7")):
         example = make_example(sample, task, np.random.default_rng(1))
-        ((member, _, one),) = record_labels("s", record_parts(example))
+        ((member, _, one),) = record_labels(Record("s", record_parts(example)))
         assert (member, found(one, pack)) == ("target.png", {(expected, "leak")})
-    kinds = {kind: one for _, kind, one in record_labels("s", record_parts(sample))}
+    kinds = {kind: one for _, kind, one in record_labels(Record("s", record_parts(sample)))}
     assert found(kinds["masks"], pack) == {("mask-7", "leak")}
     assert found(kinds["depth"], pack) == {("depth-7", "leak")}
 
