@@ -120,7 +120,7 @@ def align(
 def _perspective(
     matches: Matches, inliers: int, mixture_px: tuple[int, int], benchmark_px: tuple[int, int]
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.intp]]:
-    """Fit a homography; None unless `_PERSPECTIVE_GAIN` times the affine inliers fit it and it bends the image little."""
+    """Fit a homography; None unless it fits `_PERSPECTIVE_GAIN` times the affine inliers, without bending much."""
     nothing = np.zeros(0, np.intp)
     source = matches.benchmark * np.array(benchmark_px, np.float32)
     target = matches.query * np.array(mixture_px, np.float32)
