@@ -20,7 +20,7 @@ from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
 from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
-from cavendish.mixing.shards.writer import Plan, start_dataset
+from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item, Part
 from cavendish.mixing.sources.listing import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root

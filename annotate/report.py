@@ -23,13 +23,13 @@ from cavendish.annotate.annotators.faces import CenterFace, blur_faces
 from cavendish.annotate.annotators.protocol import Failure, load_once
 from cavendish.annotate.labels.label import LabelConfig
 from cavendish.encoders.sample import InputError, Rejection, Sample, UInt8Image
+from cavendish.mixing.shards.dataset import Row, committed_rows
+from cavendish.mixing.shards.reader import open_tar, read_parts
 from cavendish.mixing.shards.sample_format import parse_record
-from cavendish.mixing.shards.writer import Row, committed_rows, open_tar, read_parts
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item
 from cavendish.mixing.sources.listing import SourceConfig, read_item, source_root
-from cavendish.mixing.storage.files import write_atomic
-from cavendish.mixing.storage.place import Place, join
+from cavendish.mixing.storage.place import Place, join, write_atomic
 from cavendish.mixing.visualize import data_uri
 
 REPORT = "report.html"

@@ -22,7 +22,7 @@ from typing import Literal
 
 from cavendish.annotate.annotators.protocol import AnnotatorSpec
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import file_sha256, write_atomic
+from cavendish.mixing.storage.place import file_sha256, write_atomic
 
 _TIMEOUT_S = 600
 

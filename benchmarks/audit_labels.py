@@ -27,8 +27,8 @@ from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, build_label_
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_depth, print_ids, turned_back
 from cavendish.mixing.audit.signals.labels import compare_labels, record_labels
 from cavendish.mixing.audit.signals.signal import Record
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.shards.sample_format import record_parts
-from cavendish.mixing.shards.writer import read_dataset
 
 Maps = tuple[NDArray[Any], NDArray[Any]]
 PLANTED = 100

@@ -35,7 +35,8 @@ from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.fingerprints import FEATURES_PER_CELL, local_features, pack_points, working_gray
 from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.storage.files import canonical_json, file_sha256
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import file_sha256
 
 COPIES = ("jpeg 30", "crop 50 %", "three lines of text", "screenshot", "pasted on a picture", "2 x 2 sheet")
 PER_IMAGE = 1000

@@ -25,8 +25,8 @@ from PIL import Image
 
 from cavendish.encoders.sample import Sample
 from cavendish.mixing.images import decode_png16, decode_rgb, encode_png
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.shards.sample_format import pack_depth, pack_normals, unpack_depth, unpack_normals
-from cavendish.mixing.shards.writer import read_dataset
 
 Array = NDArray[Any]
 Codec = tuple[Callable[[Array], bytes], Callable[[bytes], Array]]

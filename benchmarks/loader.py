@@ -40,16 +40,9 @@ from cavendish.mixing.lock import Lock
 from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.mixture.reader import MixtureItem
-from cavendish.mixing.shards.reader import Reading
-from cavendish.mixing.shards.writer import (
-    Plan,
-    ShardWriter,
-    committed_rows,
-    finish_dataset,
-    read_dataset,
-    read_parts,
-    start_dataset,
-)
+from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset, start_dataset
+from cavendish.mixing.shards.reader import Reading, read_dataset, read_parts
+from cavendish.mixing.shards.writer import ShardWriter
 
 SIZE, BATCH, COUNT = 512, 8, 64
 SAMPLES = 128  # raw samples at 512 px

@@ -30,7 +30,8 @@ import psutil
 
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.beam import build_shard
-from cavendish.mixing.shards.writer import committed_rows, finished_plan, verify
+from cavendish.mixing.shards.dataset import committed_rows, finished_plan
+from cavendish.mixing.shards.reader import verify
 from cavendish.render import job
 
 ROOT = Path(__file__).parents[1]

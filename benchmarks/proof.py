@@ -33,7 +33,8 @@ from cavendish.encoders.tasks.instructions import make_example, tasks_of
 from cavendish.mixing.config import Config, read_config
 from cavendish.mixing.lock import write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
-from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.render.job import RenderConfig, render
 from cavendish.trainer.evaluation.answers import fit_guesses
 from cavendish.trainer.evaluation.retention import measure_retention

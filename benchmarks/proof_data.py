@@ -14,15 +14,9 @@ from numpy.typing import NDArray
 from cavendish.encoders.codecs.palettes import BLACK, Color, format_hex, random_colors
 from cavendish.encoders.codecs.semantic import NO_CLASS, encode_semantic
 from cavendish.encoders.sample import Example, InputError, Sample
-from cavendish.mixing.shards.writer import (
-    Plan,
-    ShardWriter,
-    committed_rows,
-    finish_dataset,
-    is_committed,
-    read_dataset,
-    start_dataset,
-)
+from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset, is_committed, start_dataset
+from cavendish.mixing.shards.reader import read_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage.files import digest
 from cavendish.trainer.evaluation.answers import VOID
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth

@@ -18,7 +18,7 @@ import numpy as np
 from benchmarks.proof import FIXED, ProofConfig, kept_examples
 from benchmarks.proof_data import all_questions, samples_of
 from cavendish.encoders.sample import Example, UInt8Image
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 
 Results = Mapping[str, Any]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cavendish.encoders.sample import Sample
 from cavendish.mixing.jobs.runners import Engine
-from cavendish.mixing.shards.writer import read_dataset
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.render.job import RenderConfig, render
 from cavendish.render.scenes.presets import PRESETS
 

@@ -32,8 +32,8 @@ import numpy as np
 import psutil
 
 from cavendish.encoders.sample import Sample
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.shards.sample_format import sample_parts
-from cavendish.mixing.shards.writer import read_dataset
 from cavendish.render import job, views
 from cavendish.render.engines.child import encode_answer, load_engine
 from cavendish.render.job import RenderConfig, close_workers, render

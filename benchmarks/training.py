@@ -46,7 +46,7 @@ import cavendish.trainer.training.train as train_module
 from cavendish.encoders.sample import Example
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
-from cavendish.mixing.shards.writer import read_dataset
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.precompute import precompute
 from cavendish.trainer.training.train import open_mixture, train

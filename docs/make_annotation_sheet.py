@@ -13,7 +13,8 @@ from cavendish.annotate.job import AnnotateConfig, annotate
 from cavendish.encoders.sample import Rejection, Sample
 from cavendish.encoders.tasks.instructions import make_example, tasks_of
 from cavendish.mixing.config import read_config
-from cavendish.mixing.shards.writer import committed_rows, read_dataset
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset
 from tests.annotate.photographs import FILES, photo_bytes
 
 ROOT = Path(__file__).parents[1]

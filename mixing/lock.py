@@ -20,8 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.mixture.schedule import Points, Schedule
-from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
-from cavendish.mixing.storage.place import Place, join, sha256_of, size_of
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import Place, file_sha256, join, read_json, size_of, write_atomic
 
 LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 
@@ -260,11 +260,11 @@ def verify_lock(lock: Lock, data: Place, full: bool = False) -> list[str]:
             row = str(tar).removesuffix(".tar") + ".json"
             try:
                 size = size_of(tar)
-                if sha256_of(row) != shard.row_sha256:
+                if file_sha256(row) != shard.row_sha256:
                     problems.append(f"{row}: changed since the mixture was locked")
                 elif size != shard.bytes:
                     problems.append(f"{tar}: {size} bytes, locked with {shard.bytes}")
-                elif full and sha256_of(tar) != shard.sha256:
+                elif full and file_sha256(tar) != shard.sha256:
                     problems.append(f"{tar}: its sha256 is not the locked one")
             except InputError as error:
                 problems.append(str(error))

@@ -19,10 +19,10 @@ from cavendish.encoders.codecs.palettes import lattice
 from cavendish.encoders.sample import Example, InputError, Sample, UInt8Image
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.provenance.lineage import split_place
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import open_tar, read_dataset, read_parts, read_shard
 from cavendish.mixing.shards.sample_format import parse_record
-from cavendish.mixing.shards.writer import committed_rows, open_tar, read_dataset, read_parts, read_shard
-from cavendish.mixing.storage.files import write_atomic
-from cavendish.mixing.storage.place import Place, exists, is_url, join
+from cavendish.mixing.storage.place import Place, exists, is_url, join, write_atomic
 
 Panel = tuple[str, UInt8Image]
 """A title and an (H, W, 3) uint8 picture."""

@@ -16,7 +16,7 @@ from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
-from cavendish.mixing.shards.writer import Plan, committed_rows
+from cavendish.mixing.shards.dataset import Plan, committed_rows
 from cavendish.mixing.storage.place import Place
 from cavendish.render.assets.catalogue import MAPS, catalogue, map_path
 from cavendish.render.assets.folders import draw_files, find_files, fingerprint

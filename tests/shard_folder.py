@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cavendish.encoders.sample import Example, Sample
-from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage.place import Place
 
 

@@ -23,7 +23,8 @@ from torch import Tensor
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
 from cavendish.annotate.labels.hub_config import ModelFolder
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
-from cavendish.mixing.storage.files import digest, file_sha256, read_json
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import file_sha256, read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)

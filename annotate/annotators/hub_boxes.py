@@ -22,7 +22,7 @@ from cavendish.annotate.annotators.hub import (
 )
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, Prompted, each
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 
 _SHORT, _LONG = 800, 1333
 _MAX_TOKENS = 256

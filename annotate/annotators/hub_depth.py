@@ -22,7 +22,7 @@ from cavendish.annotate.annotators.hub import (
 )
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 
 _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
 

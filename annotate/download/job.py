@@ -32,16 +32,8 @@ from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.sources.decode import MAX_BYTES
 from cavendish.mixing.sources.items import clean_text
-from cavendish.mixing.storage.files import (
-    canonical_json,
-    commit,
-    digest,
-    file_sha256,
-    read_json,
-    temporary_name,
-    write_atomic,
-    writing,
-)
+from cavendish.mixing.storage.files import canonical_json, digest, writing
+from cavendish.mixing.storage.place import commit, file_sha256, read_json, temporary_name, write_atomic
 
 SCHEMA = "cavendish-download/1"
 AGENT = "cavendish"

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.faults.jobs import Job
 from benchmarks.faults.outcomes import Outcome, Reference
 from benchmarks.faults.runs import Ended, run
-from cavendish.mixing.shards.writer import committed_rows
+from cavendish.mixing.shards.dataset import committed_rows
 
 Hurt = Callable[[bytes, np.random.Generator], bytes]
 

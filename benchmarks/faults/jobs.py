@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import file_sha256
+from cavendish.mixing.storage.place import file_sha256
 
 ROOT = Path(__file__).parents[2]
 

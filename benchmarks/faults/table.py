@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.faults.jobs import JOBS
 from benchmarks.faults.outcomes import Outcome
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import write_atomic
 
 BEGIN, END = "<!-- begin: table of the fault kit -->", "<!-- end: table of the fault kit -->"
 _MESSAGE = 230

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
-from cavendish.mixing.storage.place import Place, at_home, parse_place, url_within
+from cavendish.mixing.storage.place import Place, expand_user, parse_place, url_within
 
 app = typer.Typer(
     name="cavendish",
@@ -67,7 +67,7 @@ def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
         return type(value)(here_only(parameter, one) for one in value)
     url = url_within(value)
     if url is None:
-        return at_home(value) if isinstance(value, Path) else value
+        return expand_user(value) if isinstance(value, Path) else value
     if url.startswith("file://"):
         return Path("/", url.removeprefix("file://"))
     name = parameter.opts[0] if parameter.param_type_name == "option" else (parameter.name or "").upper()
@@ -195,7 +195,7 @@ def run_job(  # type: ignore[no-untyped-def]
 
 def say_rejected(out: Place, at_most: int = 5) -> None:
     """Say which records the shards under `out` lack, and why: the first few."""
-    from cavendish.mixing.shards.writer import committed_rows
+    from cavendish.mixing.shards.dataset import committed_rows
 
     rejected = [rejection for row in committed_rows(out) for rejection in row.rejected]
     for rejection in rejected[:at_most]:

@@ -186,7 +186,7 @@ def _audit_words(  # type: ignore[no-untyped-def]
 
 
 def say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # type: ignore[no-untyped-def]
-    from cavendish.mixing.storage.files import write_atomic
+    from cavendish.mixing.storage.place import write_atomic
 
     if exclude is not None:
         if not is_url(exclude):

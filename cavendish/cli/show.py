@@ -109,10 +109,10 @@ def _shards_at(path: Place) -> Place:
 
 
 def _verify(path: Place) -> None:
-    from cavendish.mixing.shards import writer as shards
+    from cavendish.mixing.shards.reader import verify
     from cavendish.mixing.visualize import summary
 
-    problems = shards.verify(path)
+    problems = verify(path)
     for problem in problems:
         complain(problem)
     say(f"{path}: {summary(path)}; {counted(len(problems), 'problem')}")

@@ -15,7 +15,7 @@ import numpy as np
 
 from cavendish.encoders.sample import Camera, Sample, UInt8Image
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import write_atomic
 
 PLANTED = "kitten_poster"
 PLANTED_FROM = "chelsea"

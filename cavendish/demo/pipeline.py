@@ -19,8 +19,10 @@ from cavendish.mixing.config import ConfigType, read_config
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.lock import write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
-from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, is_committed, start_dataset
-from cavendish.mixing.storage.files import canonical_json, read_json, write_atomic
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, is_committed, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import read_json, write_atomic
 
 HELD_OUT = ("seed=2027", "scenes=48")
 """What makes the held-out scenes other scenes than those of examples/render_pyrender.yaml."""

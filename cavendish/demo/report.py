@@ -20,8 +20,9 @@ from cavendish.demo.charts import Series, line_chart, smooth
 from cavendish.encoders.sample import Example, Sample, UInt8Image
 from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.lock import read_lock
-from cavendish.mixing.shards.writer import committed_rows, read_dataset
-from cavendish.mixing.storage.files import read_json, write_atomic
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset
+from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.mixing.visualize import Panel, data_uri, fit, record_panels
 from cavendish.trainer.evaluation.report.tables import metrics_tables, retention_table, standing
 from cavendish.trainer.evaluation.samples import read_sample_questions

@@ -21,9 +21,11 @@ from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, s
 from cavendish.mixing.jobs.beam import run_elements
 from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, Progress
-from cavendish.mixing.shards.writer import ShardWriter, committed_rows, open_tar, read_parts, some_rows
-from cavendish.mixing.storage.files import collect_dead, read_json
-from cavendish.mixing.storage.place import Place, join
+from cavendish.mixing.shards.dataset import committed_rows, some_rows
+from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.files import collect_dead
+from cavendish.mixing.storage.place import Place, join, read_json
 
 __all__ = ["AuditConfig", "audit", "audit_words", "index_benchmarks", "report", "scan", "verify_report"]
 

@@ -27,9 +27,9 @@ from cavendish.mixing.audit.signals.lineage import registry
 from cavendish.mixing.audit.signals.registry import METADATA_SIGNALS, SIGNALS
 from cavendish.mixing.audit.signals.signal import Signal
 from cavendish.mixing.audit.signals.texts import WordIndex, build_word_index, read_lines
-from cavendish.mixing.shards.writer import some_rows
-from cavendish.mixing.storage.files import digest, file_sha256
-from cavendish.mixing.storage.place import join
+from cavendish.mixing.shards.dataset import some_rows
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import file_sha256, join
 
 SCAN_SCHEMA = "cavendish-audit-scan/4"
 

@@ -14,10 +14,20 @@ from cavendish.mixing.audit.controls import scan_clean_controls
 from cavendish.mixing.audit.plan import SCAN_SCHEMA, ScanPlan, ScanTask
 from cavendish.mixing.audit.signals.registry import METADATA_SIGNALS, SIGNALS
 from cavendish.mixing.audit.signals.signal import DAMAGED, Record, ShardResults, Signal
+from cavendish.mixing.shards.dataset import read_row
+from cavendish.mixing.shards.reader import read_parts
 from cavendish.mixing.shards.sample_format import Parts
-from cavendish.mixing.shards.writer import local_copy, read_parts, read_row
-from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
-from cavendish.mixing.storage.place import Place, join, name_of, with_suffix
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import (
+    Place,
+    file_sha256,
+    join,
+    local_copy,
+    name_of,
+    read_json,
+    with_suffix,
+    write_atomic,
+)
 
 
 def committed_result(plan: ScanPlan, index: int) -> dict[str, Any] | None:

@@ -15,8 +15,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.cards.croissant import About, croissant, rai
 from cavendish.mixing.cards.facts import Credit, ShardSet, add_up, licence_of, read_mixture, read_shard_set
 from cavendish.mixing.lock import Lock, read_lock
-from cavendish.mixing.storage.files import write_atomic
-from cavendish.mixing.storage.place import Place, is_file, is_url, join, make_folder
+from cavendish.mixing.storage.place import Place, is_file, is_url, join, make_folder, write_atomic
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 _CATEGORIES = {

@@ -11,8 +11,9 @@ from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock
-from cavendish.mixing.provenance.lineage import inputs_of, read_plan, shards_digest
-from cavendish.mixing.shards.writer import Plan, Row, committed_rows, open_tar, read_parts
+from cavendish.mixing.provenance.lineage import inputs_of, shards_digest
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, read_plan
+from cavendish.mixing.shards.reader import open_tar, read_parts
 from cavendish.mixing.storage.place import Place, exists, join, name_of
 
 Credit = tuple[str, str, str]

@@ -26,24 +26,27 @@ from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.mixing.accounting import LeftAside
 from cavendish.mixing.jobs.dask import Cluster, code_digest, connected, run_on_worker
 from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine, hide_module
-from cavendish.mixing.shards.writer import (
+from cavendish.mixing.shards.dataset import (
     Plan,
-    ShardWriter,
     committed_among,
     finish_dataset,
     is_committed,
     shard_path,
     start_dataset,
 )
-from cavendish.mixing.storage.files import (
-    canonical_json,
-    collect_dead,
+from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.files import canonical_json, collect_dead, is_left
+from cavendish.mixing.storage.place import (
+    Place,
     collect_leftovers,
-    is_left,
+    files_below,
+    is_url,
+    join,
+    make_folder,
+    name_of,
     read_json,
     write_atomic,
 )
-from cavendish.mixing.storage.place import Place, files_below, is_url, join, make_folder, name_of
 
 with hide_module("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
     import apache_beam as beam

@@ -24,12 +24,11 @@ from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
 from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
+from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.shards.sample_format import StoredSample
-from cavendish.mixing.shards.writer import Plan, start_dataset
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 from cavendish.mixing.sources.records import Found, Piece, list_records
-from cavendish.mixing.storage.files import file_sha256
-from cavendish.mixing.storage.place import Place
+from cavendish.mixing.storage.place import Place, file_sha256
 
 _RECORDS = 5  # a trial makes so many times `units` of a shard: one record is a matter of milliseconds
 _MAX_BYTES = {"caption": 1 << 16, "instruction": 1 << 16, "meta": 1 << 20}

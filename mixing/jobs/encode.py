@@ -19,9 +19,10 @@ from cavendish.mixing.jobs.estimate import Stage, Trial
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.mixture.draw import draw_example
 from cavendish.mixing.mixture.make_lock import Positive, Task, read_exclusions
-from cavendish.mixing.shards.writer import Plan, committed_rows, read_shard, shard_path, some_rows
-from cavendish.mixing.storage.files import digest, read_json
-from cavendish.mixing.storage.place import Place, join, name_of
+from cavendish.mixing.shards.dataset import Plan, committed_rows, shard_path, some_rows
+from cavendish.mixing.shards.reader import read_shard
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import Place, join, name_of, read_json
 
 _EXAMPLES = 5  # of a raw sample; a trial makes so many times `units` of a shard
 

@@ -16,9 +16,9 @@ import numpy as np
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import LockedShard, LockedSource, pack_bits
-from cavendish.mixing.shards.dataset import Row
+from cavendish.mixing.shards.dataset import Row, is_row_name, parse_row
+from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.shards.sample_format import record_facts, record_key
-from cavendish.mixing.shards.writer import is_row_name, parse_row, read_shard
 from cavendish.mixing.storage.place import Place, is_url, join, list_names, read_all, read_bytes
 
 HELD_OUT, EXCLUDED, LICENCE, FILTERED, UNFIT = (

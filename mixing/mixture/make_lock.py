@@ -14,8 +14,8 @@ from cavendish.mixing.mixture.candidates import Limits, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
 from cavendish.mixing.mixture.config import Mixture, Positive, Source, Task, load, ratio_bends
 from cavendish.mixing.mixture.ratios import Bends, Floor, draws_in, multiply, raise_to_floors
-from cavendish.mixing.storage.files import digest, file_sha256, read_json
-from cavendish.mixing.storage.place import Place, is_url, join
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import Place, file_sha256, is_url, join, read_json
 
 __all__ = [
     "Mixture",

@@ -18,11 +18,10 @@ from cavendish.encoders.tasks.instructions import COLORMAP_PROBABILITY
 from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
 from cavendish.mixing.mixture.reader import MixtureItem, MixtureReader
 from cavendish.mixing.mixture.statistics import Account, index_of, simulate
-from cavendish.mixing.shards.reader import Reading
+from cavendish.mixing.shards.dataset import read_row
+from cavendish.mixing.shards.reader import Reading, open_tar, read_parts
 from cavendish.mixing.shards.sample_format import parse_sample
-from cavendish.mixing.shards.writer import open_tar, read_parts, read_row
-from cavendish.mixing.storage.files import write_atomic
-from cavendish.mixing.storage.place import Place, join, with_suffix
+from cavendish.mixing.storage.place import Place, join, with_suffix, write_atomic
 from cavendish.mixing.visualize import data_uri, fit
 
 _COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}

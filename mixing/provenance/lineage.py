@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.shards.writer import Plan, Row, committed_rows
-from cavendish.mixing.storage.files import digest, file_sha256, read_json
-from cavendish.mixing.storage.place import Place, exists, is_file, join, name_of, parent_of
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, read_plan
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import Place, exists, file_sha256, is_file, join, name_of, parent_of
 
 State = Literal["ok", "changed", "missing", ""]
 
@@ -61,19 +61,6 @@ def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:
         return Link(name, f"{told}: no such file here", "missing")
     found = file_sha256(path)
     return Link(name, told, "ok") if found == sha256 else Link(name, f"{told}, found {found[:16]}", "changed")
-
-
-def read_plan(directory: Place) -> tuple[Plan, str]:
-    """Read the plan of a directory of shards, finished or not, and the digest it was given.
-
-    Raises:
-        InputError: no plan there, or a damaged one.
-    """
-    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
-    try:
-        return Plan(str(values["kind"]), int(values["shards"]), dict(values["config"])), str(values["digest"])
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
 
 
 def plan_link(directory: Place, recorded: str) -> Link:

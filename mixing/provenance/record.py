@@ -12,10 +12,21 @@ from typing import Any
 import yaml
 
 from cavendish.encoders.sample import InputError, Rejection
-from cavendish.mixing.provenance.lineage import Link, State, inputs_of, plan_link, read_plan, shards_digest, split_place
-from cavendish.mixing.shards.writer import Plan, Row, committed_rows, open_tar, parse_row, read_parts, row_names
-from cavendish.mixing.storage.files import canonical_json, file_sha256, write_atomic
-from cavendish.mixing.storage.place import Place, exists, join, make_folder, name_of, parent_of, read_all
+from cavendish.mixing.provenance.lineage import Link, State, inputs_of, plan_link, shards_digest, split_place
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, parse_row, read_plan, row_names
+from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import (
+    Place,
+    exists,
+    file_sha256,
+    join,
+    make_folder,
+    name_of,
+    parent_of,
+    read_all,
+    write_atomic,
+)
 
 
 def trace_record(path: Place, key: str, data: Place = Path()) -> Link:

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, finished_plan, is_committed, start_dataset
 from cavendish.mixing.shards.reader import OPEN_SHARDS, OpenShard, Recent, open_local
-from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, finished_plan, is_committed, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 
 Arrays = Mapping[str, NDArray[Any]]
 

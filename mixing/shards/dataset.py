@@ -1,22 +1,55 @@
-"""The row of a shard: the json that commits it, its hash, counts and index; what a reader keeps of it."""
+"""A directory of shards: its plan (dataset.json) and the row of each shard, the json that commits it.
+
+`dataset.json` holds the plan, and totals when every shard is committed; beside each `shard-000000.tar` lies its row,
+`shard-000000.json`: hash, counts and index. A tar without a row does not exist for any reader.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cavendish.encoders.sample import InputError, Rejection
-from cavendish.mixing.storage.files import Place, canonical_json, digest
+from cavendish.mixing.accounting import Accounting, add_counts
+from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import (
+    Place,
+    exists,
+    is_url,
+    join,
+    make_folder,
+    name_of,
+    read_json,
+    with_suffix,
+    write_atomic,
+)
 
 SHARD_SCHEMA = "cavendish-shard/1"
+DATASET_SCHEMA = "cavendish-dataset/1"
 _ROW_NAME = re.compile(r"shard-\d{6}\.json")
 _TAR_NAME = re.compile(r"shard-\d{6}\.tar")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a directory of shards will hold: which job makes it, from what configuration, in how many shards.
+
+    The shards are a function of this alone, so the digest of a plan names its data. `config` is json-able.
+    """
+
+    kind: str
+    shards: int
+    config: Mapping[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """The sha256 that every row of the directory carries."""
+        return digest({"kind": self.kind, "shards": self.shards, "config": dict(self.config)})
 
 
 @dataclass(frozen=True)
@@ -44,6 +77,184 @@ class Row:
 def is_row_name(name: str) -> bool:
     """Tell whether a file of that name is the row of a shard."""
     return _ROW_NAME.fullmatch(name) is not None
+
+
+def shard_path(directory: Place, index: int) -> Place:
+    """Name the tar of shard `index`."""
+    return join(directory, f"shard-{index:06d}.tar")
+
+
+def start_dataset(directory: Place, plan: Plan) -> None:
+    """Make `directory` and write its plan, or check that the plan it has is this one.
+
+    Raises:
+        InputError: the directory holds shards of another plan; mixing two would make neither reproducible.
+    """
+    make_folder(directory)
+    path = join(directory, "dataset.json")
+    if exists(path):
+        try:
+            found = read_json(path, "the plan of a shard directory")
+        except InputError as error:
+            raise InputError(f"{error}; delete it and run again: what is committed stays") from None
+        if not isinstance(found, dict):
+            raise InputError(f"{path}: not the plan of a shard directory; delete it and run again")
+        if found.get("digest") != plan.digest:
+            raise InputError(
+                f"{directory}: holds shards of another plan ({found.get('kind')}, {str(found.get('digest'))[:12]}); "
+                f"this one is {plan.kind} {plan.digest[:12]}. Choose another --out, or delete the directory"
+            )
+        return
+    _write_dataset(path, plan, None)
+
+
+def finish_dataset(
+    directory: Place, plan: Plan, found: int | None = None, left_aside: Mapping[str, int] | None = None
+) -> dict[str, Any] | None:
+    """Write the totals into `dataset.json` when every shard is committed; return them, or None when some are not.
+
+    Args:
+        found: inputs that the job listed (see `mixing.accounting`); None: those that its shards account for.
+        left_aside: inputs that were left aside when they were listed, counted by reason.
+
+    Raises:
+        ValueError: an input that was found is neither written nor rejected nor left aside.
+    """
+    rows = committed_rows(directory)
+    if len(rows) < plan.shards:
+        return None
+    totals: dict[str, Any] = {
+        "records": sum(row.count for row in rows),
+        "bytes": sum(row.bytes for row in rows),
+        "rejected": sum(len(row.rejected) for row in rows),
+        "left_aside": add_counts((left_aside or {}, *(row.left_aside for row in rows))),
+        "licences": add_counts(row.licences for row in rows),
+        "tasks": add_counts(row.tasks for row in rows),
+        "digest": digest([row.sha256 for row in rows]),
+    }
+    accounted = totals["records"] + totals["rejected"] + sum(totals["left_aside"].values())
+    totals["found"] = accounted if found is None else found
+    Accounting.of_totals(totals)
+    _write_dataset(join(directory, "dataset.json"), plan, totals)
+    return totals
+
+
+def _write_dataset(path: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
+    values = {"schema": DATASET_SCHEMA, **asdict(plan), "config": dict(plan.config), "digest": plan.digest}
+    write_atomic(path, canonical_json({**values, "totals": totals}))
+
+
+def read_plan(directory: Place) -> tuple[Plan, str]:
+    """Read the plan of a directory of shards, finished or not, and the digest it was given.
+
+    Raises:
+        InputError: no plan there, or a damaged one.
+    """
+    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
+    try:
+        return Plan(str(values["kind"]), int(values["shards"]), dict(values["config"])), str(values["digest"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+
+
+def finished_plan(directory: Place) -> Plan:
+    """Return the plan of a directory whose shards are all committed.
+
+    Raises:
+        InputError: no shards there, or not all of them.
+    """
+    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
+    try:
+        plan = Plan(values["kind"], int(values["shards"]), dict(values["config"]))
+        finished = values["totals"] is not None
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+    if not finished:
+        raise InputError(f"{directory}: not every shard is committed; finish the job first")
+    return plan
+
+
+def row_names(directory: Place) -> list[str]:
+    """List the names of the rows in a directory, in shard order."""
+    if is_url(directory):
+        return [name for name in objects.names(str(directory)) if is_row_name(name)]
+    return sorted(path.name for path in Path(directory).glob("shard-*.json") if is_row_name(path.name))
+
+
+def committed_rows(directory: Place) -> list[Row]:
+    """Read the rows of all committed shards, in shard order."""
+    return [row for _, row in _read_rows(directory, row_names(directory))]
+
+
+def some_rows(directory: Place) -> list[Row]:
+    """Read the rows of a directory's committed shards, of which there has to be one.
+
+    Raises:
+        InputError: there is none; it names what is there instead.
+    """
+    rows = committed_rows(directory)
+    if rows:
+        return rows
+    told = "no committed shards here"
+    if isinstance(directory, Path) and not directory.exists():
+        told = "no such directory"
+    elif isinstance(directory, Path) and directory.is_file():
+        told = "a file; name the directory that its shards are in"
+    elif isinstance(directory, Path):
+        below = sorted(str(plan.parent) for depth in ("*", "*/*") for plan in directory.glob(f"{depth}/dataset.json"))
+        told += f"; there are in {', '.join(below[:8])}" if below else ""
+    raise InputError(f"{directory}: {told}")
+
+
+def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
+    """Tell whether shard `index` of this plan is finished; restarts ask nothing else.
+
+    One whose row cannot be read, or whose tar is gone or not as long as its row says, is not: it is made again.
+    """
+    path = with_suffix(shard_path(directory, index), ".json")
+    if is_url(path):
+        try:
+            return read_row(path).plan == plan_digest
+        except objects.MissingFile:
+            return False
+    try:
+        row = read_row(path)
+        return row.plan == plan_digest and Path(shard_path(directory, index)).stat().st_size == row.bytes
+    except (InputError, FileNotFoundError):
+        return False
+
+
+def committed_among(directory: Place, indices: Collection[int], plan_digest: str) -> set[int]:
+    """Return which of these shards of this plan are finished; at a URL with one listing and the rows that are there."""
+    if not is_url(directory):
+        return {index for index in indices if is_committed(directory, index, plan_digest)}
+    there = set(objects.names(str(directory))) if indices else set()
+    rows = {f"shard-{index:06d}.json": index for index in indices}
+    found = _read_rows(directory, sorted(there & rows.keys()))
+    return {rows[name] for name, row in found if row.plan == plan_digest}
+
+
+def read_row(path: Place) -> Row:
+    """Read the row (json) of a shard.
+
+    Raises:
+        InputError: missing, not json, or not a row of this schema.
+    """
+    return row_of(read_json(path, "the row of a shard"), path)
+
+
+def _read_rows(directory: Place, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
+    """Yield rows by name; those at a URL are asked for many at a time."""
+    if not is_url(directory):
+        yield from ((name, read_row(join(directory, name))) for name in names)
+        return
+    urls = [str(join(directory, name)) for name in names]
+    for url, data in objects.read_many(urls):
+        try:
+            row = None if data is None else parse_row(data, url)
+        except InputError:
+            row = None
+        yield name_of(url), read_row(url) if row is None else row  # alone, what failed is asked for again
 
 
 def row_bytes(row: Row) -> bytes:
@@ -127,47 +338,3 @@ def _check_row(row: Row) -> None:
         )
         if not sound:
             raise ValueError(f"facts of {key} of another kind")
-
-
-@dataclass(frozen=True)
-class ShardIndex:
-    """Where the parts of a shard's records are: what a reader keeps of a row, a tenth of its memory.
-
-    Args:
-        keys: in sorted order; a place is a number in it.
-        names: of the parts that occur.
-        parts: (records, names, 3) int64: offset, size and crc32 of each part; offset -1 where a record has none.
-    """
-
-    keys: tuple[str, ...]
-    names: tuple[str, ...]
-    parts: NDArray[np.int64]
-
-    def ranges(self, place: int, names: Collection[str] | None = None) -> Iterator[tuple[str, int, int, int]]:
-        """Yield name, offset, size and crc32 of the parts of a record, or of those among `names`."""
-        for name, (offset, size, crc32) in zip(self.names, self.parts[place].tolist()):
-            if offset >= 0 and (names is None or name in names):
-                yield name, offset, size, crc32
-
-
-def read_index(data: bytes, name: str) -> ShardIndex:
-    """Read the index out of the bytes of a shard's row.
-
-    Raises:
-        InputError: not a row of this schema.
-    """
-    try:
-        values = json.loads(data)
-        if values["schema"] != SHARD_SCHEMA:
-            raise InputError(f"{name}: not a {SHARD_SCHEMA} row")
-        samples = values["samples"]
-        keys = tuple(sorted(samples))
-        names = tuple(sorted({part for parts in samples.values() for part in parts}))
-        none = (-1, 0, 0)
-        table = [[samples[key].get(part, none) for part in names] for key in keys]
-        parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
-        if (parts < -1).any() or (parts[..., 1] > int(values.get("bytes", 1 << 62))).any():
-            raise ValueError("a part that lies outside of the shard")
-    except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise InputError(f"{name}: damaged shard row: {error}") from None
-    return ShardIndex(keys, names, parts)

@@ -1,29 +1,34 @@
-"""The shards of a lock, wherever they are: opened when needed, checked against the lock, read by place and part."""
+"""Reads shards, wherever they are, each part's hash checked: those of a lock by place and part, others by record."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import tarfile
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import BinaryIO, Generic, Literal, Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from cavendish.encoders.sample import InputError
+from cavendish.encoders.sample import Example, InputError, Sample
 from cavendish.mixing.config import Config
 from cavendish.mixing.lock import LockedShard
-from cavendish.mixing.shards.dataset import ShardIndex, read_index
-from cavendish.mixing.shards.sample_format import Parts
+from cavendish.mixing.shards.dataset import SHARD_SCHEMA, Row, read_row, row_names, some_rows
+from cavendish.mixing.shards.sample_format import Parts, parse_record
 from cavendish.mixing.storage.cache import BlockCache, MissingFile, RemoteFile, Server
-from cavendish.mixing.storage.place import is_url
+from cavendish.mixing.storage.objects import RemoteBytes
+from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, read_json, with_suffix
 
 OPEN_SHARDS = 128  # indexes and files kept open; an order of records touches about so many shards at a time
-
 OnDamage = Literal["stop", "replace", "replace_shards"]
 
 
@@ -76,6 +81,50 @@ class _LocalFile:
 
     def discard(self, offset: int, size: int) -> None:
         """Do nothing: the file itself is damaged."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """Where the parts of a shard's records are: what a reader keeps of a row, a tenth of its memory.
+
+    Args:
+        keys: in sorted order; a place is a number in it.
+        names: of the parts that occur.
+        parts: (records, names, 3) int64: offset, size and crc32 of each part; offset -1 where a record has none.
+    """
+
+    keys: tuple[str, ...]
+    names: tuple[str, ...]
+    parts: NDArray[np.int64]
+
+    def ranges(self, place: int, names: Collection[str] | None = None) -> Iterator[tuple[str, int, int, int]]:
+        """Yield name, offset, size and crc32 of the parts of a record, or of those among `names`."""
+        for name, (offset, size, crc32) in zip(self.names, self.parts[place].tolist()):
+            if offset >= 0 and (names is None or name in names):
+                yield name, offset, size, crc32
+
+
+def read_index(data: bytes, name: str) -> ShardIndex:
+    """Read the index out of the bytes of a shard's row.
+
+    Raises:
+        InputError: not a row of this schema.
+    """
+    try:
+        values = json.loads(data)
+        if values["schema"] != SHARD_SCHEMA:
+            raise InputError(f"{name}: not a {SHARD_SCHEMA} row")
+        samples = values["samples"]
+        keys = tuple(sorted(samples))
+        names = tuple(sorted({part for parts in samples.values() for part in parts}))
+        none = (-1, 0, 0)
+        table = [[samples[key].get(part, none) for part in names] for key in keys]
+        parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
+        if (parts < -1).any() or (parts[..., 1] > int(values.get("bytes", 1 << 62))).any():
+            raise ValueError("a part that lies outside of the shard")
+    except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise InputError(f"{name}: damaged shard row: {error}") from None
+    return ShardIndex(keys, names, parts)
 
 
 @dataclass(frozen=True)
@@ -221,3 +270,114 @@ class Recent(Generic[Key, Value]):
                 if len(self._values) > self._size:
                     self._values.popitem(last=False)
             return value
+
+
+@contextmanager
+def open_tar(path: Place) -> Iterator[BinaryIO | RemoteBytes]:
+    """Open the tar of a shard for `read_parts`."""
+    if is_url(path):
+        yield RemoteBytes(str(path))
+        return
+    with Path(path).open("rb") as file:
+        yield file
+
+
+def read_parts(file: BinaryIO | RemoteBytes, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
+    """Read the parts of one key from an open tar, checking the hash of each.
+
+    Args:
+        names: only these parts, as far as the key has them; None: all.
+
+    Raises:
+        InputError: a part's bytes are not those that were written, also when they are fetched a second time.
+    """
+    parts: Parts = {}
+    for name, (offset, size, crc32) in row.samples[key].items():
+        if names is not None and name not in names:
+            continue
+        if isinstance(file, RemoteBytes):
+            data = file.read(offset, size, crc32)
+        else:
+            data = os.pread(file.fileno(), size, offset)
+        if len(data) != size or zlib.crc32(data) != crc32:
+            raise InputError(f"{row.shard}: {key}.{name} is damaged (its hash differs from the row's)")
+        parts[name] = data
+    return parts
+
+
+def read_shard(path: Place) -> Iterator[Sample | Example]:
+    """Yield the records of one committed shard, ordered by key, each part's hash checked.
+
+    Raises:
+        InputError: no row beside the tar, or a damaged part or record.
+    """
+    row = read_row(with_suffix(path, ".json"))
+    with open_tar(path) as file:
+        for key in row.samples:
+            yield parse_record(key, read_parts(file, row, key))
+
+
+def read_dataset(directory: Place) -> Iterator[Sample | Example]:
+    """Yield the records of all committed shards of a directory.
+
+    Raises:
+        InputError: the directory has no committed shard.
+    """
+    for row in some_rows(directory):
+        yield from read_shard(join(directory, row.shard))
+
+
+def verify(directory: Place) -> list[str]:
+    """Check every shard of a directory against its row and every record against the schema; return the problems.
+
+    An empty list means: every planned shard is there, every byte is as committed, every record can be read.
+    """
+    dataset = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
+    try:
+        planned, plan_digest = int(dataset["shards"]), str(dataset["digest"])
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+    problems = []
+    rows = []
+    for name in row_names(directory):
+        try:
+            rows.append(read_row(join(directory, name)))
+        except InputError as error:
+            problems.append(str(error))
+    missing = planned - len(rows)
+    if missing:
+        problems.append(f"{directory}: {missing} of {planned} planned shards are not committed")
+    seen: set[str] = set()
+    for row in rows:
+        problems += _verify_shard(directory, row, plan_digest, seen)
+    return problems
+
+
+def _verify_shard(directory: Place, row: Row, plan_digest: str, seen: set[str]) -> list[str]:
+    place = join(directory, row.shard)
+    if row.plan != plan_digest:
+        return [f"{place}: made by plan {row.plan[:12]}, the directory's is {plan_digest[:12]}"]
+    if not exists(place):
+        return [f"{place}: its row is here, the tar is not"]
+    with local_copy(place) as path:
+        if file_sha256(path) != row.sha256:
+            return [f"{place}: sha256 differs from the row's"]
+        problems = [f"{place}: key {key} is in another shard too" for key in row.samples if key in seen]
+        seen.update(row.samples)
+        if len(row.samples) != row.count or set(tar_members(path)) != {
+            f"{key}.{name}" for key, parts in row.samples.items() for name in parts
+        }:
+            problems.append(f"{place}: its members are not those of its row")
+        try:
+            with open_tar(path) as file:
+                for key in row.samples:
+                    parse_record(key, read_parts(file, row, key))
+        except InputError as error:
+            problems.append(f"{place}: {error}")
+    return problems
+
+
+def tar_members(path: Path) -> list[str]:
+    """List the member names of a tar with Python's own reader, as any other tool would see them."""
+    with tarfile.open(path, mode="r:") as tar:
+        return tar.getnames()

@@ -22,7 +22,7 @@ from cavendish.mixing.sources.decode import MAX_BYTES
 from cavendish.mixing.sources.items import IMAGE_SUFFIXES, Item, Part, clean_text
 from cavendish.mixing.sources.mirror import mirror
 from cavendish.mixing.sources.saved_datasets import list_arrow
-from cavendish.mixing.storage.files import file_sha256
+from cavendish.mixing.storage.files import sha256
 from cavendish.mixing.storage.place import is_url
 
 MAX_TEXT_BYTES = 64 * 1024
@@ -138,7 +138,7 @@ def fingerprint(root: Path, items: list[Item], check: Literal["sha256", "size"])
         try:
             path = root / relative
             entry: list[Any] = [relative, path.stat().st_size]
-            found.append([*entry, file_sha256(path)] if check == "sha256" else entry)
+            found.append([*entry, sha256(path)] if check == "sha256" else entry)
         except OSError as error:  # reading it will fail again, and reject only what needs it
             found.append([relative, error.strerror])
     return found + [[item.name, item.problem] for item in items if item.problem]

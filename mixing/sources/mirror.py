@@ -8,7 +8,7 @@ from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.files import commit, temporary_name
+from cavendish.mixing.storage.place import commit, temporary_name
 
 
 def mirror(url: str, folder: Path, suffixes: tuple[str, ...]) -> int:

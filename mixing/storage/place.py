@@ -1,21 +1,27 @@
-"""Folders of this machine and fsspec URLs alike."""
+"""Where files are: folders of this machine and fsspec URLs alike; read, listed, written whole, hashed."""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import platform
 import re
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.files import Place, file_sha256
+from cavendish.mixing.storage import files, objects
+from cavendish.mixing.storage.files import Place, digest, is_alive, writing
 from cavendish.mixing.storage.objects import is_url
 
 __all__ = ["Place", "is_url"]
 
 Value = TypeVar("Value")
-
 _URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
 
 
@@ -25,10 +31,10 @@ def parse_place(text: Place) -> Place:
         return text
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
-    return text.rstrip("/") if is_url(text) else at_home(Path(text))
+    return text.rstrip("/") if is_url(text) else expand_user(Path(text))
 
 
-def at_home(path: Path) -> Path:
+def expand_user(path: Path) -> Path:
     """Read a leading `~/` as the shell does, which leaves it as it is in `--out=~/data`."""
     return path.expanduser() if path.parts[:1] == ("~",) else path
 
@@ -91,6 +97,38 @@ def files_below(folder: Place) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
 
 
+def list_names(place: Place) -> list[str]:
+    """List the names in a folder, sorted.
+
+    Raises:
+        InputError: it is not there or cannot be listed.
+    """
+    if not is_url(place):
+        return _local(place, lambda: sorted(path.name for path in Path(place).iterdir()))
+    found = objects.names(str(place))
+    if not found:
+        raise InputError(f"{place}: not there")
+    return found
+
+
+def size_of(place: Place) -> int:
+    """Return the size of a file in bytes.
+
+    Raises:
+        InputError: it is not there, or its server does not say.
+    """
+    return objects.size(str(place)) if is_url(place) else _local(place, lambda: Path(place).stat().st_size)
+
+
+def file_sha256(path: Place) -> str:
+    """Return the sha256 of a file of any size, in hex.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    return objects.sha256(str(path)) if is_url(path) else _local(path, lambda: files.sha256(Path(path)))
+
+
 def read_bytes(place: Place) -> bytes:
     """Read a small file.
 
@@ -114,36 +152,23 @@ def read_all(places: Sequence[Place]) -> Iterator[bytes]:
         yield data if data is not None and data.endswith(b"}") else objects.read(url)
 
 
-def size_of(place: Place) -> int:
-    """Return the size of a file in bytes.
+def read_json(path: Place, what: str) -> Any:
+    """Read a json file.
 
     Raises:
-        InputError: it is not there, or its server does not say.
+        InputError: the file is not there or not json; the message names `what` it should have been.
     """
-    return objects.size(str(place)) if is_url(place) else _local(place, lambda: Path(place).stat().st_size)
-
-
-def sha256_of(place: Place) -> str:
-    """Return the sha256 of a file of any size, in hex.
-
-    Raises:
-        InputError: it is not there or cannot be read.
-    """
-    return _local(place, lambda: file_sha256(place))
-
-
-def list_names(place: Place) -> list[str]:
-    """List the names in a folder, sorted.
-
-    Raises:
-        InputError: it is not there or cannot be listed.
-    """
-    if not is_url(place):
-        return _local(place, lambda: sorted(path.name for path in Path(place).iterdir()))
-    found = objects.names(str(place))
-    if not found:
-        raise InputError(f"{place}: not there")
-    return found
+    if is_url(path):
+        try:
+            return objects.read_json(str(path))
+        except objects.MissingFile as error:
+            raise objects.MissingFile(f"{error} ({what})") from None
+    try:
+        return json.loads(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file ({what})") from None
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: not valid json ({what}): {error}") from None
 
 
 def _local(place: Place, ask: Callable[[], Value]) -> Value:
@@ -153,3 +178,76 @@ def _local(place: Place, ask: Callable[[], Value]) -> Value:
         raise InputError(f"{place}: not there") from None
     except OSError as error:
         raise InputError(f"{place}: cannot be read: {type(error).__name__} {' '.join(str(error).split())}") from None
+
+
+def write_atomic(path: Place, data: bytes) -> None:
+    """Write `data` so that `path` holds either its old content or all of the new one, whatever happens.
+
+    A temporary name in the same folder, fsync, rename, fsync of the folder; at a URL one put, checked.
+    """
+    if is_url(path):
+        objects.write(str(path), data)
+        return
+    temporary = temporary_name(path)
+    with writing(temporary, path), temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    commit(temporary, path)
+
+
+def temporary_name(path: Place) -> Path:
+    """Name the file that a process writes before it becomes `path`; what becomes a URL is made on a local disk."""
+    if is_url(path):
+        folder, _, name = str(path).rpartition("/")
+        thread = threading.get_native_id()  # several may write at a time; it is found alive as a process is
+        return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{thread}"
+    # containers that share a folder have equal process ids: the machine's name tells them apart
+    return Path(path).with_name(f"{Path(path).name}.tmp-{platform.node()}-{os.getpid()}")
+
+
+def commit(temporary: Path, path: Place) -> None:
+    """Give a finished, fsynced temporary file its final name, durably; for a URL, upload and delete it."""
+    if is_url(path):
+        try:
+            objects.upload(temporary, str(path))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return
+    temporary.replace(path)
+    folder = os.open(Path(path).parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def collect_leftovers(folder: str) -> None:
+    """Delete what killed processes left on the way to the files of a URL: files of this machine, and uploads in parts.
+
+    What may be of a process that still works is left alone: files of one that is alive, uploads younger than a day.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"cavendish-{digest(folder)[:16]}-*.tmp-*"):
+        if not is_alive(int(path.name.rpartition("-")[2])):
+            path.unlink(missing_ok=True)
+    # Only tidying: a server that cannot, or an account that may not, list uploads is no reason not to work.
+    with contextlib.suppress(objects.Unreachable):
+        objects.end_uploads(folder, older_than_s=24 * 3600.0)
+
+
+@contextmanager
+def local_copy(place: Place) -> Iterator[Path]:
+    """Give a file of this machine: itself, or for as long as the context lasts a copy.
+
+    Raises:
+        MissingFile, Unreachable: it cannot be fetched.
+    """
+    if not is_url(place):
+        yield Path(place)
+        return
+    temporary = temporary_name(place)
+    try:
+        objects.download(str(place), temporary)
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)

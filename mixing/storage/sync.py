@@ -19,8 +19,8 @@ from pydantic import BaseModel
 
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.files import collect_leftovers, digest, is_alive
-from cavendish.mixing.storage.place import Place, is_url, join
+from cavendish.mixing.storage.files import digest, is_alive
+from cavendish.mixing.storage.place import Place, collect_leftovers, is_url, join
 
 Chosen = Callable[[list[str]], list[str]]
 """Of the names at a URL, those that are needed."""

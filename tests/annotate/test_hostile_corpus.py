@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cavendish.mixing.images import encode_png
-from cavendish.mixing.shards.writer import committed_rows, verify
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import verify
 from tests.mixing.sources.test_decode import BOMBS, GOOD, encoded
 from tests.mixing.sources.test_sources import write, write_tar
 

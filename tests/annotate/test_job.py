@@ -22,7 +22,8 @@ from cavendish.encoders.tasks.instructions import tasks_of
 from cavendish.mixing.config import read_config
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Engine
-from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset, verify
 from cavendish.mixing.storage import objects
 from tests.annotate.photographs import photo, photo_bytes
 from tests.mixing.sources.test_decode import BOMBS

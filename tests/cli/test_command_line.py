@@ -26,7 +26,7 @@ from cavendish.cli.show import print_trace
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.report.write import Verdict
 from cavendish.mixing.provenance.lineage import Link
-from cavendish.mixing.storage.place import at_home, parse_place
+from cavendish.mixing.storage.place import expand_user, parse_place
 from cavendish.mixing.storage.sync import published
 
 ROOT = Path(__file__).parents[2]
@@ -166,7 +166,7 @@ def test_the_help_is_quick(tmp_path: Path) -> None:
 
 def test_a_home_folder_is_read_where_the_shell_leaves_it() -> None:
     assert parse_place("~/data") == Path.home() / "data"
-    assert at_home(Path("a/~/b")) == Path("a/~/b")
+    assert expand_user(Path("a/~/b")) == Path("a/~/b")
 
 
 def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path: Path) -> None:

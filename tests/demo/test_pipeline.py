@@ -13,7 +13,7 @@ import pytest
 from cavendish.demo.photographs import motorcycle, planted_copy
 from cavendish.demo.pipeline import run_demo
 from cavendish.mixing.jobs.runners import Progress
-from cavendish.mixing.shards.writer import verify
+from cavendish.mixing.shards.reader import verify
 
 SMALL = {
     "render_blender.yaml": ("scenes=4", "scenes_per_shard=2", "width=96", "height=96", "samples=2"),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from cavendish.demo.photographs import PLANTED, write_photographs
-from cavendish.mixing.shards.writer import verify
+from cavendish.mixing.shards.reader import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import (
     EXAMPLES,

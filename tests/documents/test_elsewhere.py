@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cavendish.mixing.shards.writer import verify
+from cavendish.mixing.shards.reader import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import ROOT, Shell, commands, end, free_port, left, shrink
 from tests.mixing.storage.s3_server import s3_server

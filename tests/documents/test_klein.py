@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cavendish.demo.photographs import PLANTED, write_photographs
-from cavendish.mixing.shards.writer import verify
+from cavendish.mixing.shards.reader import verify
 from tests.documents.not_run import NOT_RUN
 from tests.documents.pages import ROOT, Shell, commands, copy_examples, left
 from tests.trainer.tiny_models import write_klein

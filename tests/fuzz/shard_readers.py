@@ -25,9 +25,9 @@ def _write_shards(folder: Path) -> None:
 
 
 def _read_shards(folder: Path) -> None:
-    from cavendish.mixing.shards.reader import open_local
+    from cavendish.mixing.shards.dataset import finished_plan
+    from cavendish.mixing.shards.reader import open_local, read_shard, verify
     from cavendish.mixing.shards.sample_format import parse_record
-    from cavendish.mixing.shards.writer import finished_plan, read_shard, verify
 
     verify(folder / "raw")
     finished_plan(folder / "raw")

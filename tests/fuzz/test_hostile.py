@@ -22,11 +22,12 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import Config, read_config
 from cavendish.mixing.images import decode_png16, decode_rgb
 from cavendish.mixing.lock import read_lock, write_lock
-from cavendish.mixing.shards.dataset import parse_row, row_bytes
+from cavendish.mixing.shards.dataset import Plan, parse_row, read_row, row_bytes, start_dataset
 from cavendish.mixing.shards.sample_format import parse_sample, sample_parts
-from cavendish.mixing.shards.writer import Plan, ShardWriter, read_row, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.sources.arrays import decode_depth_file
-from cavendish.mixing.storage.files import canonical_json, collect_dead, digest, read_json, temporary_name
+from cavendish.mixing.storage.files import canonical_json, collect_dead, digest
+from cavendish.mixing.storage.place import read_json, temporary_name
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
 from cavendish.trainer.evaluation.benchmarks.files import read_gray, read_npy
 from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle

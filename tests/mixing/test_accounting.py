@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cavendish.encoders.sample import Rejection
 from cavendish.mixing.accounting import Accounting, LeftAside
 from cavendish.mixing.jobs.beam import run
-from cavendish.mixing.shards.writer import Plan, read_row
+from cavendish.mixing.shards.dataset import Plan, read_row
 from tests.conftest import tiny_sample
 
 counts = st.integers(0, 10**12)

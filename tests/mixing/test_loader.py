@@ -24,8 +24,9 @@ from cavendish.mixing.loader import MixtureDataset, MixtureStream
 from cavendish.mixing.lock import Lock, Stream, write_lock
 from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
 from cavendish.mixing.mixture.reader import MixtureItem
+from cavendish.mixing.shards.dataset import read_row
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.shards.sample_format import parse_sample, record_parts, sample_parts
-from cavendish.mixing.shards.writer import read_dataset, read_row
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 

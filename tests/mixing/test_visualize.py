@@ -11,7 +11,8 @@ from cavendish.encoders.codecs.depth import encode_depth
 from cavendish.encoders.codecs.normals import encode_normals
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import decode_rgb
-from cavendish.mixing.shards.writer import Plan, ShardWriter, start_dataset
+from cavendish.mixing.shards.dataset import Plan, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.visualize import fit, ids_picture, read_records, write_sheet
 from tests.conftest import tiny_sample
 

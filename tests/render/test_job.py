@@ -11,7 +11,8 @@ import pytest
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.runners import Engine
-from cavendish.mixing.shards.writer import committed_rows, read_dataset, verify
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset, verify
 from cavendish.render import job
 from cavendish.render.config import ViewRequest
 from cavendish.render.job import RealismConfig, RenderConfig, close_workers, count_rejections, render, render_view

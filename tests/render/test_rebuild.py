@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cavendish.cli.main import app
 from cavendish.mixing.provenance.lineage import every_link, states
 from cavendish.mixing.provenance.record import trace_record
-from cavendish.mixing.shards.writer import committed_rows
+from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.render.job import RenderConfig, render
 
 KINDS = {"table top": 0.5, "room": 0.5}  # not in the order of the alphabet, nor in that of a plan

@@ -26,8 +26,9 @@ from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 from cavendish.mixing.mixture.config import ratio_bends
-from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, start_dataset
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.place import read_json
 from tests.trainer.scenes import analytic_sample
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import Config
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Progress
-from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import write_atomic
 from cavendish.trainer.evaluation.benchmarks import READERS, read_benchmark
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark
 from cavendish.trainer.evaluation.metrics.depth import Alignment

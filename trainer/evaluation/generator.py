@@ -14,8 +14,9 @@ from cavendish.encoders.sample import Example, UInt8Image
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.mixture.draw import Buckets, Sizes
-from cavendish.mixing.shards.writer import committed_rows
-from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
 from cavendish.trainer.evaluation.evaluate import write_result
 from cavendish.trainer.evaluation.retention import measure_retention, retention_examples

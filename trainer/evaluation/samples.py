@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import Example, InputError, Sample
 from cavendish.encoders.tasks.instructions import make_example, tasks_of
 from cavendish.encoders.tasks.specs import Segmentation, decode_example
-from cavendish.mixing.shards.writer import read_dataset
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.trainer.evaluation.answers import BACKGROUND, VOID
 from cavendish.trainer.evaluation.benchmarks.items import (
     Benchmark,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.jobs.runners import Progress
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
 from cavendish.trainer.evaluation.benchmarks.files import read_bytes
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, Truth

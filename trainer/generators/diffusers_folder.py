@@ -18,7 +18,8 @@ import torch
 from peft import LoraConfig, get_peft_model_state_dict
 
 from cavendish.encoders.sample import InputError, one_line
-from cavendish.mixing.storage.files import canonical_json, commit, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import commit, write_atomic
 from cavendish.trainer.generators.weights import layout_digest
 
 LORA_FILE = "pytorch_lora_weights.safetensors"

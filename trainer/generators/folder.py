@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.generators.tiny import load_tiny
 

@@ -16,7 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cavendish.mixing.storage.files import digest, file_sha256
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import file_sha256
 
 _WHOLE_BYTES = 2**22  # files up to this are hashed whole, of larger ones samples
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16

@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS, parse_color
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.config import Config
-from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import write_atomic
 from cavendish.trainer.generators.latents import to_pixels, to_unit
 from cavendish.trainer.generators.protocol import Spec
 from cavendish.trainer.generators.weights import load_tensors

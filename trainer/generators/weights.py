@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import digest, file_sha256
-from cavendish.mixing.storage.place import Place, exists, files_below, join, size_of
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import Place, exists, file_sha256, files_below, join, size_of
 
 
 def load_tensors(path: Path) -> Any:

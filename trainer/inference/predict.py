@@ -35,7 +35,8 @@ from cavendish.encoders.voting import consensus_instances, vote_semantic
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
-from cavendish.mixing.storage.files import canonical_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import write_atomic
 from cavendish.mixing.visualize import Panel, grid, ids_picture
 from cavendish.trainer.evaluation.answers import mean_normals, median_depth, resize_nearest
 from cavendish.trainer.generators.folder import load_generator

@@ -25,8 +25,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from cavendish.encoders.sample import InputError, one_line
-from cavendish.mixing.storage.files import canonical_json, commit, read_json, write_atomic
-from cavendish.mixing.storage.place import join
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import commit, join, read_json, write_atomic
 from cavendish.trainer.generators.weights import load_tensors
 from cavendish.trainer.parallel import Process, barrier
 

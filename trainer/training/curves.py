@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.storage.place import write_atomic
 
 Line = list[tuple[float, float]]
 WIDTH, HEIGHT = 560, 260

@@ -21,8 +21,9 @@ import torch
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Example, UInt8Image
-from cavendish.mixing.shards.writer import committed_rows
-from cavendish.mixing.storage.files import digest, read_json, write_atomic
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark
 from cavendish.trainer.evaluation.evaluate import write_result
 from cavendish.trainer.evaluation.generator import score_drawn

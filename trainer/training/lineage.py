@@ -17,8 +17,19 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.provenance.lineage import Link, State, directory_link, file_link
 from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
-from cavendish.mixing.storage.place import Place, exists, is_file, is_url, join, name_of, parent_of
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import (
+    Place,
+    exists,
+    file_sha256,
+    is_file,
+    is_url,
+    join,
+    name_of,
+    parent_of,
+    read_json,
+    write_atomic,
+)
 from cavendish.trainer.generators.weights import model_digest
 
 FILE = "lineage.json"

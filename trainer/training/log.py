@@ -11,7 +11,8 @@ from pathlib import Path
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.mixture.statistics import RatioRow
-from cavendish.mixing.storage.files import digest, write_atomic
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import write_atomic
 from cavendish.trainer.training.config import TrainConfig
 
 LOSS_COLUMNS = ("step", "source", "task", "loss", "examples")

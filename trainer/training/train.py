@@ -26,8 +26,8 @@ from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import Lock, read_lock, verify_lock, write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.mixture.reader import DAMAGED
-from cavendish.mixing.storage.files import canonical_json, collect_dead, read_json, write_atomic
-from cavendish.mixing.storage.place import is_url
+from cavendish.mixing.storage.files import canonical_json, collect_dead
+from cavendish.mixing.storage.place import is_url, read_json, write_atomic
 from cavendish.trainer.generators.weights import model_digest
 from cavendish.trainer.parallel import Process, barrier, init_distributed
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints

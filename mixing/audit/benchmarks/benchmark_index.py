@@ -24,7 +24,8 @@ from cavendish.mixing.audit.matching.fingerprints import ALGORITHM, pixel_sha256
 from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM, LabelPrint
 from cavendish.mixing.audit.signals.embeddings import Vectors, build_vectors, open_model, read_vectors
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.storage.files import canonical_json, digest, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import read_json, write_atomic
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,8 @@ from cavendish.mixing.audit.matching.fingerprints import (
 from cavendish.mixing.audit.matching.postings import ARRAYS as POSTING_ARRAYS
 from cavendish.mixing.audit.matching.postings import build_postings
 from cavendish.mixing.images import decode_rgb
-from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, naming, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json, digest, naming
+from cavendish.mixing.storage.place import file_sha256, read_json, write_atomic
 
 PACK_SCHEMA = "cavendish-pack/2"
 PICTURES_SCHEMA = "cavendish-pack-pictures/1"

@@ -24,7 +24,8 @@ from cavendish.mixing.audit.matching.label_prints import (
     print_ids,
 )
 from cavendish.mixing.images import check_png
-from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import file_sha256, read_json, write_atomic
 
 LABEL_PACK_SCHEMA = "cavendish-label-pack/1"
 _ARRAYS = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.plan import ScanPlan
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 
 DECISIONS_SCHEMA = "cavendish-audit-decisions/1"
 _MAX_TEXT = 2000

@@ -25,8 +25,9 @@ from cavendish.mixing.audit.signals.lineage import registry
 from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.audit.signals.texts import normalised
 from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.shards.dataset import read_row
+from cavendish.mixing.shards.reader import open_tar, read_parts
 from cavendish.mixing.shards.sample_format import Parts
-from cavendish.mixing.shards.writer import open_tar, read_parts, read_row
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.objects import Unreachable
 from cavendish.mixing.storage.place import join, with_suffix

@@ -29,9 +29,10 @@ from cavendish.mixing.audit.report.verdict import (
 from cavendish.mixing.audit.scan import is_done, scan_record
 from cavendish.mixing.audit.signals.registry import SIGNALS
 from cavendish.mixing.audit.signals.signal import ShardResults
-from cavendish.mixing.shards.writer import open_tar, read_parts, read_row
-from cavendish.mixing.storage.files import canonical_json, digest, file_sha256, read_json, write_atomic
-from cavendish.mixing.storage.place import join, with_suffix
+from cavendish.mixing.shards.dataset import read_row
+from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import file_sha256, join, read_json, with_suffix, write_atomic
 
 EXCLUDE_SCHEMA = "cavendish-exclude/1"
 WORDS_SCHEMA = "cavendish-audit-words/1"

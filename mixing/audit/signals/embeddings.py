@@ -20,7 +20,8 @@ from cavendish.mixing.audit.matching.fingerprints import pixel_sha256
 from cavendish.mixing.audit.signals.images import is_image
 from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
 from cavendish.mixing.onnx import load_onnxruntime
-from cavendish.mixing.storage.files import canonical_json, file_sha256, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import file_sha256, read_json, write_atomic
 
 if TYPE_CHECKING:
     from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex

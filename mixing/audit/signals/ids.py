@@ -13,7 +13,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.signals.lineage import ancestors, record_origin, registry
 from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
 from cavendish.mixing.audit.signals.texts import read_lines
-from cavendish.mixing.storage.files import digest, read_json
+from cavendish.mixing.storage.files import digest
+from cavendish.mixing.storage.place import read_json
 
 if TYPE_CHECKING:
     from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex

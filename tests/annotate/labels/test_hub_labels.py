@@ -35,7 +35,7 @@ from cavendish.annotate.labels.hub_labels import clean_phrase
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.instructions import make_example, tasks_of
 from cavendish.mixing.jobs.runners import Engine
-from cavendish.mixing.shards.writer import verify
+from cavendish.mixing.shards.reader import verify
 from tests.annotate.test_job import config, files_of, rejected_of, samples_of, square
 from tests.annotate.test_job import quick as quick  # a fixture
 from tests.annotate.tiny_hub import build

@@ -18,7 +18,7 @@ from cavendish.encoders.tasks.instructions import make_example
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.lock import read_lock
-from cavendish.mixing.storage.files import file_sha256
+from cavendish.mixing.storage.place import file_sha256
 from tests.mixing.audit.labelled import partition, plain_shapes, relief
 from tests.mixing.audit.photographs import OTHERS, SKIMAGE, SKLEARN, photograph, picture, poster
 from tests.shard_folder import write_shards

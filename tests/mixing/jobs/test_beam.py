@@ -14,7 +14,8 @@ import pytest
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs.beam import Engine, JobFailed, read_inputs, run, write_inputs
-from cavendish.mixing.shards.writer import Plan, verify
+from cavendish.mixing.shards.dataset import Plan
+from cavendish.mixing.shards.reader import verify
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test-beam", 6, {"seed": 3})

@@ -17,7 +17,8 @@ from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.convert import ConvertConfig, convert
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
-from cavendish.mixing.shards.writer import committed_rows, read_dataset, read_parts, verify
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset, read_parts, verify
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 from cavendish.mixing.storage import objects
 from tests.mixing.storage.s3_server import every_tenth, s3_server

@@ -19,7 +19,8 @@ from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs import dask as cluster
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.runners import Engine, JobFailed
-from cavendish.mixing.shards.writer import Plan, verify
+from cavendish.mixing.shards.dataset import Plan
+from cavendish.mixing.shards.reader import verify
 from tests.conftest import tiny_sample
 
 ROOT = Path(__file__).parents[3]

@@ -12,7 +12,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.shards.array_store import SideShards, picture_key, text_key, write_side_shards
-from cavendish.mixing.shards.writer import read_row
+from cavendish.mixing.shards.dataset import read_row
 from cavendish.mixing.storage.files import digest
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 from tests.mixing.shard_data import lock_text, write_raw

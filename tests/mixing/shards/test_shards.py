@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cavendish.encoders.sample import Example, InputError, Sample
+from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset, is_committed, start_dataset
+from cavendish.mixing.shards.reader import read_dataset, read_shard, verify
 from cavendish.mixing.shards.sample_format import (
     DEPTH_MAX_M,
     pack_depth,
@@ -21,18 +23,8 @@ from cavendish.mixing.shards.sample_format import (
     unpack_depth,
     unpack_normals,
 )
-from cavendish.mixing.shards.writer import (
-    Plan,
-    ShardWriter,
-    committed_rows,
-    finish_dataset,
-    is_committed,
-    read_dataset,
-    read_shard,
-    start_dataset,
-    verify,
-)
-from cavendish.mixing.storage.files import write_atomic
+from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.place import write_atomic
 from tests.conftest import tiny_sample
 
 PLAN = Plan("test", 2, {"seed": 1})

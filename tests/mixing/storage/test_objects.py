@@ -19,10 +19,11 @@ from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import read_lock, write_lock
 from cavendish.mixing.mixture.make_lock import load, lock_mixture
-from cavendish.mixing.shards.reader import Reading
-from cavendish.mixing.shards.writer import Plan, ShardWriter, finish_dataset, is_committed, start_dataset, verify
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, is_committed, start_dataset
+from cavendish.mixing.shards.reader import Reading, verify
+from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.files import collect_leftovers
+from cavendish.mixing.storage.place import collect_leftovers
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import MIXTURE, write_raw
 from tests.mixing.storage.s3_server import Proxy, every_tenth, s3_server
@@ -170,8 +171,9 @@ def test_encode_mix_and_the_loader_work_from_a_failing_server_as_from_a_folder(s
 
 UPLOAD_AND_DIE = """
 import sys
-from mixing import objects
-from cavendish.mixing.shards.writer import Plan, ShardWriter, start_dataset
+from cavendish.mixing.storage import objects
+from cavendish.mixing.shards.dataset import Plan, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 objects.PART_BYTES = 5 << 20
 plan = Plan("large", 1, {})
 start_dataset("s3://bucket/out", plan)

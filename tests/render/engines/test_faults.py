@@ -13,7 +13,8 @@ import pytest
 
 from cavendish.encoders.sample import Sample
 from cavendish.mixing.jobs.runners import Engine
-from cavendish.mixing.shards.writer import committed_rows, read_dataset
+from cavendish.mixing.shards.dataset import committed_rows
+from cavendish.mixing.shards.reader import read_dataset
 from cavendish.render.assets.folders import AssetsConfig
 from cavendish.render.config import ViewRequest
 from cavendish.render.engines.worker import Message, Worker

@@ -18,7 +18,7 @@ from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.runners import JobFailed
 from cavendish.mixing.lock import read_lock, verify_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
-from cavendish.mixing.storage.files import temporary_name
+from cavendish.mixing.storage.place import temporary_name
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig
 from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.files import ODD, need_folder, read_rgb, safe_name
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
 

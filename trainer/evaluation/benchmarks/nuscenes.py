@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import MAX_PIXELS
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.files import ODD, read_bytes, read_rgb, safe_name
 from cavendish.trainer.evaluation.benchmarks.indoor_depth import depth_item
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item

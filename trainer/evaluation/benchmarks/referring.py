@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import read_json
+from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
 from cavendish.trainer.evaluation.benchmarks.files import ODD, need_files, need_folder, read_bytes, read_rgb, safe_name
 from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, MaskTruth

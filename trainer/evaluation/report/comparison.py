@@ -18,7 +18,8 @@ import numpy as np
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.storage.files import canonical_json, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.trainer.evaluation.metrics.win_rate import Judgement, shuffle_sides, win_rate
 
 KEY_SCHEMA = "cavendish-comparison/1"
