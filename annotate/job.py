@@ -18,7 +18,7 @@ from cavendish.annotate.report import REPORT, write_report
 from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.sources.decode import decode_image
@@ -147,8 +147,8 @@ def annotate_batch(
         yield results[item.key]
 
 
-def annotate_stage(config: AnnotateConfig, data: Path, units: int) -> Stage:
-    """Return what an annotation job is, with a trial of pictures taken evenly from its sources.
+def annotate_probe(config: AnnotateConfig, data: Path, units: int) -> Probe:
+    """Return a probe of an annotation job: images taken evenly from its sources.
 
     Raises:
         InputError: a source is not there, or weights are missing or under a licence that is not allowed.
@@ -165,18 +165,19 @@ def annotate_stage(config: AnnotateConfig, data: Path, units: int) -> Stage:
     if wanted < 2:
         raise InputError(f"{len(items)} pictures in the sources: a probe needs two")
     chosen = tuple(items[i * len(items) // wanted] for i in range(wanted))
-    return Stage(
+    return Probe(
         verb="annotate",
-        unit="picture",
+        unit="image",
         units=len(items),
         units_per_shard=config.images_per_shard,
-        shard_key="images_per_shard",
-        trial=Trial(partial(annotate_one, config, data, chosen), shards=wanted, units=1, count_rejected=True),
-        more="several configurations, each with a part of the sources and a directory of its own",
+        build=partial(_annotate_chosen, config, data, chosen),
+        trial_shards=wanted,
+        trial_units=1,
+        count_rejected=True,
     )
 
 
-def annotate_one(
+def _annotate_chosen(
     config: AnnotateConfig, data: Path, chosen: tuple[tuple[int, Item], ...], index: int
 ) -> Iterator[Sample | Rejection]:
     """Annotate one picture alone."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs.beam import run
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, committed_rows
 from cavendish.mixing.storage.place import Place
@@ -24,7 +24,7 @@ from cavendish.render.config import RealismConfig, RenderConfig, ViewRequest
 from cavendish.render.engines.child import decode_answer
 from cavendish.render.engines.worker import Limits, Worker, WorkerFault
 
-__all__ = ["RealismConfig", "RenderConfig", "build_shard", "render", "render_stage"]
+__all__ = ["RealismConfig", "RenderConfig", "build_shard", "render", "render_probe"]
 ONE_THREAD = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment of a child: the engine gives a core to every worker, and images do not depend on the machine."""
 
@@ -46,8 +46,8 @@ def render(config: RenderConfig, out: Place, engine: Engine = Engine(), progress
         close_workers()
 
 
-def render_stage(config: RenderConfig, units: int) -> Stage:
-    """Describe a render job for `cavendish plan`, with a trial of `units` scenes in each of three shards.
+def render_probe(config: RenderConfig, units: int) -> Probe:
+    """Return a probe of a render job: `units` scenes in each of three shards.
 
     Raises:
         InputError: a package that the scenes need is not installed.
@@ -55,15 +55,14 @@ def render_stage(config: RenderConfig, units: int) -> Stage:
     check_installation()
     views = config.views_per_scene
     small = config.model_copy(update={"scenes": 3 * units, "scenes_per_shard": units})
-    return Stage(
+    return Probe(
         verb="render",
-        unit="picture",
+        unit="image",
         units=config.scenes * views,
         units_per_shard=config.scenes_per_shard * views,
-        shard_key="scenes_per_shard",
-        per_key=views,
-        trial=Trial(partial(build_shard, small), shards=3, units=units * views, close=close_workers),
-        more="several seeds, each in a directory of its own",
+        build=partial(build_shard, small),
+        trial_units=units * views,
+        close=close_workers,
     )
 
 

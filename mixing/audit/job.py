@@ -19,7 +19,7 @@ from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
 from cavendish.mixing.audit.report.write import Verdict, WordsVerdict, recheck_report, write_report, write_words_report
 from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, scan_task, still_to_scan
 from cavendish.mixing.jobs.beam import run_elements
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, Progress
 from cavendish.mixing.shards.dataset import committed_rows, some_rows
 from cavendish.mixing.shards.reader import open_tar, read_parts
@@ -154,10 +154,10 @@ def _uncommitted(directory: Place) -> int:
 _folders: list[str] = []
 
 
-def audit_stage(config: AuditConfig, data: Path, units: int, reader: Reader | None = None) -> Stage:
-    """Return what an audit is, with a trial on records taken evenly from its shards.
+def audit_probe(config: AuditConfig, data: Path, units: int, reader: Reader | None = None) -> Probe:
+    """Return a probe of an audit: records taken evenly from its shards.
 
-    The benchmarks are indexed in full in the trial: that is done once in an audit, whatever is scanned.
+    The benchmarks are indexed in full: that is done once in an audit, whatever is scanned.
 
     Raises:
         InputError: a directory of shards is not there.
@@ -171,20 +171,22 @@ def audit_stage(config: AuditConfig, data: Path, units: int, reader: Reader | No
     wanted = min(3 * units, len(keys))
     chosen = tuple(keys[i * len(keys) // wanted] for i in range(wanted))
     controls = config.controls.copies * len(config.benchmarks) + config.controls.clean
-    return Stage(
+    return Probe(
         verb="audit",
         unit="record",
         units=len(keys),
         units_per_shard=max(1, round(len(keys) / shards)),
-        shard_key="",
-        trial=Trial(partial(scan_one, config, data, chosen, reader), wanted, 1, close=clear),
+        build=partial(_scan_chosen, config, data, chosen, reader),
+        trial_shards=wanted,
+        trial_units=1,
+        close=_clear,
         samples_per_unit=1.0,
         start_once=True,
         fixed_units=controls,
     )
 
 
-def scan_one(
+def _scan_chosen(
     config: AuditConfig, data: Path, chosen: tuple[tuple[str, str, str], ...], reader: Reader | None, index: int
 ) -> Iterator[None]:
     """Scan one record, in a shard of its own."""
@@ -215,7 +217,7 @@ def _prepared(
     return make_plan(values, folder, data.absolute(), reader), folder
 
 
-def clear() -> None:
+def _clear() -> None:
     """Delete the temporary folders of this process."""
     while _folders:
         shutil.rmtree(_folders.pop(), ignore_errors=True)

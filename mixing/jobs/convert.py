@@ -22,7 +22,7 @@ from cavendish.encoders.tasks.instructions import tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.shards.sample_format import StoredSample
@@ -30,7 +30,7 @@ from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_fi
 from cavendish.mixing.sources.records import Found, Piece, list_records
 from cavendish.mixing.storage.place import Place, file_sha256
 
-_RECORDS = 5  # a trial makes so many times `units` of a shard: one record is a matter of milliseconds
+_RECORDS = 5  # a probe makes so many times `units` of a shard: one record is a matter of milliseconds
 _MAX_BYTES = {"caption": 1 << 16, "instruction": 1 << 16, "meta": 1 << 20}
 _MAX_PIXEL_BYTES = 1 << 28
 _MAX_TEXT_CHARS = 2000
@@ -206,8 +206,8 @@ def _words(meta: Mapping[str, Any], names: tuple[str, ...]) -> str:
     return _text(found.encode("utf-8", "replace"))
 
 
-def convert_stage(config: ConvertConfig, data: Path, units: int) -> Stage:
-    """Return what a convert job is, with a trial on three stretches of its records.
+def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
+    """Return a probe of a convert job: three stretches of its records.
 
     Raises:
         InputError: nothing at the path, fewer than two records, or an unknown convention.
@@ -222,18 +222,19 @@ def convert_stage(config: ConvertConfig, data: Path, units: int) -> Stage:
     each = min(_RECORDS * units, len(records) // shards)
     starts = [shard * len(records) // shards for shard in range(shards)]
     chosen = tuple(tuple(records[start : start + each]) for start in starts)
-    return Stage(
+    return Probe(
         verb="convert",
         unit="record",
         units=len(records),
         units_per_shard=config.records_per_shard,
-        shard_key="records_per_shard",
-        trial=Trial(partial(_convert_some, config, root, chosen), shards=shards, units=each, count_rejected=True),
-        more="several configurations, each with a part of the tars and a directory of its own",
+        build=partial(_convert_chosen, config, root, chosen),
+        trial_shards=shards,
+        trial_units=each,
+        count_rejected=True,
     )
 
 
-def _convert_some(
+def _convert_chosen(
     config: ConvertConfig, root: Path, chosen: Sequence[Sequence[Found]], index: int
 ) -> Iterator[StoredSample | Rejection]:
     """Convert some records; their files are hashed too, as the job does before it starts."""

@@ -15,7 +15,7 @@ from cavendish.encoders.sample import TASKS, Example, InputError, Rejection, Sam
 from cavendish.encoders.tasks.instructions import tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import run
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.mixture.draw import draw_example
 from cavendish.mixing.mixture.make_lock import Positive, Task, read_exclusions
@@ -24,7 +24,7 @@ from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, join, name_of, read_json
 
-_EXAMPLES = 5  # of a raw sample; a trial makes so many times `units` of a shard
+_EXAMPLES = 5  # of a raw sample; a probe makes so many times `units` of a shard
 
 
 class EncodeConfig(Config):
@@ -140,8 +140,8 @@ def _examples(config: EncodeConfig, sample: Sample, task: Task) -> Iterator[Exam
             number += 1
 
 
-def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
-    """Return what an encode job is, with a trial on three of its raw shards.
+def encode_probe(config: EncodeConfig, data: Path, units: int) -> Probe:
+    """Return a probe of an encode job: the first examples of three of its raw shards.
 
     Raises:
         InputError: a source has no shards.
@@ -156,18 +156,18 @@ def encode_stage(config: EncodeConfig, data: Path, units: int) -> Stage:
     excluded = read_excluded(config.exclude, data)
     wanted = max(2, min(3, len(shards)))
     chosen = tuple(shards[i * len(shards) // wanted] for i in range(wanted))
-    return Stage(
+    return Probe(
         verb="encode",
         unit="example",
         units=max(1, round(examples)),
         units_per_shard=max(1, round(examples / len(shards))),
-        shard_key="",
-        trial=Trial(partial(_encode_one, config, chosen, excluded), shards=wanted, units=_EXAMPLES * units),
-        more="several configurations, each with a part of the sources and a directory of its own",
+        build=partial(_encode_chosen, config, chosen, excluded),
+        trial_shards=wanted,
+        trial_units=_EXAMPLES * units,
     )
 
 
-def _encode_one(
+def _encode_chosen(
     config: EncodeConfig, chosen: tuple[Place, ...], excluded: frozenset[str], index: int
 ) -> Iterator[Example | Rejection]:
     return encode_shard(config, chosen[index], excluded)

@@ -26,258 +26,53 @@ import psutil
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.mixing.shards.writer import ShardWriter
 
-SHARDS_PER_DIRECTORY = 100_000
-"""A mixture's lock of so many shards takes 39 MB of memory (docs/mixing.md)."""
-MAX_SHARDS = 1_000_000
-"""The names of shards have six digits."""
-SHARD_BYTES = 256_000_000
-"""What a shard should not exceed: it is written, hashed and copied in one piece."""
-SHARD_S = 900.0
-"""CPU seconds that a shard should take: what a kill loses."""
-LONGEST_SHARD_S = 3600.0
-LARGEST_SHARD_BYTES = 1_000_000_000
-SHORTEST_SHARD_S = 10.0
-FAN_OUT = (10**6, 10**7, 10**8, 10**9)
+_T95 = (math.inf, math.inf, 12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.0)
+"""Student's t for 95 %, by the number of values; the last one from 16 on, a little high."""
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A job as a plan sees it.
+class Probe:
+    """A small part of a job, to be really done, and how large the whole job is. Picklable.
 
     Args:
         verb: of the command line.
-        unit: what its cost is counted by.
+        unit: what the cost is counted by.
         units: how many the configuration asks for.
         units_per_shard: as it is configured.
-        shard_key: the key that sets the size of shards; "" where they are as large as those they are made from.
-        per_key: units for each one of that key.
-        trial: a small part of it to be done.
-        more: what to do when one directory cannot hold it all.
-        samples_per_unit: where no samples come of it; None: as many as came of the trial.
+        build: makes trial shard i as a worker would; None: a unit of which no record comes, such as a training step.
+        trial_shards: how many trial shards; the first one pays the start.
+        trial_units: how many units of each are made.
+        count_rejected: a rejection is a unit; else a unit is a record, and what was rejected before it is part of its
+            cost.
+        close: called at the end, in the process that built.
+        samples_per_unit: where no records come of it; None: as many as came of the trial.
         start_once: what comes before the first unit is done once, not by each worker.
         divisible: it has no shards: its work is divided evenly among cores.
         fixed_units: work that is done once whatever the number of units, counted in units.
         fixed_bytes: that it writes once.
-        warn: more warnings for a number of samples.
+        warnings: what is in the way.
     """
 
     verb: str
     unit: str
     units: int
     units_per_shard: int
-    shard_key: str
-    trial: Trial
-    more: str = ""
-    per_key: int = 1
+    build: Callable[[int], Iterable[Sample | Example | Rejection | None]]
+    trial_shards: int = 3
+    trial_units: int = 4
+    count_rejected: bool = False
+    close: Callable[[], None] | None = None
     samples_per_unit: float | None = None
     start_once: bool = False
     divisible: bool = False
     fixed_units: int = 0
     fixed_bytes: int = 0
-    warn: Callable[[int], tuple[str, ...]] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Prices in any one currency; 0: not counted."""
-
-    cpu_hour: float = 0.0
-    gb_month: float = 0.0
-    months: float = 1.0
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What so many samples take.
-
-    Args:
-        samples: records that come out.
-        cpu_hours, low, high: CPU time, and its range for the 95 % interval of the mean cost of a unit.
-        bytes: of tars and rows.
-        shard_bytes, shard_s: size of one shard, and the CPU seconds it takes.
-        directories: how many the shards should be parted into.
-        memory_bytes: of one worker.
-        wall_hours: for each number of cores, when they do nothing else.
-        cost: for CPU hours and storage together.
-        settings: what to give to the command line for the largest number of cores.
-        warnings: what is in the way.
-    """
-
-    samples: int
-    shards: int
-    units_per_shard: int
-    cpu_hours: float
-    low: float
-    high: float
-    bytes: int
-    shard_bytes: int
-    shard_s: float
-    directories: int
-    memory_bytes: int
-    wall_hours: tuple[tuple[int, float], ...]
-    cost: float
-    settings: str
-    warnings: tuple[str, ...]
-
-
-def fan_out(
-    stage: Stage, probe: Probe, prices: Prices, cores: Sequence[int], machine_cores: int
-) -> tuple[Estimate, ...]:
-    """Estimate 10^6 to 10^9 samples, each with the settings that suit it."""
-    rows = []
-    for samples in FAN_OUT:
-        units = math.ceil(samples / max(_samples_per_unit(stage, probe), 1e-9))
-        size = best_shard(stage, probe, units, max(cores))
-        rows.append(estimate(stage, probe, units, size, prices, cores, machine_cores))
-    return tuple(rows)
-
-
-def _samples_per_unit(stage: Stage, probe: Probe) -> float:
-    return probe.records_per_unit if stage.samples_per_unit is None else stage.samples_per_unit
-
-
-def best_shard(stage: Stage, probe: Probe, units: int, cores: int) -> int:
-    """Choose how many units a shard should have: for its size, its time, the number of shards, and even work."""
-    if stage.divisible:
-        return units
-    unit_bytes = max(1.0, probe.bytes_per_record * probe.records_per_unit)
-    fits = min(SHARD_BYTES / unit_bytes, SHARD_S / max(probe.mean_s, 1e-9))
-    even = units / (8 * cores)  # eight shards for each core, so that the last ones do not keep many waiting
-    size = max(1.0, min(fits, even))
-    if units / size > SHARDS_PER_DIRECTORY:
-        longest = min(LARGEST_SHARD_BYTES / unit_bytes, LONGEST_SHARD_S / max(probe.mean_s, 1e-9))
-        size = max(size, min(longest, units / SHARDS_PER_DIRECTORY))
-    return stage.per_key * max(1, _round_number(size / stage.per_key))
-
-
-def _round_number(value: float) -> int:
-    """Round to two digits: 1,234 is 1,200."""
-    step = 10 ** max(0, math.floor(math.log10(max(value, 1))) - 1)
-    return int(value // step * step)
-
-
-def estimate(
-    stage: Stage,
-    probe: Probe,
-    units: int,
-    units_per_shard: int,
-    prices: Prices,
-    cores: Sequence[int],
-    machine_cores: int,
-) -> Estimate:
-    """Apply the model to `units` units in shards of `units_per_shard`."""
-    shards = math.ceil(units / units_per_shard)
-    per_shard = min(units, units_per_shard)
-    samples = round(units * _samples_per_unit(stage, probe))
-    shard_s = probe.shard_s + per_shard * probe.mean_s
-    unit_bytes = probe.bytes_per_record * probe.records_per_unit
-    size = round(units * unit_bytes) if stage.samples_per_unit is None else stage.fixed_bytes
-    most = max(cores)
-    workers = 1 if stage.divisible else min(most, machine_cores if units == stage.units else most, shards)
-
-    def cpu(unit_s: float, workers: int) -> float:
-        fixed = stage.fixed_units * probe.mean_s
-        return (
-            (1 if stage.start_once else workers) * probe.start_s
-            + fixed
-            + shards * probe.shard_s
-            + units * max(0.0, unit_s)
-        ) / 3600
-
-    error = probe.error_s if math.isfinite(probe.error_s) else probe.mean_s
-    hours = cpu(probe.mean_s, workers)
-    found = Estimate(
-        samples=samples,
-        shards=shards,
-        units_per_shard=units_per_shard,
-        cpu_hours=hours,
-        low=cpu(probe.mean_s - error, workers),
-        high=cpu(probe.mean_s + error, workers),
-        bytes=size,
-        shard_bytes=round(per_shard * unit_bytes) if stage.samples_per_unit is None else 0,
-        shard_s=shard_s,
-        directories=math.ceil(shards / SHARDS_PER_DIRECTORY),
-        memory_bytes=probe.memory_bytes,
-        wall_hours=tuple((count, _wall_hours(stage, probe, shards, shard_s, count)) for count in cores),
-        cost=hours * prices.cpu_hour + size / 1e9 * prices.gb_month * prices.months,
-        settings=_settings(stage, shards, units_per_shard, most, machine_cores),
-        warnings=(),
-    )
-    return _with_warnings(stage, probe, found)
-
-
-def _wall_hours(stage: Stage, probe: Probe, shards: int, shard_s: float, cores: int) -> float:
-    """Shards are dealt whole: the core that gets one more than others keeps all waiting."""
-    fixed = stage.fixed_units * probe.mean_s / cores
-    if stage.divisible:
-        return (probe.start_s + fixed + shard_s / cores) / 3600
-    return (probe.start_s + fixed + math.ceil(shards / cores) * shard_s) / 3600
-
-
-def _settings(stage: Stage, shards: int, units_per_shard: int, cores: int, machine_cores: int) -> str:
-    if stage.divisible:
-        return ""
-    workers = min(machine_cores, cores, shards)
-    machines = math.ceil(min(cores, shards) / workers)
-    words = [f"--workers {workers}"] + ([f"--split I/{machines}"] if machines > 1 else [])
-    if stage.shard_key:
-        return " ".join([f"{stage.shard_key}={units_per_shard // stage.per_key}", *words])
-    return f"{' '.join(words)}, from shards of {units_per_shard:,} {stage.unit}s"
-
-
-def _with_warnings(stage: Stage, probe: Probe, found: Estimate) -> Estimate:
-    told = list(stage.warn(found.samples)) if stage.warn is not None else []
-    if stage.divisible:
-        return Estimate(**{**vars(found), "warnings": tuple(told)})
-    if stage.more and found.shards > MAX_SHARDS:
-        told.append(f"{found.shards:,} shards: names have room for {MAX_SHARDS:,}; use {stage.more}")
-    elif stage.more and found.directories > 1:
-        told.append(
-            f"{found.shards:,} shards: more than {SHARDS_PER_DIRECTORY:,} in a directory make slow listings and large "
-            f"locks; use {found.directories} directories: {stage.more}"
-        )
-    if found.shard_bytes > LARGEST_SHARD_BYTES:
-        told.append(f"a shard has {found.shard_bytes / 1e9:.1f} GB: over 1 GB it is slow to copy and to hash")
-    if found.shard_s > LONGEST_SHARD_S:
-        told.append(f"a shard takes {found.shard_s / 3600:.1f} CPU hours: a kill loses as much")
-    if found.shard_s < SHORTEST_SHARD_S and found.shards > 1000:
-        told.append(f"a shard takes {found.shard_s:.1f} s: the engine's own work for each shard begins to count")
-    idle = [cores for cores, _ in found.wall_hours if found.shards < cores]
-    if idle:
-        told.append(f"{found.shards:,} shards keep {found.shards:,} cores busy, not {max(idle):,}")
-    row_bytes = probe.row_bytes / max(1, probe.records) * found.samples / max(1, found.shards)
-    if row_bytes > 64e6:
-        told.append(f"the row of a shard has {row_bytes / 1e6:.0f} MB of json: readers hold it in memory")
-    return Estimate(**{**vars(found), "warnings": tuple(told)})
-
-
-Records = Iterable[Sample | Example | Rejection | None]
-"""None: a unit of a job that writes no record."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A small part of a job, to be really done. Picklable.
-
-    Args:
-        build: makes the records of trial shard i; it stands for what the job's workers do.
-        shards: how many; the first one pays the start.
-        units: how many units of each shard are made.
-        count_rejected: a unit is whatever comes out, made or rejected; else a unit is a record that is made, and what
-            was rejected before it is part of its cost.
-        close: called at the end, in the process that built.
-    """
-
-    build: Callable[[int], Records]
-    shards: int = 3
-    units: int = 4
-    count_rejected: bool = False
-    close: Callable[[], None] | None = None
-
-
-@dataclass(frozen=True)
-class Probe:
-    """What a trial cost.
+class Cost:
+    """What a probe cost.
 
     Args:
         start_s: CPU seconds before the first unit, once for each worker process.
@@ -286,7 +81,7 @@ class Probe:
         records: records made, of `units` units.
         tar_bytes, row_bytes: size of the shards, and of their rows.
         memory_bytes: resident memory of a worker with its children.
-        wall_s: how long the trial took on this machine, as busy as it was.
+        wall_s: how long the probe took on this machine, as busy as it was.
         rejection: the first thing that was rejected, and why; "" when nothing was.
     """
 
@@ -298,7 +93,7 @@ class Probe:
     tar_bytes: int
     row_bytes: int
     memory_bytes: int
-    wall_s: float
+    wall_s: float = 0.0
     rejection: str = ""
 
     @property
@@ -313,38 +108,110 @@ class Probe:
         return math.inf if count < 2 else _T95[min(count, len(_T95) - 1)] * stdev(self.unit_s) / math.sqrt(count)
 
     @property
-    def records_per_unit(self) -> float:
-        """Records that come of a unit."""
-        return self.records / self.units
-
-    @property
     def bytes_per_record(self) -> float:
         """Bytes of a record in its shard and in the row."""
         return (self.tar_bytes + self.row_bytes) / max(1, self.records)
 
 
-_T95 = (math.inf, math.inf, 12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.0)
-"""Student's t for 95 %, by the number of values; the last one from 16 on, a little high."""
+@dataclass(frozen=True)
+class Prices:
+    """Prices in any one currency; 0: not counted."""
+
+    cpu_hour: float = 0.0
+    gb_month: float = 0.0
+    months: float = 1.0
 
 
-def probe(trial: Trial) -> Probe:
-    """Do a trial in a fresh process and a temporary folder, and say what it cost.
+@dataclass(frozen=True)
+class Estimate:
+    """What a job takes.
+
+    Args:
+        samples: records that come out.
+        cpu_hours, low, high: CPU time on the fewest cores, and its range for the 95 % interval of the cost of a unit.
+        bytes: of tars and rows.
+        shard_bytes, shard_s: size of one shard, and the CPU seconds it takes.
+        wall_hours: for each number of cores, when they do nothing else.
+        cost: for CPU hours and storage together.
+    """
+
+    samples: int
+    shards: int
+    units_per_shard: int
+    cpu_hours: float
+    low: float
+    high: float
+    bytes: int
+    shard_bytes: int
+    shard_s: float
+    wall_hours: tuple[tuple[int, float], ...]
+    cost: float
+
+
+def estimate(probe: Probe, cost: Cost, prices: Prices, cores: Sequence[int]) -> Estimate:
+    """Apply the model to the whole job."""
+    shards = math.ceil(probe.units / probe.units_per_shard)
+    units_per_shard = min(probe.units, probe.units_per_shard)
+    if probe.samples_per_unit is None:
+        samples = probe.units * cost.records / cost.units
+        shard_bytes = round(units_per_shard * cost.records / cost.units * cost.bytes_per_record)
+        size = round(samples * cost.bytes_per_record)
+    else:
+        samples, shard_bytes, size = probe.units * probe.samples_per_unit, 0, probe.fixed_bytes
+    shard_s = cost.shard_s + units_per_shard * cost.mean_s
+    workers = 1 if probe.divisible or probe.start_once else min(*cores, shards)
+    once_s = workers * cost.start_s + probe.fixed_units * cost.mean_s + shards * cost.shard_s
+    error_s = cost.error_s if math.isfinite(cost.error_s) else cost.mean_s
+    low, hours, high = (
+        (once_s + probe.units * max(0.0, cost.mean_s + error)) / 3600 for error in (-error_s, 0.0, error_s)
+    )
+    return Estimate(
+        samples=round(samples),
+        shards=shards,
+        units_per_shard=probe.units_per_shard,
+        cpu_hours=hours,
+        low=low,
+        high=high,
+        bytes=size,
+        shard_bytes=shard_bytes,
+        shard_s=shard_s,
+        wall_hours=tuple((count, _wall_hours(probe, cost, shards, shard_s, count)) for count in cores),
+        cost=hours * prices.cpu_hour + size / 1e9 * prices.gb_month * prices.months,
+    )
+
+
+def _wall_hours(probe: Probe, cost: Cost, shards: int, shard_s: float, cores: int) -> float:
+    """Return the wall time; shards are not divided: the core that gets one more than others keeps all waiting."""
+    rounds = shards / cores if probe.divisible else math.ceil(shards / cores)
+    return (cost.start_s + probe.fixed_units * cost.mean_s / cores + rounds * shard_s) / 3600
+
+
+def run_probe(probe: Probe) -> Cost:
+    """Do a probe in a fresh process and a temporary folder, and return what it cost.
 
     Raises:
-        InputError: the trial failed; with what it said last.
+        InputError: the probe failed; with the last line it wrote.
     """
     with tempfile.TemporaryDirectory(prefix="cavendish-plan-") as folder:
         # a pickle of our own, in a folder that only this user may read
-        (Path(folder) / "trial.pickle").write_bytes(pickle.dumps(trial))
+        (Path(folder) / "probe.pickle").write_bytes(pickle.dumps(probe))
         started = time.monotonic()
-        command = [sys.executable, "-m", "cavendish.mixing.jobs.estimate", folder]
+        program = f"from {__name__} import main; main()"
+        command = [sys.executable, "-c", program, folder]
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise InputError(f"the probe failed: {last.removeprefix('cavendish.encoders.sample.InputError: ')}")
-        values = json.loads((Path(folder) / "probe.json").read_text())
-    values["unit_s"] = tuple(values["unit_s"])
-    return Probe(**values, wall_s=time.monotonic() - started)
+        values = json.loads((Path(folder) / "cost.json").read_text())
+    return Cost(**{**values, "unit_s": tuple(values["unit_s"]), "wall_s": time.monotonic() - started})
+
+
+def main() -> None:
+    """Do the probe that lies in the folder named on the command line."""
+    folder = Path(sys.argv[1])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    cost = measure(pickle.loads((folder / "probe.pickle").read_bytes()), folder)
+    (folder / "cost.json").write_text(json.dumps(asdict(cost)))
 
 
 def cpu_s() -> float:
@@ -370,55 +237,72 @@ def _memory_bytes() -> int:
     return own
 
 
-def measure(trial: Trial, folder: Path) -> dict[str, object]:
-    """Do a trial in this process, and return the values of a `Probe` but for the wall time."""
-    first: list[float] = []  # CPU seconds of the first unit of each shard, and what came before it
+class _Clock:
+    """CPU seconds between laps from the start of the process on, and the most memory seen."""
+
+    def __init__(self) -> None:
+        self.memory_bytes = 0
+        self._last = self._spent = 0.0
+
+    def lap(self) -> float:
+        """Return the CPU seconds since the last lap, without those of measuring: children are found among all."""
+        begun = time.process_time()
+        now = cpu_s() - self._spent
+        self.memory_bytes = max(self.memory_bytes, _memory_bytes())
+        self._spent += time.process_time() - begun
+        since, self._last = now - self._last, now
+        return since
+
+
+def measure(probe: Probe, folder: Path) -> Cost:
+    """Do a probe in this process; the shards go into `folder`.
+
+    Raises:
+        InputError: fewer than two units came of it, with the first rejection.
+    """
+    clock = _Clock()
+    first: list[float] = []  # CPU seconds of the first unit of each shard, and of what came before it
     others: list[float] = []
     commits: list[float] = []
-    units = records = memory = 0
-    rejection = ""
-    mark = spent = 0.0  # CPU time counts from the start of the process
-
-    def look() -> float:
-        """Return the CPU seconds so far, without those that looking took: children are found among all processes."""
-        nonlocal spent, memory
-        begun = time.process_time()
-        now = cpu_s() - spent
-        memory = max(memory, _memory_bytes())
-        spent += time.process_time() - begun
-        return now
-
-    for shard in range(trial.shards):
-        done = 0
+    records, rejection = 0, ""
+    for shard in range(probe.trial_shards):
+        laps: list[float] = []
         with ShardWriter(folder, shard, "probe") as writer:
-            for record in trial.build(shard):
+            for record in probe.build(shard):
                 if isinstance(record, Rejection):
                     writer.reject(record.key, record.reason)
                     rejection = rejection or f"{record.key}: {record.reason}"
+                    if not probe.count_rejected:
+                        continue
                 elif record is not None:
                     writer.add(record)
                     records += 1
-                if isinstance(record, Rejection) and not trial.count_rejected:
-                    continue
-                now = look()
-                (others if done else first).append(now - mark)
-                mark, done = now, done + 1
-                if done == trial.units:
+                laps.append(clock.lap())
+                if len(laps) == probe.trial_units:
                     break
-        now = look()
-        commits.append(now - mark)
-        mark, units = now, units + done
-    if trial.close is not None:
-        trial.close()
-    tars, rows = (sum(p.stat().st_size for p in folder.glob(f"shard-*.{end}")) for end in ("tar", "json"))
+        commits.append(clock.lap())
+        first += laps[:1]
+        others += laps[1:]
+    if probe.close is not None:
+        probe.close()
     if len(first) < 2:
-        told = f"; rejected: {rejection}" if rejection else ""
-        raise InputError(f"{len(first)} units came of the trial; two are needed to tell the start from the rest{told}")
+        reason = f"; rejected: {rejection}" if rejection else ""
+        raise InputError(
+            f"{len(first)} units came of the probe; two are needed to tell the start from the rest{reason}"
+        )
+    tar_bytes, row_bytes = (sum(p.stat().st_size for p in folder.glob(f"shard-*.{end}")) for end in ("tar", "json"))
     start_s, shard_s, unit_s = _separate(first, others, commits)
-    found = Probe(start_s, shard_s, unit_s, units, records, tars, rows, memory, 0.0, rejection)
-    values = asdict(found)
-    del values["wall_s"]
-    return values
+    return Cost(
+        start_s=start_s,
+        shard_s=shard_s,
+        unit_s=unit_s,
+        units=len(first) + len(others),
+        records=records,
+        tar_bytes=tar_bytes,
+        row_bytes=row_bytes,
+        memory_bytes=clock.memory_bytes,
+        rejection=rejection,
+    )
 
 
 def _separate(first: list[float], others: list[float], commits: list[float]) -> tuple[float, float, tuple[float, ...]]:
@@ -431,13 +315,3 @@ def _separate(first: list[float], others: list[float], commits: list[float]) -> 
     mean = fmean(units)
     opening = max(0.0, fmean(first[1:]) - mean) if others else 0.0
     return max(0.0, first[0] - opening - mean), opening + fmean(commits), tuple(units)
-
-
-def _main(folder: Path) -> None:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    values = measure(pickle.loads((folder / "trial.pickle").read_bytes()), folder)
-    (folder / "probe.json").write_text(json.dumps(values))
-
-
-if __name__ == "__main__":
-    _main(Path(sys.argv[1]))

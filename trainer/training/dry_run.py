@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from cavendish.encoders.sample import InputError, Rejection, UInt8Image
-from cavendish.mixing.jobs.estimate import Stage, Trial
+from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.mixture.statistics import simulate
 from cavendish.trainer.loss import draw_noise, draw_sigma
@@ -192,8 +192,8 @@ def _wrapped(text: str, side: int) -> str:
     return "\n".join(lines if len(lines) <= room else [*lines[: room - 1], "..."])
 
 
-def train_stage(config: TrainConfig, data: Path, units: int) -> Stage:
-    """Return what a training run is, with a trial of a few of its batches.
+def train_probe(config: TrainConfig, data: Path, units: int) -> Probe:
+    """Return a probe of a training run: a few of its batches.
 
     Raises:
         InputError: the lock or the base is not there, or the run is to use a GPU, whose time a CPU clock does not tell.
@@ -203,17 +203,18 @@ def train_stage(config: TrainConfig, data: Path, units: int) -> Stage:
             f"device {config.device}: a plan counts CPU time; `cavendish train --dry-run` times a step on it"
         )
     lock = read_lock(data / config.lock)
-    return Stage(
+    return Probe(
         verb="train",
         unit="batch",
         units=math.ceil(config.steps / config.repeats),
         units_per_shard=math.ceil(config.steps / config.repeats),
-        shard_key="",
-        trial=Trial(partial(train_batch, config, data), shards=3 * units, units=1, count_rejected=True),
+        build=partial(_train_batch, config, data),
+        trial_shards=3 * units,
+        trial_units=1,
         samples_per_unit=config.batch,
         divisible=True,
         fixed_bytes=(config.keep_checkpoints * 4 + 1) * parameter_bytes(config, data),
-        warn=partial(overused_streams, lock),
+        warnings=overused_streams(lock, math.ceil(config.steps / config.repeats) * config.batch),
     )
 
 
@@ -224,7 +225,7 @@ def parameter_bytes(config: TrainConfig, data: Path) -> int:
 
 
 def overused_streams(lock: Lock, examples: int) -> tuple[str, ...]:
-    """Say which records would be drawn very often in a run of so many examples."""
+    """Warn of streams whose records are drawn very often in a run of so many examples."""
     rows = [row for row in simulate(lock, max(1, examples)).streams if row.epochs > _MANY_EPOCHS]
     if not rows:
         return ()
@@ -235,14 +236,14 @@ def overused_streams(lock: Lock, examples: int) -> tuple[str, ...]:
     )
 
 
-def train_batch(config: TrainConfig, data: Path, index: int) -> Iterator[Rejection]:
+def _train_batch(config: TrainConfig, data: Path, index: int) -> Iterator[None]:
     """Read a batch and take the steps on it."""
     run, items = _prepared(config.model_dump_json(), data)
     batch = [items[number] for number in range(index * config.batch, (index + 1) * config.batch)]
     for _ in range(config.repeats):
         train_step(run, batch, config)
         run.step += 1
-    yield Rejection(f"batch {index}", "done")
+    yield None
 
 
 @cache

@@ -20,25 +20,13 @@ from typer.testing import CliRunner
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.images import encode_png
-from cavendish.mixing.jobs.convert import ConvertConfig, convert, convert_stage
-from cavendish.mixing.jobs.encode import EncodeConfig, encode, encode_stage
-from cavendish.mixing.jobs.estimate import (
-    FAN_OUT,
-    Prices,
-    Probe,
-    Stage,
-    Trial,
-    best_shard,
-    cpu_s,
-    estimate,
-    fan_out,
-    measure,
-    probe,
-)
+from cavendish.mixing.jobs.convert import ConvertConfig, convert, convert_probe
+from cavendish.mixing.jobs.encode import EncodeConfig, encode, encode_probe
+from cavendish.mixing.jobs.estimate import Cost, Prices, Probe, cpu_s, estimate, measure, run_probe
 from tests.conftest import tiny_sample
 from tests.mixing.shard_data import write_raw
 
-PROBE = Probe(
+COST = Cost(
     start_s=10.0,
     shard_s=1.0,
     unit_s=(1.5, 2.0, 2.5),
@@ -49,7 +37,7 @@ PROBE = Probe(
     memory_bytes=10**9,
     wall_s=1.0,
 )
-STAGE = Stage("render", "picture", 1000, 10, "scenes_per_shard", Trial(lambda _: ()), more="several seeds")
+PROBE = Probe("render", "image", 1000, 10, lambda _: ())
 
 
 def test_start_shard_and_sample_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,8 +54,7 @@ def test_start_shard_and_sample_are_told_apart(tmp_path: Path, monkeypatch: pyte
             clock[0] += 0.05
             yield tiny_sample(f"s-{shard}-{number}")
 
-    values = measure(Trial(build, shards=3, units=3), tmp_path)
-    found = Probe(**{**values, "wall_s": 0.0})  # type: ignore[arg-type]
+    found = measure(replace(PROBE, build=build, trial_shards=3, trial_units=3), tmp_path)
     assert found.records == found.units == 9
     assert found.unit_s == pytest.approx((0.1,) * 6)
     assert found.error_s == pytest.approx(0)
@@ -87,62 +74,54 @@ def test_cpu_time_counts_children_that_ended_and_that_live() -> None:
     alive.communicate(b"\n")
 
 
+def test_work_that_makes_no_record_is_measured_too(tmp_path: Path) -> None:
+    found = measure(replace(PROBE, build=lambda _: iter([None, None, None]), trial_units=2), tmp_path)
+    assert (found.units, found.records, len(found.unit_s)) == (6, 0, 3)
+
+
 def test_an_estimate_is_the_sum_of_its_parts() -> None:
-    found = estimate(STAGE, PROBE, 1000, 10, Prices(cpu_hour=2.0, gb_month=5.0, months=3.0), [1, 40], 16)
+    found = estimate(PROBE, COST, Prices(cpu_hour=2.0, gb_month=5.0, months=3.0), [3, 40])
     assert found.shards == 100
     assert found.samples == 2000  # two records of a unit
-    seconds = 16 * 10.0 + 100 * 1.0 + 1000 * 2.0
+    seconds = 3 * 10.0 + 100 * 1.0 + 1000 * 2.0
     assert found.cpu_hours == pytest.approx(seconds / 3600)
-    assert found.bytes == 2000 * 1000
+    assert (found.bytes, found.shard_bytes) == (2000 * 1000, 20 * 1000)
     assert found.cost == pytest.approx(seconds / 3600 * 2 + 0.002 * 5 * 3)
     assert dict(found.wall_hours) == {
-        1: pytest.approx((10 + 100 * 21) / 3600),
+        3: pytest.approx((10 + 34 * 21) / 3600),
         40: pytest.approx((10 + 3 * 21) / 3600),  # 100 shards on 40 cores: some do three
     }
     error = 4.30 * 0.5 / math.sqrt(3)  # Student's t for three values, whose standard deviation is 0.5
     assert found.high - found.low == pytest.approx(2 * 1000 * error / 3600)
-    assert found.settings == "scenes_per_shard=10 --workers 16 --split I/3"
 
 
 def test_work_that_is_done_once_is_counted_once() -> None:
-    stage = replace(STAGE, start_once=True, fixed_units=50, samples_per_unit=1.0)
-    found = estimate(stage, PROBE, 1000, 10, Prices(), [40], 16)
+    audit = replace(PROBE, start_once=True, fixed_units=50, samples_per_unit=1.0)
+    found = estimate(audit, COST, Prices(), [40])
     assert found.cpu_hours == pytest.approx((10 + 100 + 1050 * 2.0) / 3600)
     assert (found.samples, found.bytes) == (1000, 0)
 
 
-@given(
-    unit_s=st.floats(1e-3, 1e3),
-    record_bytes=st.integers(100, 10**8),
-    units=st.integers(1, 10**9),
-    cores=st.integers(1, 10**4),
-)
-def test_shards_are_neither_too_large_nor_needlessly_many(
-    unit_s: float, record_bytes: int, units: int, cores: int
-) -> None:
-    known = replace(PROBE, unit_s=(unit_s, unit_s), units=1, records=1, tar_bytes=record_bytes, row_bytes=0)
-    size = best_shard(STAGE, known, units, cores)
-    found = estimate(STAGE, known, units, size, Prices(), [cores], 16)
-    assert (found.shards - 1) * size < units <= found.shards * size
-    if size > 1:
-        assert found.shard_bytes <= 10**9
-        assert size * unit_s <= 3600 * 1.0001
-    assert (found.shards > 100_000) == any("shards:" in warning for warning in found.warnings)
+def test_work_without_shards_is_divided_evenly() -> None:
+    training = replace(PROBE, divisible=True, units_per_shard=1000, samples_per_unit=8.0, fixed_bytes=77)
+    found = estimate(training, COST, Prices(), [1, 4])
+    assert (found.samples, found.bytes) == (8000, 77)
+    assert dict(found.wall_hours) == {n: pytest.approx((10 + (1 + 2000) / n) / 3600) for n in (1, 4)}
 
 
-def test_the_fan_out_is_linear_and_warns_of_too_many_shards() -> None:
-    rows = fan_out(STAGE, PROBE, Prices(), [1], 16)
-    assert [row.samples for row in rows] == list(FAN_OUT)
-    for row, count in zip(rows, FAN_OUT):
-        assert row.cpu_hours == pytest.approx(count / 2 * 2.0 / 3600, rel=0.01)
-    assert not rows[0].warnings
-    assert rows[-1].directories > 1
-    assert "several seeds" in rows[-1].warnings[0]
+@given(units=st.integers(1, 10**9), per_shard=st.integers(1, 10**6), cores=st.integers(1, 10**4))
+def test_more_cores_never_take_longer_and_no_fewer_cpu_hours(units: int, per_shard: int, cores: int) -> None:
+    job = replace(PROBE, units=units, units_per_shard=per_shard)
+    found = estimate(job, COST, Prices(), [cores, 2 * cores])
+    assert (found.shards - 1) * per_shard < units <= found.shards * per_shard
+    (_, hours), (_, fewer) = found.wall_hours
+    assert fewer <= hours
+    assert found.cpu_hours <= cores * hours * (1 + 1e-9)
 
 
 def test_a_probe_that_fails_says_why(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the probe failed: .*no committed shards"):
-        probe(Trial(Broken(tmp_path)))
+        run_probe(replace(PROBE, build=Broken(tmp_path)))
 
 
 class Broken:
@@ -165,11 +144,10 @@ def test_the_plan_of_an_encode_job_counts_what_the_job_makes(tmp_path: Path) -> 
     told = json.loads(ran.output)
     result = encode(EncodeConfig.model_validate(values), tmp_path / "examples", data=tmp_path)
     assert result.totals is not None
-    stage = encode_stage(EncodeConfig.model_validate(values), tmp_path, 2)
-    assert stage.units == told["configuration"]["samples"] == result.totals["records"] == 80
+    probe = encode_probe(EncodeConfig.model_validate(values), tmp_path, 2)
+    assert probe.units == told["configuration"]["samples"] == result.totals["records"] == 80
     rows = sum(path.stat().st_size for path in (tmp_path / "examples").glob("shard-*.json"))
     assert told["configuration"]["bytes"] == pytest.approx(result.totals["bytes"] + rows, rel=0.2)
-    assert [row["samples"] for row in told["fan_out"]] == list(FAN_OUT)
     assert told["probe"]["mean_s"] > 0
 
 
@@ -199,9 +177,9 @@ def test_a_plan_needs_two_records_to_convert(tmp_path: Path) -> None:
     (tmp_path / "one.png").write_bytes(b"not read")
     config = ConvertConfig(name="web", path=Path("."), licence="x")
     with pytest.raises(InputError, match="1 record: a probe needs two"):
-        convert_stage(config, tmp_path, 4)
+        convert_probe(config, tmp_path, 4)
     with pytest.raises(InputError, match="normals_convention 'left': known are"):
-        convert_stage(config.model_copy(update={"normals_convention": "left"}), tmp_path, 4)
+        convert_probe(config.model_copy(update={"normals_convention": "left"}), tmp_path, 4)
 
 
 def test_a_probe_of_which_nothing_comes_says_what_was_rejected(tmp_path: Path) -> None:
