@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Sample
-from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.audit.benchmarks.label_pack import LabelPack, build_label_pack
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_depth, print_ids, turned_back
 from cavendish.mixing.audit.signals.labels import compare_labels, record_labels

@@ -29,7 +29,7 @@ from cavendish.encoders.codecs.depth import decode_depth, encode_depth
 from cavendish.encoders.codecs.instances import decode_instances, encode_instances
 from cavendish.encoders.codecs.normals import decode_normals, encode_normals
 from cavendish.encoders.codecs.palettes import lattice
-from cavendish.encoders.codecs.semantic import decode_semantic, decode_semantic_scored, encode_semantic
+from cavendish.encoders.codecs.semantic import decode_semantic, encode_semantic
 
 SIDE = 1024
 SCENES = 6
@@ -121,7 +121,6 @@ def semantic_table(rng: np.random.Generator) -> Table:
     tree = cKDTree(palette)
     calls: dict[str, Callable[[], object]] = {
         "decode_semantic": lambda: decode_semantic(picture, legend),
-        "decode_semantic_scored": lambda: decode_semantic_scored(picture, legend),
         "scikit-learn pairwise_distances_argmin": lambda: pairwise_distances_argmin(values, palette),
         "scipy vq": lambda: vq(values, palette),
         "scipy cKDTree": lambda: tree.query(values),

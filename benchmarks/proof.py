@@ -29,17 +29,17 @@ from pydantic import Field, model_validator
 from benchmarks.proof_data import OBJECT, all_questions, freeze_legends, samples_of
 from cavendish.encoders.codecs.palettes import Color
 from cavendish.encoders.sample import Example, Sample, UInt8Image
-from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.config import Config, read_config
 from cavendish.mixing.lock import write_lock
 from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.render.job import RenderConfig, render
-from cavendish.trainer.evaluation.answers import fit_guesses
 from cavendish.trainer.evaluation.retention import measure_retention
 from cavendish.trainer.evaluation.samples import Questions
 from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyConfig
@@ -241,7 +241,7 @@ def blind_guesses(config: ProofConfig, out: Path) -> dict[str, dict[str, dict[st
     held_out = all_questions(list(samples_of(out / "raw/heldout")), config.legend, config.max_depth_m)
     for name, asked in held_out.items():
         truths = (item.read_truth() for item in training[name].benchmark.items if item.read_truth is not None)
-        fitted = fit_guesses(training[name].benchmark, truths)
+        fitted = find_evaluation(name).fit_guesses(training[name].benchmark, truths)
         told[name] = scored(asked, [np.zeros_like(example.target) for example in asked.examples], fitted)
         del told[name]["prediction"]
     return told

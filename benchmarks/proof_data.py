@@ -18,10 +18,10 @@ from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset
 from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage.files import digest
-from cavendish.trainer.evaluation.answers import VOID
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
+from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
 from cavendish.trainer.evaluation.samples import Questions, sample_questions
+from cavendish.trainer.evaluation.tasks.semantic import VOID, SemanticTruth
 
 OBJECT = "object"
 

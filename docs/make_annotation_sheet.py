@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cavendish.annotate.job import AnnotateConfig, annotate
 from cavendish.encoders.sample import Rejection, Sample
-from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.config import read_config
 from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset

@@ -20,7 +20,6 @@ from cavendish.encoders.codecs.depth import (
     CUBE_WALK_OUTDOOR,
     LAST_CODE,
     DepthCodec,
-    code_colors,
     code_depths,
     decode_depth,
     encode_depth,
@@ -81,7 +80,7 @@ def plot_errors(path: Path) -> None:
 def plot_walk(path: Path) -> None:
     """Draw the walk as a strip, with the depths of its corners for each preset."""
     figure, axes = plt.subplots(figsize=(9, 1.9), dpi=150, layout="constrained")
-    axes.imshow(code_colors()[None].repeat(120, axis=0), aspect="auto", extent=(0, LAST_CODE, 0, 1))
+    axes.imshow(encode_depth(code_depths()[None]).repeat(120, axis=0), aspect="auto", extent=(0, LAST_CODE, 0, 1))
     names = ("black", "red", "yellow", "green", "cyan", "blue", "magenta", "white")
     labels = []
     for index, name in enumerate(names):

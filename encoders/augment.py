@@ -1,13 +1,11 @@
-"""Resize, crop and mirror a whole Sample so that every target stays right. Numpy only and exact to the last bit.
+"""Resize a Sample with all its targets. Numpy only and exact to the last bit.
 
-The picture is averaged; depth, normals and ids take the nearest pixel centre, since an average of two depths or ids is
-neither. Metric geometry does not change: a resize or crop changes the camera's intrinsics, a mirror image negates x.
+The image is averaged; depth, normals and ids take the nearest pixel center, since an average of two depths or ids is
+neither. Metric geometry does not change, only the camera's intrinsics do.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,21 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, Instance, Sample, UInt8Image
-
-Box = tuple[int, int, int, int]
-"""(x0, y0, x1, y1) in pixels, half open."""
-
-_SIDE_WORD = re.compile(
-    r"\b(?:(?:(counter|anti)-?)?(clockwise)|(left|right)((?:[ -]?most|[ -]?hand(?:ed)?|wards?)?))\b", re.IGNORECASE
-)
-_NOT_A_SIDE = re.compile(
-    r"(?<!\bthe )(?<!\bfar )\bright (?:behind|above|below|beneath|under(?:neath)?|beside|next|near|in|at|on top|now"
-    r"|away|here|there|after|before|up|down|through|into)\b"
-    r"|\bright[ -](?:angled?|angles|triangles?)\b|\ball right\b"
-    r"|\bleft[ -]?(?:overs?|behind|alone|open|out|empty|unattended)\b"
-    r"|\b(?:has|have|had|been|be|what is|all that is) left\b|\b(?:is|are|was|were|one|some) left\b(?! of\b| to\b)",
-    re.IGNORECASE,
-)
 
 
 def resize_sample(sample: Sample, height: int, width: int) -> Sample:
@@ -70,91 +53,6 @@ def resize_sample(sample: Sample, height: int, width: int) -> Sample:
         edit=sample.edit and replace(sample.edit, image=resize_image(sample.edit.image, height, width)),
     )
     return replace(resized, instances=_visible_instances(resized))
-
-
-def crop_sample(sample: Sample, box: Box) -> Sample:
-    """Return the part of the sample inside a box.
-
-    Instances that the box does not show are dropped. `visible_fraction` is kept where no visible pixel was lost or the
-    object was whole, else it is no longer known (None). The edit is dropped when what it changes or names is cut away.
-    Captions are dropped when an instance is: they may speak of it.
-
-    Args:
-        box: (x0, y0, x1, y1) in pixels, half open, inside the picture.
-
-    Raises:
-        InputError: an empty box or one that leaves the picture; instances without an id map.
-    """
-    x0, y0, x1, y1 = box
-    height, width = sample.image.shape[:2]
-    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
-        raise InputError(f"{sample.key}: crop box {box} is empty or leaves the {width} x {height} picture")
-    rows, columns = slice(y0, y1), slice(x0, x1)
-    cropped = replace(
-        sample,
-        image=sample.image[rows, columns].copy(),
-        depth_m=_cut(sample.depth_m, rows, columns),
-        normals=_cut(sample.normals, rows, columns),
-        geometric_normals=_cut(sample.geometric_normals, rows, columns),
-        albedo=_cut(sample.albedo, rows, columns),
-        weight=_cut(sample.weight, rows, columns),
-        instance_ids=_cut(sample.instance_ids, rows, columns),
-        camera=sample.camera
-        and replace(sample.camera, width=x1 - x0, height=y1 - y0, cx=sample.camera.cx - x0, cy=sample.camera.cy - y0),
-    )
-    before = {instance.id: instance for instance in sample.instances}
-    instances = tuple(_after_cut(now, before[now.id]) for now in _visible_instances(cropped))
-    lost = before.keys() - {instance.id for instance in instances}
-    edit = None
-    if sample.edit is not None and sample.edit.instance_id not in lost:
-        image = sample.edit.image[rows, columns].copy()
-        if not np.array_equal(image, cropped.image):
-            edit = replace(sample.edit, image=image)
-    return replace(cropped, instances=instances, edit=edit, captions=() if lost else sample.captions)
-
-
-def flip_sample(sample: Sample) -> Sample:
-    """Return the mirror image, left for right: x of normals and centres negated, sides in all texts swapped.
-
-    The pose is dropped, since no rotation turns the old world into its mirror image. `facts` keep their numbers: only
-    words for sides are swapped in them.
-
-    Raises:
-        InputError: a text where "left" or "right" may not mean a side ("right behind", "left open"), so that swapping
-            could make it wrong.
-    """
-    width = sample.image.shape[1]
-    instances = tuple(
-        replace(
-            instance,
-            box=(width - instance.box[2], instance.box[1], width - instance.box[0], instance.box[3]),
-            center_camera_m=instance.center_camera_m
-            and (0.0 - instance.center_camera_m[0], *instance.center_camera_m[1:]),
-            attributes=_mirror_text(instance.attributes, sample.key),
-            category=_mirror_text(instance.category, sample.key),
-        )
-        for instance in sample.instances
-    )
-    return replace(
-        sample,
-        image=_mirror(sample.image),
-        depth_m=_mirror(sample.depth_m),
-        normals=_mirror_normals(sample.normals),
-        geometric_normals=_mirror_normals(sample.geometric_normals),
-        albedo=_mirror(sample.albedo),
-        weight=_mirror(sample.weight),
-        instance_ids=_mirror(sample.instance_ids),
-        camera=sample.camera and replace(sample.camera, cx=width - sample.camera.cx, camera_to_world=None),
-        instances=instances,
-        captions=_mirror_text(sample.captions, sample.key),
-        edit=sample.edit
-        and replace(
-            sample.edit,
-            instruction=_mirror_text(sample.edit.instruction, sample.key),
-            image=_mirror(sample.edit.image),
-        ),
-        facts=_mirror_text(sample.facts, sample.key),
-    )
 
 
 def resize_image(image: UInt8Image, height: int, width: int) -> UInt8Image:
@@ -221,21 +119,6 @@ def _pick(array: NDArray[Any] | None, rows: NDArray[np.intp], columns: NDArray[n
     return None if array is None else array[rows[:, None], columns]
 
 
-def _cut(array: NDArray[Any] | None, rows: slice, columns: slice) -> NDArray[Any] | None:
-    return None if array is None else array[rows, columns].copy()
-
-
-def _mirror(array: Any) -> Any:
-    return None if array is None else array[:, ::-1].copy()
-
-
-def _mirror_normals(normals: NDArray[np.float32] | None) -> NDArray[np.float32] | None:
-    mirrored: NDArray[np.float32] | None = _mirror(normals)
-    if mirrored is not None:
-        mirrored[..., 0] = 0 - mirrored[..., 0]  # not -x: that makes negative zeros
-    return mirrored
-
-
 def _visible_instances(sample: Sample) -> tuple[Instance, ...]:
     """Return the instances that have pixels in the id map, measured anew."""
     if not sample.instances:
@@ -251,35 +134,3 @@ def _visible_instances(sample: Sample) -> tuple[Instance, ...]:
             box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
             visible.append(replace(instance, box=box, visible_pixels=int(mask.sum())))
     return tuple(visible)
-
-
-def _after_cut(now: Instance, before: Instance) -> Instance:
-    whole = now.visible_pixels == before.visible_pixels or before.visible_fraction == 1
-    return now if whole else replace(now, visible_fraction=None)
-
-
-def _mirror_text(value: Any, key: str) -> Any:
-    """Swap left and right in every string inside a json-able value."""
-    if isinstance(value, str):
-        doubt = _NOT_A_SIDE.search(value)
-        if doubt:
-            raise InputError(f"{key}: cannot mirror the text {value!r}: {doubt[0]!r} may not mean a side")
-        return _SIDE_WORD.sub(_swap_side, value)
-    if isinstance(value, Mapping):
-        return {name: _mirror_text(item, key) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_mirror_text(item, key) for item in value)
-    return value
-
-
-def _swap_side(match: re.Match[str]) -> str:
-    against, clockwise, side, ending = match.groups()
-    if clockwise:
-        swapped = clockwise if against else "counter" + clockwise.lower()
-        ending = ""
-    else:
-        swapped = {"left": "right", "right": "left"}[side.lower()]
-    original = match[0]
-    if len(original) > 1 and original.isupper():
-        return (swapped + ending).upper()
-    return (swapped.capitalize() if original[0].isupper() else swapped.lower()) + ending

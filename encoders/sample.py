@@ -21,9 +21,6 @@ UInt8Image = NDArray[np.uint8]
 SAMPLE_SCHEMA = "cavendish-sample/1"
 EXAMPLE_SCHEMA = "cavendish-example/1"
 
-TASKS = ("depth", "normals", "semantic", "instance", "referring", "generate", "edit")
-"""What an Example asks for. The first five are vision tasks; the last two keep the generator a generator."""
-
 
 class InputError(ValueError):
     """A bad input, said in one line that names the file, key or field and what to do. The command line exits 2."""
@@ -125,10 +122,10 @@ class Example:
 
     Args:
         key: the Sample's key, then `.task`, then whatever makes it unique.
-        task: one of `TASKS`.
+        task: a name of `encoders.tasks.registry.TASKS`.
         source: (H, W, 3) uint8 or None.
         target: (H, W, 3) uint8, the decodable answer.
-        spec: json-able; all that `encoders.tasks.instructions.decode_example` needs: task, codec id,
+        spec: json-able; all that `encoders.tasks.registry.decode_example` needs: task, codec id,
             legend or parameters.
         weight: (H, W) float32 in 0..1, how far a pixel of `target` can be trusted (None: all of them fully).
     """

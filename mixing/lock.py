@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import find_task
+from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.mixture.schedule import Points, Schedule
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import Place, file_sha256, join, read_json, size_of, write_atomic
@@ -28,19 +30,7 @@ LOCK_SCHEMA = "cavendish-lock/2"  # /1 had no settings by source; lock again
 _MAX_SHARD_RECORDS = 10_000_000
 _SHOWN_SHARDS = 50  # lines of a diff
 
-Kind = Literal["generation", "editing", "vision"]
 Form = Literal["raw", "instructions"]
-
-KIND_OF: Mapping[str, Kind] = {
-    "generate": "generation",
-    "edit": "editing",
-    "depth": "vision",
-    "normals": "vision",
-    "semantic": "vision",
-    "instance": "vision",
-    "referring": "vision",
-}
-"""The kind of example each task makes."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +58,7 @@ class LockedSource:
     Args:
         sizes: how many of the records that may be drawn have their shorter side in each range of pixels, by its name.
         negatives: how often a prompt asks for what is not there.
-        colormaps: share of depth answers in each colour map; None: as `encoders.tasks.instructions` does it.
+        colormaps: share of depth answers in each colour map; None: as `encoders.tasks.depth` does it.
     """
 
     name: str
@@ -233,7 +223,12 @@ def _check_lock(lock: Lock) -> None:
         raise ValueError(f"{where}: {first['msg']}, and {error.error_count() - 1} more problems") from None
     sources = {source.name: source for source in lock.sources}
     for stream in lock.streams:
-        if stream.source not in sources or stream.pool < 1 or not stream.points or KIND_OF[stream.task] != stream.kind:
+        if (
+            stream.source not in sources
+            or stream.pool < 1
+            or not stream.points
+            or find_task(stream.task).kind != stream.kind
+        ):
             raise ValueError(f"stream {stream.name} of no source, of nothing, or of another kind")
         if any(index < 0 or not 0 <= share <= 1 for index, share in stream.points):
             raise ValueError(f"stream {stream.name} has shares outside 0 to 1")

@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from cavendish.demo.charts import Series, line_chart, smooth
 from cavendish.encoders.sample import Example, Sample, UInt8Image
+from cavendish.encoders.tasks.registry import find_task
 from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.lock import read_lock
 from cavendish.mixing.shards.dataset import committed_rows
@@ -39,7 +40,6 @@ _SECTIONS = {
     "metrics": "Metrics",
     "run": "This run",
 }
-_KIND_OF_TASK = {"generate": "generation", "edit": "editing"}
 
 
 def write_report(data: Path, stages: Sequence[tuple[str, Mapping[str, Any]]]) -> Path:
@@ -141,7 +141,7 @@ def _cards(data: Path, per_task: int = 3) -> list[dict[str, Any]]:
         if isinstance(record, Example) and len(cards[record.task]) < per_task:
             card = {
                 "task": record.task,
-                "kind": _KIND_OF_TASK.get(record.task, "vision"),
+                "kind": find_task(record.task).kind,
                 "panels": _panels(record_panels(record), 148),
                 "prompt": _short(record.prompt),
             }

@@ -204,11 +204,6 @@ def decode_depth(rgb_u8: UInt8Image, repair: bool = False, codec: DepthCodec = C
     return decoded
 
 
-def code_colors() -> UInt8Image:
-    """Return the (1786, 3) uint8 colours of all codes, black to white."""
-    return _COLOR_BYTES[: LAST_CODE + 1, :3].copy()
-
-
 def code_depths(codec: DepthCodec = CUBE_WALK) -> NDArray[np.float64]:
     """Return the (1786,) float64 metres of all codes, 0 to +inf."""
     f = np.arange(LAST_CODE) / LAST_CODE

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.encoders.codecs.colors import check_colors, check_picture, nearest_color, nearest_two
+from cavendish.encoders.codecs.colors import check_colors, check_picture, nearest_color
 from cavendish.encoders.codecs.palettes import Color
 from cavendish.encoders.sample import InputError, UInt8Image
 
@@ -18,22 +17,6 @@ Legend = Mapping[str, Color]
 
 NO_CLASS = -1
 """The label of a pixel that belongs to no class of the legend."""
-
-
-@dataclass(frozen=True)
-class DecodedLabels:
-    """A decoded label map.
-
-    Args:
-        labels: (H, W) int16, positions in the legend; -1 no class.
-        distance: (H, W) float32 RGB distance to the label's colour, in 8-bit levels.
-        margin: (H, W) float32, how much farther the runner-up colour is, in 8-bit levels; 0 on a tie, infinite when
-            there is no other colour. Small on blends between classes.
-    """
-
-    labels: NDArray[np.int16]
-    distance: NDArray[np.float32]
-    margin: NDArray[np.float32]
 
 
 def encode_semantic(labels: NDArray[Any], legend: Legend, background: Color | None = None) -> UInt8Image:
@@ -76,21 +59,10 @@ def decode_semantic(rgb_u8: UInt8Image, legend: Legend, background: Color | None
     """
     check_picture(rgb_u8)
     colors = _legend_colors(legend, background)
-    return _as_labels(nearest_color(rgb_u8, colors), len(legend))
-
-
-def decode_semantic_scored(rgb_u8: UInt8Image, legend: Legend, background: Color | None = None) -> DecodedLabels:
-    """Read a label map with the distance and the margin of every pixel, from which a confidence can be made.
-
-    Args, Raises: as `decode_semantic`.
-    """
-    check_picture(rgb_u8)
-    shape = rgb_u8.shape[:2]
-    colors = _legend_colors(legend, background)
-    index, nearest, second = nearest_two(rgb_u8.reshape(-1, 3), colors)
-    distance = np.sqrt(nearest, dtype=np.float32)
-    margin = np.full_like(distance, np.inf) if len(colors) == 1 else np.sqrt(second, dtype=np.float32) - distance
-    return DecodedLabels(_as_labels(index.reshape(shape), len(legend)), distance.reshape(shape), margin.reshape(shape))
+    index = nearest_color(rgb_u8, colors)
+    labels = index.astype(np.int16)
+    labels[index == len(legend)] = NO_CLASS
+    return labels
 
 
 def _legend_colors(legend: Legend, background: Color | None) -> NDArray[np.uint8]:
@@ -98,9 +70,3 @@ def _legend_colors(legend: Legend, background: Color | None) -> NDArray[np.uint8
     if not legend:
         raise InputError("the legend is empty: name at least one class and its colour")
     return check_colors(legend if background is None else {**legend, ("background",): background})
-
-
-def _as_labels(index: NDArray[np.uint16], classes: int) -> NDArray[np.int16]:
-    labels = index.astype(np.int16)
-    labels[index == classes] = NO_CLASS
-    return labels

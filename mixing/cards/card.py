@@ -12,20 +12,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import find_task
 from cavendish.mixing.cards.croissant import About, croissant, rai
 from cavendish.mixing.cards.facts import Credit, ShardSet, add_up, licence_of, read_mixture, read_shard_set
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.storage.place import Place, is_file, is_url, join, make_folder, write_atomic
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
-_CATEGORIES = {
-    "depth": "depth-estimation",
-    "semantic": "image-segmentation",
-    "instance": "image-segmentation",
-    "referring": "image-segmentation",
-    "generate": "text-to-image",
-    "edit": "image-to-image",
-}
 
 
 def card(about: About, sets: Sequence[ShardSet], lock: Lock | None = None) -> str:
@@ -41,7 +34,7 @@ def _front_matter(sets: Sequence[ShardSet]) -> str:
     """The YAML that hubs read."""
     licences = sorted({licence for one in sets for licence in add_up(one.licences)})
     plain = licences[0].lower() if len(licences) == 1 and licence_of(licences[0]).known else "other"
-    categories = sorted({_CATEGORIES[task] for one in sets for task in one.tasks if task in _CATEGORIES})
+    categories = sorted({name for one in sets for task in one.tasks if (name := find_task(task).hub_category)})
     count = sum(one.records for one in sets)
     size = next((name for most, name in _SIZES if count < most), "n>10M")
     lines = ["---", f"license: {plain}", "task_categories:", *(f"- {name}" for name in categories)]

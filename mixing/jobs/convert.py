@@ -18,7 +18,7 @@ from pydantic import Field
 
 from cavendish.encoders.codecs.normals import CONVENTIONS
 from cavendish.encoders.sample import Edit, InputError, Rejection, UInt8Image
-from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.encoders.tasks.registry import tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs

@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from cavendish.encoders.sample import TASKS, Example, InputError, Rejection, Sample
-from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.encoders.sample import Example, InputError, Rejection, Sample
+from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.estimate import Probe
@@ -121,7 +121,7 @@ def encode_shard(config: EncodeConfig, shard: Place, excluded: frozenset[str]) -
             yield Rejection(sample.key, "excluded by a list of keys")
             continue
         able = tasks_of(sample)
-        for task in sorted(config.tasks, key=TASKS.index):  # not as in the file: the plan's digest has no order
+        for task in sorted(config.tasks, key=TASK_NAMES.index):  # not as in the file: the plan's digest has no order
             if task in able:
                 yield from _examples(config, sample, task)
 

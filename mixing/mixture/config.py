@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
 from cavendish.encoders.codecs.colormaps import COLORMAPS
 from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import TASK_NAMES
+from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.config import Config, read_config
-from cavendish.mixing.lock import Kind
 from cavendish.mixing.mixture.ratios import Bends, resolve_ratios
 
 
@@ -29,8 +30,11 @@ Exact = Annotated[Fraction, BeforeValidator(_fraction), PlainSerializer(str)]
 Positive = Annotated[Exact, Field(gt=0)]
 Share = Annotated[Exact, Field(ge=0, le=1)]
 Ratio = Share | Annotated[tuple[tuple[int, Share], ...], Field(min_length=2)] | Literal["rest"]
-Task = Literal["depth", "normals", "semantic", "instance", "referring", "generate", "edit"]
-KINDS: tuple[Kind, ...] = ("generation", "editing", "vision")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+if TYPE_CHECKING:
+    Task = str
+else:
+    Task = Literal[TASK_NAMES]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 
 

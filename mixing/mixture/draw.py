@@ -13,19 +13,18 @@ from pydantic import Field
 
 from cavendish.encoders.augment import resize_sample
 from cavendish.encoders.sample import Example, Sample
-from cavendish.encoders.tasks.instructions import make_example
+from cavendish.encoders.tasks.registry import find_task, make_example
 from cavendish.mixing.shards.sample_format import EDITED_PARTS, IMAGE_PARTS, parse_sample
 
-_PIXELS_OF: Mapping[str, tuple[str, ...]] = {
-    "depth": ("depth.png", "weight.png"),
-    "normals": ("normals.png", "weight.png"),
-    "semantic": ("instances.png", "weight.png"),
-    "instance": ("instances.png", "weight.png"),
-    "referring": ("instances.png", "depth.png", "weight.png"),  # nearer, farther
-    "generate": (),
+_PARTS_OF: Mapping[str, tuple[str, ...]] = {
+    "depth_m": ("depth.png",),
+    "normals": ("normals.png",),
+    "albedo": ("albedo.png",),
+    "instance_ids": ("instances.png",),
+    "weight": ("weight.png",),
     "edit": EDITED_PARTS,
 }
-
+"""The parts of a raw record that hold a field of a Sample."""
 
 Buckets = Annotated[tuple[tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]], ...], Field(min_length=1)]
 """(height, width) of the sizes that pictures may be brought to, in pixels."""
@@ -52,7 +51,7 @@ def nearest_size(height: int, width: int, sizes: Sizes) -> tuple[int, int]:
 
 def parts_of(task: str) -> tuple[str, ...]:
     """Name the parts of a raw record that a draw for `task` reads: decoding the others would be most of its time."""
-    return ("json", *IMAGE_PARTS, *_PIXELS_OF[task])
+    return ("json", *IMAGE_PARTS, *(part for field in find_task(task).fields for part in _PARTS_OF[field]))
 
 
 def parse_sample_for(task: str, key: str, parts: Mapping[str, bytes]) -> Sample:

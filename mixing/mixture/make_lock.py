@@ -8,8 +8,10 @@ from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
-from cavendish.encoders.sample import TASKS, InputError
-from cavendish.mixing.lock import KIND_OF, Kind, Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
+from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import TASK_NAMES, find_task
+from cavendish.encoders.tasks.task import Kind
+from cavendish.mixing.lock import Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
 from cavendish.mixing.mixture.candidates import Limits, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
 from cavendish.mixing.mixture.config import Mixture, Positive, Source, Task, load, ratio_bends
@@ -128,7 +130,7 @@ def _leaves(
 
 def _limits(source: Source, excluded: frozenset[str], licences: frozenset[str] | None) -> Limits:
     return Limits(
-        tasks=None if source.tasks is None else tuple(sorted(source.tasks, key=TASKS.index)),
+        tasks=None if source.tasks is None else tuple(sorted(source.tasks, key=TASK_NAMES.index)),
         excluded=excluded,
         licences=licences,
         held_out_share=source.hold_out.share,
@@ -170,7 +172,7 @@ def _refuse_double_draws(data: Place, sources: Sequence[LockedSource]) -> None:
     for one, other in combinations(sources, 2):
         if _same_place(data, one.path) != _same_place(data, other.path):
             continue
-        for task in TASKS:
+        for task in TASK_NAMES:
             shared = 0
             for mine, others in zip(one.shards, other.shards):
                 if task in mine.usable and task in others.usable:
@@ -192,7 +194,7 @@ def _shares(mixture: Mixture, sources: dict[str, LockedSource], prefix: str) -> 
             (prefix + name, task, weight * source.weight)
             for name, source in mixture.sources.items()
             for task, weight in _weights(source, sources[prefix + name]).items()
-            if KIND_OF[task] == kind
+            if find_task(task).kind == kind
         ]
         if not weights:
             raise InputError(f"mixture: {kind} has a ratio, but no source has a task of that kind")
@@ -216,7 +218,7 @@ def _weights(source: Source, locked: LockedSource) -> dict[str, Fraction]:
     if source.tasks is not None:
         return {task: draws.weight for task, draws in source.tasks.items()}
     tasks = {task for shard in locked.shards for task in shard.usable}
-    return {task: Fraction(pool_size(locked, task)) for task in sorted(tasks, key=TASKS.index)}
+    return {task: Fraction(pool_size(locked, task)) for task in sorted(tasks, key=TASK_NAMES.index)}
 
 
 def pool_size(source: LockedSource, task: str) -> int:

@@ -14,7 +14,8 @@ from jinja2 import Environment, PackageLoader
 
 from cavendish.encoders.codecs.colormaps import COLORMAPS
 from cavendish.encoders.sample import Sample
-from cavendish.encoders.tasks.instructions import COLORMAP_PROBABILITY
+from cavendish.encoders.tasks.depth import COLORMAP_PROBABILITY, DepthTask
+from cavendish.encoders.tasks.registry import find_task
 from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
 from cavendish.mixing.mixture.reader import MixtureItem, MixtureReader
 from cavendish.mixing.mixture.statistics import Account, index_of, simulate
@@ -28,7 +29,6 @@ _COLORS = {"generation": "#3b6fb6", "editing": "#b9782f", "vision": "#2f8f6b"}
 _DEPTH_EDGES = np.geomspace(0.1, 1000, 41)
 _CELL = 160
 _PROMPTS = 32  # draws of each stream whose prompts are looked at
-_MAY_BE_ABSENT = ("semantic", "referring")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _page(account: Account, reader: MixtureReader, count: int, examples: int, lo
     draws = {
         number: _first_draws(reader, number, min(_PROMPTS, row.drawn), count)
         for number, row in enumerate(account.streams)
-        if row.stream.task in ("depth", *_MAY_BE_ABSENT)
+        if row.stream.task == DepthTask.name or find_task(row.stream.task).finds_objects
     }
     template = Environment(loader=PackageLoader("cavendish.mixing.mixture", "."), autoescape=True).get_template(
         "preview.html"
@@ -106,7 +106,9 @@ def _page(account: Account, reader: MixtureReader, count: int, examples: int, lo
         parts=_compositions(lock, account),
         prompts=_prompt_kinds(lock, account, draws),
         absent=sum(_asks_for_nothing(item) for items in draws.values() for item in items),
-        askable=sum(len(items) for number, items in draws.items() if lock.streams[number].task in _MAY_BE_ABSENT),
+        askable=sum(
+            len(items) for number, items in draws.items() if find_task(lock.streams[number].task).finds_objects
+        ),
         looked_at=_PROMPTS,
         colors=_COLORS,
         curve=_curve(lock, count),
@@ -165,7 +167,7 @@ def _prompt_kinds(lock: Lock, account: Account, draws: Mapping[int, Sequence[Mix
     for number, row in enumerate(account.streams):
         source = lock.source(row.stream.source)
         share = float(row.asked) / account.count
-        if row.stream.task != "depth" or source.form == "instructions":
+        if row.stream.task != DepthTask.name or source.form == "instructions":
             asked[row.stream.task] += share
             realised[row.stream.task] += row.drawn / account.count
             continue
@@ -185,7 +187,7 @@ def _prompt_kinds(lock: Lock, account: Account, draws: Mapping[int, Sequence[Mix
 def _asks_for_nothing(item: MixtureItem) -> bool:
     """Tell whether an answer is background alone: its prompt asked for what is not there."""
     target = item.example.target
-    return item.example.task in _MAY_BE_ABSENT and bool((target == target[0, 0]).all())
+    return find_task(item.example.task).finds_objects and bool((target == target[0, 0]).all())
 
 
 def _curve(lock: Lock, count: int, windows: int = 60) -> list[tuple[str, str, str]]:

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
-from cavendish.mixing.lock import Kind, Lock, LockedShard, LockedSource, Stream, unpack_bits
+from cavendish.encoders.tasks.task import Kind
+from cavendish.mixing.lock import Lock, LockedShard, LockedSource, Stream, unpack_bits
 from cavendish.mixing.mixture.draw import Sizes, draw_example, parse_sample_for, parts_of
 from cavendish.mixing.mixture.shuffle import LocalOrder
 from cavendish.mixing.shards.reader import OPEN_SHARDS, ChangedShard, MissingShard, OpenShard, Reading, Recent, Shards

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import (
     EXAMPLE_SCHEMA,
     SAMPLE_SCHEMA,
-    TASKS,
     Camera,
     Edit,
     Example,
@@ -29,7 +28,7 @@ from cavendish.encoders.sample import (
     Sample,
     UInt8Image,
 )
-from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
 from cavendish.mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
 from cavendish.mixing.storage.files import canonical_json
 
@@ -323,8 +322,8 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
     meta = _parse_json(key, parts, "instruction.json", EXAMPLE_SCHEMA)
     if "target.png" not in parts:
         raise InputError(f"{key}: no target.png")
-    if meta.get("task") not in TASKS:
-        raise InputError(f"{key}.instruction.json: unknown task {meta.get('task')!r}; known: {', '.join(TASKS)}")
+    if meta.get("task") not in TASK_NAMES:
+        raise InputError(f"{key}.instruction.json: unknown task {meta.get('task')!r}; known: {', '.join(TASK_NAMES)}")
     try:
         _need(meta, str, "key", "prompt")
         _need(meta, dict, "spec")

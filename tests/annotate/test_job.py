@@ -18,7 +18,7 @@ from cavendish.annotate.job import AnnotateConfig, annotate
 from cavendish.annotate.labels.label import Annotators
 from cavendish.encoders.codecs.palettes import COLOR_WORDS
 from cavendish.encoders.sample import InputError, Sample, UInt8Image
-from cavendish.encoders.tasks.instructions import tasks_of
+from cavendish.encoders.tasks.registry import tasks_of
 from cavendish.mixing.config import read_config
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Engine

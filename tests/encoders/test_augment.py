@@ -1,4 +1,4 @@
-"""Resize, crop and mirror against analytic scenes: what is drawn afterwards must be what a camera would have seen."""
+"""Resize against analytic scenes: what is drawn afterwards must be what a camera would have seen."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cavendish.encoders.augment import crop_sample, flip_sample, resize_image, resize_sample
-from cavendish.encoders.codecs.normals import encode_normals
+from cavendish.encoders.augment import resize_image, resize_sample
 from cavendish.encoders.sample import Camera, InputError, Sample
 from tests.conftest import tiny_sample
 
@@ -46,30 +45,6 @@ def plane_depth(camera: Camera, normal: np.ndarray) -> np.ndarray:
     along = normal[0] * x[None, :] + normal[1] * y[:, None] - normal[2]
     depth_m = PLANE_OFFSET / along
     return np.where(depth_m > 0, depth_m, np.inf).astype(np.float32)
-
-
-def test_mirror_image_is_what_a_mirrored_camera_sees() -> None:
-    flipped = flip_sample(plane_sample())
-    assert flipped.camera is not None
-    assert flipped.normals is not None
-    np.testing.assert_allclose(flipped.depth_m, plane_depth(flipped.camera, flipped.normals[0, 0]), rtol=1e-6)
-    np.testing.assert_allclose(flipped.normals[0, 0], PLANE_NORMAL * (-1, 1, 1), rtol=1e-6)
-    assert flipped.camera.cx == 64 - 30
-
-
-def test_mirrored_normals_are_drawn_with_red_reversed() -> None:
-    sample = plane_sample()
-    before, after = encode_normals(sample.normals), encode_normals(flip_sample(sample).normals)
-    np.testing.assert_allclose(after[:, ::-1, 0].astype(int), 255 - before[..., 0].astype(int), atol=1)
-    np.testing.assert_array_equal(after[:, ::-1, 1:], before[..., 1:])
-
-
-@pytest.mark.parametrize("box", [(0, 0, 64, 48), (5, 3, 40, 30), (63, 47, 64, 48)])
-def test_a_crop_is_what_its_camera_sees(box: tuple[int, int, int, int]) -> None:
-    cropped = crop_sample(plane_sample(), box)
-    assert cropped.camera is not None
-    assert cropped.image.shape[:2] == (box[3] - box[1], box[2] - box[0])
-    np.testing.assert_allclose(cropped.depth_m, plane_depth(cropped.camera, PLANE_NORMAL), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 64), (24, 32), (16, 21), (9, 7)])
@@ -137,10 +112,8 @@ def assert_instances_follow_ids(sample: Sample) -> None:
     [
         lambda s: resize_sample(s, 17, 23),
         lambda s: resize_sample(s, 64, 40),
-        lambda s: crop_sample(s, (5, 3, 25, 22)),
-        flip_sample,
     ],
-    ids=["smaller", "larger", "crop", "flip"],
+    ids=["smaller", "larger"],
 )
 def test_every_target_follows(sample: Sample, change: object) -> None:
     changed = change(sample)  # type: ignore[operator]
@@ -153,76 +126,6 @@ def test_every_target_follows(sample: Sample, change: object) -> None:
     assert changed.depth_m.dtype == np.float32
     assert changed.instance_ids.dtype == np.uint16
     assert set(np.unique(changed.depth_m)) <= set(np.unique(sample.depth_m))  # nothing was averaged
-
-
-def test_mirroring_twice_changes_nothing_but_the_pose(sample: Sample) -> None:
-    twice = flip_sample(flip_sample(sample))
-    for name in ("image", "depth_m", "normals", "geometric_normals", "albedo", "weight", "instance_ids"):
-        np.testing.assert_array_equal(getattr(twice, name), getattr(sample, name))
-    assert twice.instances == sample.instances
-    assert twice.camera == sample.camera
-    assert twice.captions == sample.captions
-    assert flip_sample(sample).instances[0].center_camera_m == (1.0, 0.0, -4.0)
-
-
-def test_no_negative_zeros(sample: Sample) -> None:
-    assert not np.signbit(flip_sample(sample).normals[..., 0]).any()
-
-
-@pytest.mark.parametrize(
-    ("text", "mirrored"),
-    [
-        ("the chair on the left of the table", "the chair on the right of the table"),
-        ("Left of it, the RIGHTMOST lamp", "Right of it, the LEFTMOST lamp"),
-        ("a left-handed glove, facing right", "a right-handed glove, facing left"),
-        ("it is left of the door", "it is right of the door"),
-        ("the box on the right near the wall", "the box on the left near the wall"),
-        ("turning clockwise", "turning counterclockwise"),
-        ("turning anti-clockwise", "turning clockwise"),
-        ("a bright light, upright", "a bright light, upright"),
-    ],
-)
-def test_sides_in_texts_are_swapped(sample: Sample, text: str, mirrored: str) -> None:
-    changed = replace(sample, captions=(text,), edit=replace(sample.edit, instruction=text), facts={"a": [text, 3]})
-    flipped = flip_sample(changed)
-    assert flipped.captions == (mirrored,)
-    assert flipped.edit is not None
-    assert flipped.edit.instruction == mirrored
-    assert flipped.facts == {"a": [mirrored, 3]}
-
-
-@pytest.mark.parametrize(
-    "text", ["right behind the sofa", "leftovers on a plate", "the only chair that is left", "a right angle bracket"]
-)
-def test_texts_where_a_side_may_not_be_meant_are_refused(sample: Sample, text: str) -> None:
-    with pytest.raises(InputError, match="may not mean a side"):
-        flip_sample(replace(sample, captions=(text,)))
-
-
-def test_crop_drops_what_is_no_longer_there(sample: Sample) -> None:
-    left = crop_sample(sample, (0, 0, 14, 32))
-    assert [instance.category for instance in left.instances] == ["chair"]
-    assert left.captions == ()
-    assert left.edit is not None
-    right = crop_sample(sample, (16, 0, 32, 32))
-    assert right.edit is None  # the edit is about the chair
-    unchanged = replace(sample, edit=replace(sample.edit, image=sample.image.copy()))
-    assert crop_sample(unchanged, (0, 0, 32, 20)).edit is None  # nothing changes inside the box
-    whole = crop_sample(sample, (0, 0, 32, 32))
-    assert whole.captions == sample.captions
-
-
-def test_crop_knows_what_it_no_longer_knows(sample: Sample) -> None:
-    partly = replace(sample, instances=tuple(replace(one, visible_fraction=0.6) for one in sample.instances))
-    cut = crop_sample(partly, (0, 0, 24, 32))
-    assert [one.visible_fraction for one in cut.instances] == [0.6, None]  # half of the table is cut away
-    assert [one.visible_fraction for one in crop_sample(sample, (0, 0, 24, 32)).instances] == [1.0, 1.0]
-
-
-@pytest.mark.parametrize("box", [(0, 0, 0, 5), (-1, 0, 5, 5), (0, 0, 33, 5), (5, 5, 4, 9)])
-def test_bad_boxes_are_refused(sample: Sample, box: tuple[int, int, int, int]) -> None:
-    with pytest.raises(InputError, match="crop box"):
-        crop_sample(sample, box)
 
 
 def test_bad_sizes_and_missing_ids_are_refused(sample: Sample) -> None:

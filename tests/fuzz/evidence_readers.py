@@ -108,7 +108,7 @@ def _read_texts(folder: Path) -> None:
 
 def _write_predictions(folder: Path) -> None:
     from cavendish.encoders.codecs.depth import encode_depth
-    from cavendish.encoders.tasks.instructions import make_example
+    from cavendish.encoders.tasks.registry import make_example
     from cavendish.mixing.images import encode_png
     from tests.conftest import tiny_sample
     from tests.mixing.shard_data import write_raw

@@ -143,7 +143,7 @@ def _read_tables(folder: Path) -> None:
 def _read_texts(folder: Path) -> None:
     """Read what people type or models answer: legends, tasks."""
     from cavendish.encoders.legends.parser import parse_legend
-    from cavendish.trainer.inference.questions import read_question
+    from cavendish.encoders.tasks.registry import read_question
 
     text = (folder / "prompt.txt").read_bytes().decode("utf-8", "replace")
     for read in (parse_legend, read_question):

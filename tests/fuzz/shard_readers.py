@@ -69,9 +69,9 @@ def _write_record(folder: Path) -> None:
 
 def _read_record(folder: Path) -> None:
     """Read a record whose hashes were made to fit, and do with it what the jobs do."""
-    from cavendish.encoders.augment import crop_sample, resize_sample
+    from cavendish.encoders.augment import resize_sample
     from cavendish.encoders.sample import Sample
-    from cavendish.encoders.tasks.instructions import make_example, tasks_of
+    from cavendish.encoders.tasks.registry import make_example, tasks_of
     from cavendish.mixing.shards.sample_format import parse_record, record_facts, record_parts
 
     parts = {path.name.partition(".")[2]: path.read_bytes() for path in folder.iterdir()}
@@ -79,7 +79,6 @@ def _read_record(folder: Path) -> None:
     record_facts(record)
     record_parts(record)
     if isinstance(record, Sample):
-        crop_sample(record, (2, 2, 20, 20))
         resized = resize_sample(record, 48, 48)
         for task in tasks_of(resized):
             try:
@@ -89,7 +88,7 @@ def _read_record(folder: Path) -> None:
 
 
 def _write_example(folder: Path) -> None:
-    from cavendish.encoders.tasks.instructions import make_example
+    from cavendish.encoders.tasks.registry import make_example
     from cavendish.mixing.shards.sample_format import example_parts
 
     example = make_example(tiny_sample(), "semantic", np.random.default_rng(0))
@@ -99,7 +98,7 @@ def _write_example(folder: Path) -> None:
 
 def _read_example(folder: Path) -> None:
     from cavendish.encoders.sample import Example
-    from cavendish.encoders.tasks.specs import decode_example
+    from cavendish.encoders.tasks.registry import decode_example
     from cavendish.mixing.shards.sample_format import parse_record, record_facts, record_parts
 
     parts = {path.name.partition(".")[2]: path.read_bytes() for path in folder.iterdir()}

@@ -12,7 +12,7 @@ from cavendish.encoders.codecs.normals import encode_normals
 from cavendish.encoders.codecs.palettes import COLOR_NAMES
 from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.sample import Example, Rejection, Sample
-from cavendish.mixing.lock import Kind
+from cavendish.encoders.tasks.task import Kind
 from tests.trainer.scenes import analytic_sample
 
 KINDS: Mapping[str, Kind] = {"generate": "generation", "edit": "editing"}

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import VISION_TASKS
 from cavendish.mixing.config import Config
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import write_atomic
 from cavendish.trainer.evaluation.benchmarks import READERS, read_benchmark
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark
+from cavendish.trainer.evaluation.items import Benchmark
 from cavendish.trainer.evaluation.metrics.depth import Alignment
 from cavendish.trainer.evaluation.report.page import render_report
-from cavendish.trainer.evaluation.samples import TASKS, read_sample_questions
+from cavendish.trainer.evaluation.samples import read_sample_questions
 from cavendish.trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
 from cavendish.trainer.evaluation.settings import SampleTask
 
@@ -55,7 +56,7 @@ def load_benchmark(config: ScoreConfig, data: Path) -> Benchmark:
     folder = data / config.folder
     if config.benchmark == "samples":
         if config.task is None:
-            raise InputError(f"evaluate: benchmark 'samples' needs task: one of {', '.join(TASKS)}")
+            raise InputError(f"evaluate: benchmark 'samples' needs task: one of {', '.join(VISION_TASKS)}")
         benchmark = read_sample_questions(folder, config.task, config.seed).benchmark
     elif config.benchmark not in READERS:
         raise InputError(f"benchmark {config.benchmark!r} is not known; known: samples, {', '.join(READERS)}")

@@ -17,8 +17,8 @@ from cavendish.mixing.mixture.draw import Buckets, Sizes
 from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import read_json, write_atomic
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
 from cavendish.trainer.evaluation.evaluate import write_result
+from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.retention import measure_retention, retention_examples
 from cavendish.trainer.evaluation.score import ReadAnswer, Result, score
 from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set

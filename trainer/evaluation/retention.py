@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.augment import resize_sample
 from cavendish.encoders.sample import Example, InputError, UInt8Image
-from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.registry import TASK_NAMES, VISION_TASKS, make_example, tasks_of
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
 from cavendish.trainer.evaluation.metrics.distances import Features, layout_features, picture_distances
 from cavendish.trainer.evaluation.samples import read_samples
@@ -27,7 +27,8 @@ from cavendish.trainer.loss import draw_noise, flow_matching_loss, make_batch
 from cavendish.trainer.parallel import SINGLE_PROCESS, Process, batches_by_size, device_of, gather_to_rank0, to_device
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
-TASKS = ("generate", "edit")
+TASKS = tuple(name for name in TASK_NAMES if name not in VISION_TASKS)
+"""Generation and editing."""
 
 
 def retention_examples(folder: Path, sizes: Sizes, seed: int, items: int | None = None) -> list[Example]:

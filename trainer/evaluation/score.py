@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.encoders.tasks.registry import decode_example
 from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage.place import read_json
-from cavendish.trainer.evaluation.answers import decode_answer, fit_guesses, guesses, merge_passes, truth_size
 from cavendish.trainer.evaluation.benchmarks.files import read_bytes
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, Truth
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.report.published import CAVEAT, PUBLISHED
-from cavendish.trainer.evaluation.tally import new_tally
+from cavendish.trainer.evaluation.tasks.task import Tally, TaskEvaluation, find_evaluation
 
 RESULT_SCHEMA = "cavendish-score/1"
 RESIZE_RULE = "were not of the truth's size: decoded first, then resized with nearest"
@@ -135,9 +137,9 @@ def score(
         read_answer: returns the generated picture of an item, of any size.
         specs: decode specs by picture name, or for all as "*", that replace those of the items.
         progress: called with (done, total) after each item.
-        fitted: the blind guesses (`fit_guesses`) when they are fitted on other truth than the benchmark's own.
+        fitted: the blind guesses (`TaskEvaluation.fit_guesses`) when fitted on other truth than the benchmark's own.
         more: further answers to the same questions, asked in other words and colours, each with the decode specs they
-            were asked with by picture name: what is measured is what they agree on (`answers.merge_passes`).
+            were asked with by picture name: what is measured is what they agree on (`TaskEvaluation.merge`).
 
     Returns:
         The result: rows "prediction", the blind guesses, the input handed back, and published figures.
@@ -147,9 +149,10 @@ def score(
     """
     if not benchmark.items:
         raise InputError(f"{benchmark.name}: no items to score")
-    tallies = {"prediction": new_tally(benchmark)}
+    evaluation = evaluation_of(benchmark)
+    tallies: dict[str, Tally] = defaultdict(partial(evaluation.tally, benchmark))
     if fitted is None:
-        fitted = fit_guesses(benchmark, (truth_of(item) for item in benchmark.items))
+        fitted = evaluation.fit_guesses(benchmark, (truth_of(item) for item in benchmark.items))
         fitted_on = "the truth they are scored on"
     else:
         fitted_on = "other truth than they are scored on"
@@ -158,21 +161,22 @@ def score(
     resized: dict[str, int] = {}
     for number, item in enumerate(benchmark.items):
         truth = truth_of(item)
-        size = truth_size(truth)
+        size = truth.size
         answer = read_answer(item)
         spec = _spec(item, specs or {})
         if answer.shape[:2] != size:
             key = f"{answer.shape[1]}x{answer.shape[0]} to {size[1]}x{size[0]}"
             resized[key] = resized.get(key, 0) + 1
-        passes = [decode_answer(item, spec, answer, size)]
-        passes += [decode_answer(item, _spec(item, others), read(item), size) for read, others in more]
-        metrics = _add(tallies, "prediction", benchmark, item, truth, merge_passes(benchmark.task, passes))
+        passes = [predict_item(evaluation, item, spec, answer, size)]
+        passes += [predict_item(evaluation, item, _spec(item, others), read(item), size) for read, others in more]
+        prediction = passes[0] if len(passes) == 1 else evaluation.merge(passes)
+        metrics = _add(tallies["prediction"], item, truth, prediction)
         per_item.append({"name": item.name, **metrics})
         image = None if item.read_image is None else item.read_image()
-        for name, guess in guesses(benchmark, fitted, size).items():
-            _add(tallies, name, benchmark, item, truth, guess)
-        if image is not None and benchmark.task != "instance":  # clustering a photograph takes long and finds nothing
-            _add(tallies, COPY, benchmark, item, truth, decode_answer(item, item.spec, image, size))
+        for name, guess in evaluation.guesses(fitted, size).items():
+            _add(tallies[name], item, truth, guess)
+        if image is not None and evaluation.scores_input:
+            _add(tallies[COPY], item, truth, predict_item(evaluation, item, item.spec, image, size))
         if metrics["quality"] is not None:
             worst.append((metrics["quality"], number, Case(item, spec, image, answer, truth, metrics)))
             worst = sorted(worst, key=lambda entry: entry[:2])[:WORST]
@@ -183,6 +187,25 @@ def score(
         {**_values(benchmark, rows, per_item, resized), "guesses_fitted_on": fitted_on, "passes": 1 + len(more)},
         tuple(case for _, _, case in worst),
     )
+
+
+def evaluation_of(benchmark: Benchmark) -> TaskEvaluation:
+    """Return how the task of a benchmark is measured.
+
+    Raises:
+        InputError: it is judged by people or models.
+    """
+    try:
+        return find_evaluation(benchmark.task)
+    except InputError as error:
+        raise InputError(f"{benchmark.name}: {error}") from None
+
+
+def predict_item(
+    evaluation: TaskEvaluation, item: Item, spec: Mapping[str, Any], rgb_u8: UInt8Image, size: tuple[int, int]
+) -> Any:
+    """Decode a generated image, then bring the prediction to the truth's size (never the other way round)."""
+    return evaluation.predict(item, decode_example(spec, rgb_u8), size)
 
 
 def truth_of(item: Item) -> Truth:
@@ -205,16 +228,11 @@ def _spec(item: Item, specs: Mapping[str, Any]) -> Mapping[str, Any]:
     return spec
 
 
-def _add(
-    tallies: dict[str, Any], name: str, benchmark: Benchmark, item: Item, truth: Truth, prediction: Any
-) -> dict[str, Any]:
-    if name not in tallies:
-        tallies[name] = new_tally(benchmark)
+def _add(tally: Tally, item: Item, truth: Truth, prediction: Any) -> dict[str, Any]:
     try:
-        metrics: dict[str, Any] = tallies[name].add(truth, prediction, item.group)
+        return tally.add(truth, prediction, item.group)
     except InputError as error:
         raise InputError(f"{item.name}: {error}") from None
-    return metrics
 
 
 def _kind(name: str) -> str:

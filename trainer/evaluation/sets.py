@@ -9,15 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.encoders.sample import Example, InputError
+from cavendish.encoders.sample import Example
+from cavendish.encoders.tasks.registry import ask_again
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
-from cavendish.trainer.evaluation.answers import fit_guesses
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark
-from cavendish.trainer.evaluation.report.page import COLUMNS
+from cavendish.trainer.evaluation.items import Benchmark
 from cavendish.trainer.evaluation.samples import read_samples, sample_questions
-from cavendish.trainer.evaluation.score import choose_items, truth_of
+from cavendish.trainer.evaluation.score import choose_items, evaluation_of, truth_of
 from cavendish.trainer.evaluation.settings import EvaluationSet
-from cavendish.trainer.inference.questions import ask_again
 
 
 def read_set(settings: EvaluationSet, data: Path, seed: int) -> dict[str, Benchmark]:
@@ -42,8 +40,7 @@ def read_set(settings: EvaluationSet, data: Path, seed: int) -> dict[str, Benchm
         )
 
         benchmark = read_benchmark(settings.benchmark, folder)
-        if benchmark.task not in COLUMNS:
-            raise InputError(f"{benchmark.name}: {benchmark.task} is judged by people or models, not measured here")
+        evaluation_of(benchmark)  # people or models judge the others
         found[benchmark.task] = benchmark
     return {task: choose_items(benchmark, settings.items, seed) for task, benchmark in found.items()}
 
@@ -53,7 +50,7 @@ def ask(benchmark: Benchmark, sizes: Sizes, pass_number: int = 0) -> list[Exampl
 
     Args:
         sizes: side of the pictures a generator draws, or buckets (see `mixing.mixture.draw.nearest_size`).
-        pass_number: 0 asks as the benchmark does, others in other words and colours (see `inference.questions`).
+        pass_number: 0 asks as the benchmark does, others in other words and colors (see `ask_again`).
 
     The targets are blank: a generator is not shown them.
     """
@@ -76,13 +73,14 @@ def ask(benchmark: Benchmark, sizes: Sizes, pass_number: int = 0) -> list[Exampl
 
 
 def fit_priors(benchmark: Benchmark, priors: Path | None, seed: int) -> dict[str, NDArray[Any]] | None:
-    """Fit the blind guesses for depth and normals on the truth of other raw shards, such as those trained on.
+    """Fit the blind guesses that transfer (depth, normals) on the truth of other raw shards, such as those trained on.
 
     Returns:
         None where they are fitted on the set itself, the best that guesses of their kind could be: without `priors`,
         and for tasks whose classes are those of the set.
     """
-    if priors is None or benchmark.task not in ("depth", "normals"):
+    evaluation = evaluation_of(benchmark)
+    if priors is None or not evaluation.guesses_transfer:
         return None
     prior = sample_questions(read_samples(priors), benchmark.task, seed).benchmark
-    return fit_guesses(benchmark, (truth_of(item) for item in prior.items))
+    return evaluation.fit_guesses(benchmark, (truth_of(item) for item in prior.items))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cavendish.encoders.tasks.registry import VISION_TASKS
 from cavendish.mixing.config import Config
 
-SampleTask = Literal["depth", "normals", "semantic", "instance", "referring"]
+if TYPE_CHECKING:
+    SampleTask = str
+else:
+    SampleTask = Literal[VISION_TASKS]
 _NAME = re.compile(r"[\w(][\w .,()+-]*")
 
 

@@ -19,28 +19,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import trimesh
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from cavendish.encoders.augment import resize_image
-from cavendish.encoders.codecs.depth import DecodedDepth, encode_depth
-from cavendish.encoders.codecs.instances import DecodedInstances
-from cavendish.encoders.codecs.normals import encode_normals
 from cavendish.encoders.sample import Example, InputError, UInt8Image
-from cavendish.encoders.tasks.specs import Segmentation, decode_example
-from cavendish.encoders.voting import consensus_instances, vote_semantic
+from cavendish.encoders.tasks.depth import DepthTask
+from cavendish.encoders.tasks.registry import VISION_TASKS, decode_example, find_task, read_question
+from cavendish.encoders.tasks.task import Question
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import write_atomic
-from cavendish.mixing.visualize import Panel, grid, ids_picture
-from cavendish.trainer.evaluation.answers import mean_normals, median_depth, resize_nearest
+from cavendish.mixing.visualize import Panel, grid
+from cavendish.trainer.evaluation.tasks.task import Answer, find_evaluation, resize_nearest
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.inference.questions import Question, read_question
 from cavendish.trainer.inference.sampler import predict_examples
 
 PREDICTIONS_SCHEMA = "cavendish-predictions/1"
@@ -52,34 +48,12 @@ Draw = Callable[[Sequence[Example]], list[UInt8Image]]
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A decoded answer at the size it was drawn in; by task one of the arrays is there.
-
-    Args:
-        drawn: (h, w, 3) uint8, one picture for each pass.
-        depth_m: (h, w) float32 planar metres; +inf no surface.
-        confident: (h, w) bool, where the drawn colours are near those that stand for a depth.
-        normals: (h, w, 3) float32.
-        labels: (h, w) int, 0 background; n is `names[n - 1]`.
-        scores: for each name: the share of the passes that agree, over its pixels.
-    """
-
-    drawn: tuple[UInt8Image, ...]
-    depth_m: NDArray[np.float32] | None = None
-    confident: NDArray[np.bool_] | None = None
-    normals: NDArray[np.float32] | None = None
-    labels: NDArray[Any] | None = None
-    names: tuple[str, ...] = ()
-    scores: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
 class Request:
     """What to ask of which pictures, and how.
 
     Args:
         pictures: files, and folders of files (not searched deeper).
-        task: see `trainer.inference.questions.TASK_HELP`.
+        task: see `encoders.tasks.registry.USAGE`.
         size: side of the pictures the generator draws, in pixels, or (height, width) of buckets; that of its training.
         steps: Euler steps.
         passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
@@ -120,9 +94,9 @@ def predict(generator: Path, request: Request, out: Path, progress: Progress | N
 def predict_with(draw: Draw, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Ask whatever draws; see `predict`."""
     questions = [read_question(request.task, number) for number in range(request.passes)]
-    if request.passes > 1 and questions[0].task in ("edit", "generate"):
+    if request.passes > 1 and questions[0].task not in VISION_TASKS:
         raise InputError(f"--passes {request.passes}: pictures cannot be voted on; use 1 for {questions[0].task}")
-    if request.points is not None and questions[0].task != "depth":
+    if request.points is not None and questions[0].task != DepthTask.name:
         raise InputError(f"--points needs the task depth, not {request.task!r}")
     paths = _named(_find(request.pictures))
     out.mkdir(parents=True, exist_ok=True)
@@ -136,8 +110,8 @@ def predict_with(draw: Draw, request: Request, out: Path, progress: Progress | N
                 raise
             failed.append({"file": path.name, "reason": str(error)})
             continue
-        answer = _ask(draw, picture, questions, request.size, name)
-        made.append({"file": path.name, **_write(answer, questions[0], picture, name, request, out)})
+        drawn, answer = _ask(draw, picture, questions, request.size, name)
+        made.append({"file": path.name, **_write(drawn, answer, questions[0], picture, name, request, out)})
         if progress is not None:
             progress(number + 1, len(paths))
     values = {
@@ -186,56 +160,40 @@ def _read(path: Path) -> UInt8Image:
     return decode_rgb(path.read_bytes(), str(path))
 
 
-def _ask(draw: Draw, picture: UInt8Image, questions: Sequence[Question], sizes: Sizes, name: str) -> Answer:
-    """Put every question about one picture in one batch, and make one answer of what was drawn."""
+def _ask(
+    draw: Draw, picture: UInt8Image, questions: Sequence[Question], sizes: Sizes, name: str
+) -> tuple[list[UInt8Image], Answer]:
+    """Ask every question about one image in one batch; return what was drawn, and one answer made of it."""
     small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
     examples = [
-        Example(f"{name}.{question.task}.{number}", question.task, question.prompt,
-                None if question.task == "generate" else small, np.zeros_like(small), question.spec)
+        Example(
+            f"{name}.{question.task}.{number}",
+            question.task,
+            question.prompt,
+            small if find_task(question.task).has_source else None,
+            np.zeros_like(small),
+            question.spec,
+        )
         for number, question in enumerate(questions)
-    ]  # fmt: skip
-    drawn = tuple(draw(examples))
+    ]
+    drawn = draw(examples)
+    if questions[0].task not in VISION_TASKS:
+        return drawn, Answer()
     decoded = [decode_example(question.spec, rgb) for question, rgb in zip(questions, drawn, strict=True)]
-    match questions[0].task:
-        case "depth":
-            depths = [d for d in decoded if isinstance(d, DecodedDepth)]
-            middle = median_depth([d.depth_m for d in depths])
-            sure = np.mean([d.confident for d in depths], axis=0) >= 0.5
-            return Answer(drawn, depth_m=middle, confident=sure)
-        case "normals":
-            return Answer(drawn, normals=mean_normals([np.asarray(d) for d in decoded]))
-        case "semantic" | "referring":
-            return _vote_labels(drawn, [d for d in decoded if isinstance(d, Segmentation)])
-        case "instance":
-            return _vote_instances(drawn, [d for d in decoded if isinstance(d, DecodedInstances)], questions[0])
-    return Answer(drawn)
-
-
-def _vote_labels(drawn: tuple[UInt8Image, ...], passes: Sequence[Segmentation]) -> Answer:
-    voted = vote_semantic([one.labels for one in passes])
-    labels = voted.labels.astype(np.int32) + 1
-    names = passes[0].names
-    scores = tuple(
-        float(voted.agreement[labels == n].mean()) if (labels == n).any() else 0.0 for n in range(1, len(names) + 1)
-    )
-    return Answer(drawn, labels=labels, names=names, scores=scores)
-
-
-def _vote_instances(drawn: tuple[UInt8Image, ...], passes: Sequence[DecodedInstances], question: Question) -> Answer:
-    category = str(question.spec["category"])
-    if len(passes) == 1:
-        ids, scores = passes[0].ids, passes[0].confidence
-    else:
-        agreed = consensus_instances([one.ids for one in passes])
-        ids, scores = agreed.ids, agreed.support
-    return Answer(drawn, labels=ids, names=(category,) * len(scores), scores=tuple(float(s) for s in scores))
+    return drawn, find_evaluation(questions[0].task).answer(questions[0].spec, decoded)
 
 
 def _write(
-    answer: Answer, question: Question, picture: UInt8Image, name: str, request: Request, out: Path
+    drawn: Sequence[UInt8Image],
+    answer: Answer,
+    question: Question,
+    picture: UInt8Image,
+    name: str,
+    request: Request,
+    out: Path,
 ) -> dict[str, Any]:
-    """Write the files of one picture; return what predictions.json says of it."""
-    size = (picture.shape[0], picture.shape[1])
+    """Write the files of one image; return its entry of predictions.json."""
+    size = picture.shape[:2]
     files: list[str] = []
     notes: dict[str, str] = {}
 
@@ -243,26 +201,23 @@ def _write(
         write_atomic(out / f"{name}.{ending}", data)
         files.append(f"{name}.{ending}")
 
-    for number, drawn in enumerate(answer.drawn):
-        put(f"drawn-{number}.png" if number else "drawn.png", encode_png(drawn))
-    panels: list[Panel] = [("picture", picture), ("drawn", answer.drawn[0])]
-    if answer.depth_m is not None:
-        put("depth.npy", _npy(resize_nearest(answer.depth_m, size)))
-        panels.append((_range_words(answer.depth_m), encode_depth(resize_nearest(answer.depth_m, size))))
-        if request.points is not None:
-            cloud = _cloud(answer, picture, request)
-            if cloud is None:
-                notes["points"] = "none: no pixel of the answer stands for a depth"
-            else:
-                put(f"points.{request.points}", cloud)
-    elif answer.normals is not None:
-        put("normals.npy", _npy(resize_nearest(answer.normals, size)))
-        panels.append(("normals", encode_normals(resize_nearest(answer.normals, size))))
-    elif answer.labels is not None:
+    for number, image in enumerate(drawn):
+        put(f"drawn-{number}.png" if number else "drawn.png", encode_png(image))
+    for ending, array in answer.arrays.items():
+        put(f"{ending}.npy", _npy(resize_nearest(array, size)))
+    if request.points is not None:
+        cloud = _cloud(answer, picture, request)
+        if cloud is None:
+            notes["points"] = "none: no pixel of the answer stands for a depth"
+        else:
+            put(f"points.{request.points}", cloud)
+    if answer.labels is not None:
         labels = resize_nearest(answer.labels, size).astype(np.uint16)
         put("labels.png", encode_png(labels))
         put("masks.json", canonical_json(_coco_results(labels, answer, name)))
-        panels.append((f"{len(answer.names)} masks", _overlay(picture, labels)))
+    panels: list[Panel] = [("picture", picture), ("drawn", drawn[0])]
+    if answer.arrays or answer.labels is not None:
+        panels.append(find_evaluation(question.task).draw_answer(answer, picture))
     put("sheet.png", encode_png(grid([(f"{name}: {question.prompt}", panels)], cell=320)))
     return {"name": name, "width": size[1], "height": size[0], "files": files, **notes}
 
@@ -271,16 +226,6 @@ def _npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
     return buffer.getvalue()
-
-
-def _range_words(depth_m: NDArray[np.float32]) -> str:
-    finite = depth_m[np.isfinite(depth_m)]
-    return f"depth {finite.min():.3g} to {finite.max():.3g} m" if finite.size else "depth: no surface"
-
-
-def _overlay(picture: UInt8Image, labels: NDArray[np.uint16]) -> UInt8Image:
-    mixed = cv2.addWeighted(picture, 0.45, ids_picture(labels), 0.55, 0)
-    return np.where((labels > 0)[..., None], mixed, picture // 2).astype(np.uint8)
 
 
 def _coco_results(labels: NDArray[np.uint16], answer: Answer, name: str) -> list[dict[str, Any]]:
@@ -308,17 +253,17 @@ def _coco_results(labels: NDArray[np.uint16], answer: Answer, name: str) -> list
 
 def _cloud(answer: Answer, picture: UInt8Image, request: Request) -> bytes | None:
     """Unproject confident pixels to camera space (x right, y up, z toward the viewer), metres; None without any."""
-    assert answer.depth_m is not None
     assert answer.confident is not None
-    height, width = answer.depth_m.shape
-    keep = np.isfinite(answer.depth_m) & answer.confident
+    depth_m = answer.arrays["depth"]
+    height, width = depth_m.shape
+    keep = np.isfinite(depth_m) & answer.confident
     if not keep.any():
         return None
     focal = 0.5 * picture.shape[1] / np.tan(np.radians(request.fov_deg) / 2)
     x = ((np.arange(width) + 0.5) / width - 0.5) * picture.shape[1] / focal
     y = (0.5 - (np.arange(height) + 0.5) / height) * picture.shape[0] / focal
     rays = np.stack([*np.meshgrid(x, y), np.full((height, width), -1.0)], axis=-1)
-    points = (rays * answer.depth_m[..., None])[keep]
+    points = (rays * depth_m[..., None])[keep]
     colors = np.insert(resize_image(picture, height, width)[keep], 3, 255, axis=1)
     cloud = trimesh.PointCloud(points, colors)
     exported = cloud.export(file_type=request.points)

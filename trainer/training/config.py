@@ -8,8 +8,8 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.config import Config
-from cavendish.mixing.lock import Kind
 from cavendish.mixing.mixture.draw import Buckets, Sizes
 from cavendish.mixing.shards.reader import Reading
 from cavendish.trainer.evaluation.settings import EvaluationSets, RetentionSettings

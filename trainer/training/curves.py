@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cavendish.encoders.sample import InputError
+from cavendish.encoders.tasks.registry import TASK_NAMES, VISION_TASKS
 from cavendish.mixing.storage.place import write_atomic
 
 Line = list[tuple[float, float]]
@@ -75,13 +76,13 @@ def _lines(path: Path, column: str) -> dict[str, Line]:
 
 def _evaluations(path: Path, limit: float | None) -> list[str]:
     """Draw the headline of each set and task beside the best of the answers that need no learning, and retention."""
-    from cavendish.trainer.evaluation.report.page import TITLES  # whoever has evaluations has the libraries of this too
-    from cavendish.trainer.evaluation.report.tables import headline
+    from cavendish.trainer.evaluation.report.tables import headline  # whoever has evaluations has its libraries too
+    from cavendish.trainer.evaluation.tasks.task import find_evaluation
 
     lines: dict[tuple[str, str, str], dict[str, Line]] = {}
     with _rows(path) as rows:
         for row in rows:
-            if row["set"] != "retention" and row["task"] not in TITLES:
+            if row["set"] != "retention" and row["task"] not in VISION_TASKS:
                 raise ValueError(f"no task {row['task']!r}")
             answers = lines.setdefault((row["set"], row["task"], row["metric"]), {})
             answers.setdefault(row["who"], []).append((float(row["step"]), float(row["value"])))
@@ -90,10 +91,10 @@ def _evaluations(path: Path, limit: float | None) -> list[str]:
         column = headline(task)
         answers = lines.get((name, task, column.metric), {})
         best = _best([line for who, line in answers.items() if who != "generator"], column.more_is_better)
-        title = f"{name}: {TITLES[task].lower()}, {column.heading}"
+        title = f"{name}: {find_evaluation(task).title.lower()}, {column.heading}"
         drawn = {"generator": answers.get("generator", []), "best trivial answer": best}
         figures.append(_figure(title, drawn, False, ("best trivial answer",)))
-    ratios = {task: lines[key].get("generator", []) for task in ("generate", "edit")
+    ratios = {task: lines[key].get("generator", []) for task in TASK_NAMES
               if (key := ("retention", task, "loss_ratio")) in lines}  # fmt: skip
     if ratios:
         marks = {"base": 1.0} if limit is None else {"base": 1.0, "limit": limit}

@@ -24,10 +24,10 @@ from cavendish.encoders.sample import Example, UInt8Image
 from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import read_json, write_atomic
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark
 from cavendish.trainer.evaluation.evaluate import write_result
 from cavendish.trainer.evaluation.generator import score_drawn
-from cavendish.trainer.evaluation.report.page import COLUMNS, look_up
+from cavendish.trainer.evaluation.items import Benchmark
+from cavendish.trainer.evaluation.report.page import look_up
 from cavendish.trainer.evaluation.retention import (
     compare_figures,
     measure_figures,
@@ -37,6 +37,7 @@ from cavendish.trainer.evaluation.retention import (
 )
 from cavendish.trainer.evaluation.score import truth_of
 from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set
+from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.parallel import all_gather, autocast, rank0_only, reshard
 from cavendish.trainer.training.checkpoint import checkpoints, step_of
@@ -228,7 +229,7 @@ def _score(run: Run, asked: Asked, drawn: Sequence[UInt8Image], out: Path) -> li
         if row["kind"] == "published":
             continue
         who = "generator" if row["kind"] == "prediction" else row["name"]
-        for column in COLUMNS[task]:
+        for column in find_evaluation(task).columns:
             value = look_up(row, column.metric)
             if value is not None:
                 rows.append((asked.name, task, who, column.metric, value))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cavendish.encoders.sample import Example, Rejection
-from cavendish.mixing.lock import Kind
+from cavendish.encoders.tasks.task import Kind
 from cavendish.trainer.generators.frozen import CachedEncoding
 
 

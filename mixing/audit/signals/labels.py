@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.codecs.depth import DecodedDepth
 from cavendish.encoders.codecs.instances import DecodedInstances
-from cavendish.encoders.tasks.specs import Segmentation, decode_example
+from cavendish.encoders.tasks.registry import TASKS, decode_example
+from cavendish.encoders.tasks.segmentation import Segmentation
 from cavendish.mixing.audit.benchmarks.label_pack import UNKNOWN, LabelPack, pack_relief, similar_masks
 from cavendish.mixing.audit.matching.label_prints import (
     DEPTH_SIDE,
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
     from cavendish.mixing.audit.plan import ScanPlan
 
 LABEL_EDITS = ("as it is", "mirrored", "quarter turn", "other size")
-_LABEL_TASKS = ("depth", "semantic", "instance", "referring")
+_LABEL_TASKS = tuple(
+    task.name for task in TASKS if task.kind == "vision" and {"depth_m", "instance_ids"} & {*task.fields}
+)
 _MIN_JOINT = 0.4
 
 LONE_MASK_IOU = 0.95

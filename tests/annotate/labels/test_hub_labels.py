@@ -33,7 +33,7 @@ from cavendish.annotate.labels import hub_labels
 from cavendish.annotate.labels.hub_config import HubConfig
 from cavendish.annotate.labels.hub_labels import clean_phrase
 from cavendish.encoders.sample import InputError
-from cavendish.encoders.tasks.instructions import make_example, tasks_of
+from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.jobs.runners import Engine
 from cavendish.mixing.shards.reader import verify
 from tests.annotate.test_job import config, files_of, rejected_of, samples_of, square

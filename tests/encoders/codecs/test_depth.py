@@ -16,7 +16,6 @@ from cavendish.encoders.codecs.depth import (
     LAST_CODE,
     UNKNOWN_RGB,
     DepthCodec,
-    code_colors,
     code_depths,
     decode_depth,
     depth_codec,
@@ -25,6 +24,14 @@ from cavendish.encoders.codecs.depth import (
 from cavendish.encoders.sample import InputError
 
 CODECS = (CUBE_WALK, CUBE_WALK_OUTDOOR, CUBE_WALK_FAR, DepthCodec(-2.5, 7.0))
+
+
+def code_colors() -> np.ndarray:
+    """(1786, 3): the walk over the corners of the RGB cube, 255 steps an edge."""
+    corners = [(0, 0, 0), (1, 0, 0), (1, 1, 0), (0, 1, 0), (0, 1, 1), (0, 0, 1), (1, 0, 1), (1, 1, 1)]
+    steps = np.arange(LAST_CODE + 1)
+    walk = [np.interp(steps, 255 * np.arange(8), 255 * np.array(corners)[:, channel]) for channel in range(3)]
+    return np.stack(walk, axis=-1).astype(np.uint8)
 
 
 def as_picture(colors: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app, main
 from cavendish.encoders.sample import Edit, Example, Sample, UInt8Image
-from cavendish.encoders.tasks.instructions import make_example
+from cavendish.encoders.tasks.registry import make_example
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.lock import read_lock

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cavendish.encoders.augment import resize_sample
-from cavendish.encoders.tasks.instructions import COLORMAP_PROBABILITY
+from cavendish.encoders.tasks.depth import COLORMAP_PROBABILITY
 from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
 from cavendish.mixing.shards.sample_format import example_parts, parse_example, sample_parts
 from tests.conftest import tiny_sample

@@ -15,12 +15,13 @@ from PIL import Image
 from cavendish.encoders.codecs.depth import CUBE_WALK_OUTDOOR, encode_depth
 from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.sample import InputError, Sample
-from cavendish.trainer.evaluation.answers import resize_nearest
+from cavendish.encoders.tasks.registry import VISION_TASKS
 from cavendish.trainer.evaluation.benchmarks import read_benchmark
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
 from cavendish.trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
-from cavendish.trainer.evaluation.samples import TASKS, Questions, read_sample_questions, sample_questions
+from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.samples import Questions, read_sample_questions, sample_questions
 from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.evaluation.tasks.task import resize_nearest
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
@@ -49,7 +50,7 @@ def _headline(result: dict, row: int = 0) -> float:
     return metrics.get("pooled", metrics)[HEADLINE[result["task"]][0]]
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", VISION_TASKS)
 def test_the_targets_of_our_samples_score_as_the_codec_allows(task: str):
     questions = sample_questions(_samples(), task, seed=3)
     result = score(questions.benchmark, _targets(questions)).values
@@ -63,7 +64,7 @@ def test_the_targets_of_our_samples_score_as_the_codec_allows(task: str):
     assert min(worst) < _headline(result) if more else max(worst) > _headline(result)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", VISION_TASKS)
 def test_questions_are_a_function_of_samples_and_seed(task: str):
     first, again, other = (sample_questions(_samples(), task, seed) for seed in (3, 3, 4))
     assert [e.prompt for e in first.examples] == [e.prompt for e in again.examples]
@@ -314,7 +315,7 @@ def test_generation_is_judged_not_measured(tmp_path: Path):
 
 
 def test_pages_of_all_tasks_are_self_contained(tmp_path: Path):
-    for task in TASKS:
+    for task in VISION_TASKS:
         questions = sample_questions(_samples(3), task, seed=0)
         write_result(score(questions.benchmark, _targets(questions)), tmp_path / task, "Evaluation")
         page = (tmp_path / task / "report.html").read_text()

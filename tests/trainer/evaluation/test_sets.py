@@ -10,14 +10,14 @@ import pytest
 from cavendish.encoders.codecs.depth import encode_depth
 from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.sample import Example, InputError, UInt8Image
-from cavendish.encoders.tasks.specs import Segmentation, decode_example
-from cavendish.trainer.evaluation.answers import merge_passes
+from cavendish.encoders.tasks.registry import ask_again, decode_example
+from cavendish.encoders.tasks.segmentation import Segmentation
 from cavendish.trainer.evaluation.samples import sample_questions
 from cavendish.trainer.evaluation.score import score
 from cavendish.trainer.evaluation.sets import ask, read_set
 from cavendish.trainer.evaluation.settings import EvaluationSet
-from cavendish.trainer.evaluation.tally import Instances
-from cavendish.trainer.inference.questions import ask_again
+from cavendish.trainer.evaluation.tasks.instance import Instances
+from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards
 from tests.trainer.evaluation.layouts import write_json, write_picture
@@ -53,19 +53,19 @@ def test_right_answers_in_other_colours_are_right(task: str) -> None:
 
 def test_depth_is_the_middle_and_normals_the_mean() -> None:
     depths = [np.full((2, 2), metres, np.float32) for metres in (3.0, np.inf, 1.0, 2.0)]
-    assert (merge_passes("depth", depths) == 2).all()
+    assert (find_evaluation("depth").merge(depths) == 2).all()
     up, right = (np.broadcast_to(np.array(axis, np.float32), (2, 2, 3)) for axis in ((0, 1, 0), (1, 0, 0)))
-    np.testing.assert_allclose(merge_passes("normals", [up, right])[0, 0], [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
+    np.testing.assert_allclose(find_evaluation("normals").merge([up, right])[0, 0], [0.5**0.5, 0.5**0.5, 0], atol=1e-6)
 
 
 def test_masks_and_instances_are_what_most_found() -> None:
     here, nowhere = np.zeros((8, 8), bool), np.zeros((8, 8), bool)
     here[2:6, 2:6] = True
-    merged = merge_passes("referring", [nowhere, here, here])
+    merged = find_evaluation("referring").merge([nowhere, here, here])
     assert merged.dtype == bool
     assert (merged == here).all()
     found = [Instances(mask.astype(np.uint16), np.ones(int(mask.any()))) for mask in (here, nowhere, here)]
-    agreed = merge_passes("instance", found)
+    agreed = find_evaluation("instance").merge(found)
     assert ((agreed.ids > 0) == here).all()
     assert agreed.confidence == pytest.approx([2 / 3])
 

@@ -19,9 +19,9 @@ from cavendish.encoders.codecs.palettes import lattice_colors
 from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.legends.parser import parse_legend
 from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.encoders.tasks.registry import read_question
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 from cavendish.trainer.inference.predict import Request, predict, predict_with
-from cavendish.trainer.inference.questions import read_question
 
 SIZE = 32
 IDS = np.zeros((SIZE, SIZE), np.uint16)

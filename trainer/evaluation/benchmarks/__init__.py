@@ -12,11 +12,11 @@ from cavendish.trainer.evaluation.benchmarks.cityscapes import read_cityscapes
 from cavendish.trainer.evaluation.benchmarks.driving_depth import read_kitti, read_scannet_depth, read_vkitti2_depth
 from cavendish.trainer.evaluation.benchmarks.generation import read_genai_bench, read_imgedit
 from cavendish.trainer.evaluation.benchmarks.indoor_depth import read_diode, read_eth3d, read_ibims, read_nyuv2
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark
 from cavendish.trainer.evaluation.benchmarks.normals import read_diode_normals, read_dsine
 from cavendish.trainer.evaluation.benchmarks.nuscenes import read_nuscenes
 from cavendish.trainer.evaluation.benchmarks.referring import read_reasonseg, read_refcocog
 from cavendish.trainer.evaluation.benchmarks.saco import read_saco_gold
+from cavendish.trainer.evaluation.items import Benchmark
 
 READERS: Mapping[str, Callable[[Path], Benchmark]] = MappingProxyType(
     {

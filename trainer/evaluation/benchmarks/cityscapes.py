@@ -11,8 +11,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from cavendish.trainer.evaluation.benchmarks.files import need_files, need_folder, read_gray, read_rgb, safe_name
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, SemanticTruth
 from cavendish.trainer.evaluation.benchmarks.prompts import semantic_prompt
+from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.tasks.semantic import SemanticTruth
 
 CITYSCAPES: Mapping[int, str] = MappingProxyType(
     {

@@ -20,8 +20,9 @@ from cavendish.trainer.evaluation.benchmarks.files import (
     safe_name,
 )
 from cavendish.trainer.evaluation.benchmarks.indoor_depth import depth_item
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth
+from cavendish.trainer.evaluation.items import Benchmark
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
+from cavendish.trainer.evaluation.tasks.depth import DepthTruth
 
 KITTI = DepthProtocol(min_m=1e-3, max_m=80.0, crop="garg")
 VKITTI2 = DepthProtocol(min_m=1e-3, max_m=80.0)

@@ -9,7 +9,7 @@ from typing import Any
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.files import ODD, need_folder, read_rgb, safe_name
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item
 
 EDIT_TYPES = ("extract", "style", "add", "adjust", "background", "replace", "remove", "action", "compose")
 

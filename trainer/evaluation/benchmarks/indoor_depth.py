@@ -20,10 +20,11 @@ from cavendish.trainer.evaluation.benchmarks.files import (
     safe_name,
     same_size,
 )
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
 from cavendish.trainer.evaluation.benchmarks.matlab import mat73_shapes, read_mat, read_mat73
 from cavendish.trainer.evaluation.benchmarks.prompts import depth_prompt
+from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
+from cavendish.trainer.evaluation.tasks.depth import DepthTruth
 
 NYUV2 = DepthProtocol(min_m=1e-3, max_m=10.0, crop="eigen_nyu")
 IBIMS = DepthProtocol(min_m=1e-3, max_m=25.0)

@@ -22,8 +22,9 @@ from cavendish.trainer.evaluation.benchmarks.files import (
     safe_name,
     same_size,
 )
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, Item, NormalsTruth
 from cavendish.trainer.evaluation.benchmarks.prompts import normals_prompt
+from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.tasks.normals import NormalsTruth
 
 _DSINE_COUNTS = {"nyuv2": 654, "scannet": 300, "ibims": 100, "vkitti": 1000}
 

@@ -14,8 +14,9 @@ from cavendish.mixing.images import MAX_PIXELS
 from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.files import ODD, read_bytes, read_rgb, safe_name
 from cavendish.trainer.evaluation.benchmarks.indoor_depth import depth_item
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, DepthTruth, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
+from cavendish.trainer.evaluation.tasks.depth import DepthTruth
 
 NUSCENES = DepthProtocol(min_m=1e-3, max_m=80.0)
 CAMERAS = ("CAM_FRONT", "CAM_FRONT_RIGHT", "CAM_FRONT_LEFT", "CAM_BACK", "CAM_BACK_LEFT", "CAM_BACK_RIGHT")

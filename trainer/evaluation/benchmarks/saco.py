@@ -15,8 +15,9 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
 from cavendish.trainer.evaluation.benchmarks.files import ODD, read_rgb, safe_name
-from cavendish.trainer.evaluation.benchmarks.items import Benchmark, InstancesTruth, Item
 from cavendish.trainer.evaluation.benchmarks.prompts import instance_prompt
+from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.tasks.instance import InstancesTruth
 
 SUBSETS = ("metaclip", "sa1b", "crowded", "fg_food", "fg_sports_equipment", "attributes", "wiki_common")
 _PICTURES = ("", "images", "metaclip-images", "sa1b-images", "metaclip", "sa1b", "gold_images")

@@ -5,24 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cavendish.trainer.evaluation.report.page import COLUMNS, TITLES, Column, look_up
+from cavendish.trainer.evaluation.report.page import look_up
+from cavendish.trainer.evaluation.tasks.task import Column, find_evaluation
 
 _NAMES = {"tuned": "tuned generator", "base": "base, before tuning"}
-_HEADLINES = {
-    "depth": "delta1",
-    "normals": "pooled.mean_deg",
-    "semantic": "miou",
-    "instance": "cgf1",
-    "referring": "ciou",
-}
 _ORDER = {"tuned": 0, "base": 1}
-_WORDS = {
-    "depth": "Planar metres, no alignment to the truth. The blind guesses are fitted on the training scenes.",
-    "normals": "Degrees between predicted and true normals. The blind guesses are fitted on the training scenes.",
-    "semantic": "Random legends, one for each prompt; one confusion over all pixels.",
-    "instance": "One class per prompt, a quarter of them for a class that is not there; masks by clustering colours.",
-    "referring": "Expressions proved unique on the scene's facts; a tenth of them name what is not there.",
-}
 
 
 def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -30,9 +17,10 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     tables = []
     for set_name, tasks in summary["sets"].items():
         for task, result in tasks.items():
+            evaluation = find_evaluation(task)
             columns = [
                 column
-                for column in COLUMNS[task]
+                for column in evaluation.columns
                 if any(look_up(_row(metrics), column.metric) is not None for metrics in result["rows"].values())
             ]
             rows = [
@@ -45,8 +33,8 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             protocol = next(iter(result["rows"].values()))["protocol"]
             tables.append(
                 {
-                    "title": f"{TITLES[task]}: {set_name} ({result['items']})",
-                    "words": f"{_WORDS[task]} Protocol {protocol}.",
+                    "title": f"{evaluation.title}: {set_name} ({result['items']})",
+                    "words": f"{evaluation.words} Protocol {protocol}.",
                     "head": ["", *(column.heading for column in columns)],
                     "rows": rows,
                 }
@@ -56,7 +44,8 @@ def metrics_tables(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def headline(task: str) -> Column:
     """Return the column that stands for a task where there is room for one."""
-    return next(column for column in COLUMNS[task] if column.metric == _HEADLINES[task])
+    evaluation = find_evaluation(task)
+    return next(column for column in evaluation.columns if column.metric == evaluation.headline)
 
 
 def standing(summary: Mapping[str, Any], set_name: str) -> str:
@@ -73,7 +62,9 @@ def standing(summary: Mapping[str, Any], set_name: str) -> str:
         ahead = tuned > best if column.more_is_better else tuned < best
         numbers = ", ".join(format(value, column.format) for value in (tuned, best) if value is not None)
         before = "" if base is None else f", base {format(base, column.format)}"
-        said[ahead].append(f"{TITLES[task].lower()} ({column.heading} {numbers.replace(', ', ' against ')}{before})")
+        said[ahead].append(
+            f"{find_evaluation(task).title.lower()} ({column.heading} {numbers.replace(', ', ' against ')}{before})"
+        )
     ahead_words = "; ".join(said[True]) or "nothing"
     behind_words = "; ".join(said[False]) or "nothing"
     return f"Ahead of every blind guess in: {ahead_words}. Not ahead in: {behind_words}."

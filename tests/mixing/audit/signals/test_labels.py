@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cavendish.encoders.sample import InputError, Instance, Sample
-from cavendish.encoders.tasks.instructions import make_example
+from cavendish.encoders.tasks.registry import make_example
 from cavendish.mixing.audit.benchmarks.label_pack import (
     LabelPack,
     build_label_pack,

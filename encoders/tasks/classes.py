@@ -1,4 +1,4 @@
-"""Words for classes: how a category is said in a prompt, and classes that are surely not in a picture."""
+"""Classes and objects of a sample: visible, countable, its main subject, surely absent; and the words for them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from cavendish.encoders.draws import shuffled
+from cavendish.encoders.draws import one_of, shuffled
 from cavendish.encoders.expressions.programs import NO, category_match
+from cavendish.encoders.sample import Instance, Sample
+
+MAX_INSTANCES = 60
+"""A class with more of them is not asked for one by one."""
 
 SALIENT_CATEGORIES = ("salient object", "main subject")
 """How a sample names the one thing a photo is of."""
@@ -104,3 +108,70 @@ def absent_categories(
         and all(category_match(candidate, c) == NO for c in present)
     ]
     return tuple(shuffled(free, rng)[:count])
+
+
+def draw_class_word(name: str, rng: np.random.Generator) -> str:
+    """Return a class as a prompt calls it: the main subject by any of its words, others by their name."""
+    return one_of(SALIENT_WORDS, rng) if name in SALIENT_CATEGORIES else name
+
+
+def present_instances(sample: Sample) -> list[Instance]:
+    """Return the instances with at least one pixel."""
+    if sample.instance_ids is None:
+        return []
+    pixels = np.bincount(sample.instance_ids.reshape(-1), minlength=65536)
+    return [instance for instance in sample.instances if pixels[instance.id]]
+
+
+def classes_of(sample: Sample) -> dict[str, tuple[int, ...]]:
+    """Return class name to the ids of its visible instances."""
+    classes: dict[str, tuple[int, ...]] = {}
+    for instance in present_instances(sample):
+        name = spoken(instance.category)
+        classes[name] = (*classes.get(name, ()), instance.id)
+    return classes
+
+
+def countable_classes(sample: Sample) -> dict[str, tuple[int, ...]]:
+    """Return the classes of things, without those another class of the picture could be meant by, to their ids."""
+    things = {spoken(instance.category) for instance in sample.instances if instance.is_thing}
+    everything = {spoken(instance.category) for instance in sample.instances}
+    return {
+        name: ids
+        for name, ids in classes_of(sample).items()
+        if name in things
+        and len(ids) <= MAX_INSTANCES
+        and all(category_match(name, other) == NO for other in everything - {name})
+    }
+
+
+def salient_instance(sample: Sample) -> Instance | None:
+    """Return the one instance of a photo whose main subject is all that is known of it."""
+    present = present_instances(sample)
+    return present[0] if len(present) == 1 and present[0].category in SALIENT_CATEGORIES else None
+
+
+def main_subject(sample: Sample) -> Instance | None:
+    """Return the instance that facts["main_subject"] names."""
+    named = sample.facts.get("main_subject")
+    return next((instance for instance in present_instances(sample) if instance.id == named), None)
+
+
+def complete_classes(sample: Sample) -> tuple[str, ...]:
+    """Return the classes of which a sample that is not exhaustive has all."""
+    return tuple(sample.facts.get("complete", ()))
+
+
+def knows_absence(sample: Sample) -> bool:
+    """Tell whether it is known of some class that it is not in the picture."""
+    return sample.exhaustive or bool(sample.facts.get("absent"))
+
+
+def draw_absent(sample: Sample, count: int, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw classes that are not in the picture: any of the vocabulary when every object is known, else such as the
+    sample says are absent."""
+    present = [instance.category for instance in sample.instances]
+    if sample.exhaustive:
+        return absent_categories(present, count, rng)
+    named = [category for category in present if category not in SALIENT_CATEGORIES]
+    return absent_categories(named, count, rng, sample.facts["absent"])

@@ -5,26 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cavendish.trainer.evaluation.baselines import (
-    ROWS,
-    class_profiles,
-    class_row_counts,
-    depth_profiles,
-    depth_row_medians,
-    mask_guesses,
-    normals_profiles,
-    normals_row_sums,
-    spread_rows,
-)
 from cavendish.trainer.evaluation.metrics.depth import depth_metrics
 from cavendish.trainer.evaluation.metrics.normals import normals_metrics
 from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_metrics
+from cavendish.trainer.evaluation.tasks.depth import depth_profiles, depth_row_medians
+from cavendish.trainer.evaluation.tasks.normals import normals_profiles, normals_row_sums
+from cavendish.trainer.evaluation.tasks.semantic import class_profiles, class_row_counts
+from cavendish.trainer.evaluation.tasks.task import ROWS, mask_guesses, paint_profile
 
 
 def test_depth_by_height_knows_a_floor_that_one_depth_does_not():
     floor = np.geomspace(20, 1, 2 * ROWS)[:, None].repeat(40, axis=1)
     profiles = depth_profiles([depth_row_medians(floor, np.ones(floor.shape, bool))])
-    constant, by_height = (depth_metrics(spread_rows(p, floor.shape), floor) for p in profiles.values())
+    constant, by_height = (depth_metrics(paint_profile(p, floor.shape), floor) for p in profiles.values())
     assert by_height["delta1"] == 1
     assert constant["delta1"] < 0.3
 
@@ -45,7 +38,7 @@ def test_normals_by_height_knows_floor_and_ceiling():
     truth[:50, :, 1], truth[50:, :, 1] = -1, 1
     valid = np.ones((100, 10), bool)
     guesses = normals_profiles([normals_row_sums(truth, valid)])
-    scores = {name: normals_metrics(spread_rows(g, (100, 10)), truth)["mean_deg"] for name, g in guesses.items()}
+    scores = {name: normals_metrics(paint_profile(g, (100, 10)), truth)["mean_deg"] for name, g in guesses.items()}
     assert scores["facing the viewer"] == pytest.approx(90)
     assert scores["normal by height in the picture"] == pytest.approx(0, abs=1e-6)
 
@@ -55,7 +48,7 @@ def test_classes_by_height_know_sky_above_road():
     truth[:30] = 23
     guesses = class_profiles([class_row_counts(truth, [7, 23])], [7, 23])
     scores = [
-        semantic_metrics(semantic_confusion(spread_rows(g, truth.shape), truth, [7, 23]), ["road", "sky"])["miou"]
+        semantic_metrics(semantic_confusion(paint_profile(g, truth.shape), truth, [7, 23]), ["road", "sky"])["miou"]
         for g in guesses.values()
     ]
     assert scores[0] == pytest.approx(1 / 3)

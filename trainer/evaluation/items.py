@@ -1,58 +1,21 @@
-"""What every benchmark reader yields: items with a picture, a prompt and the truth, read only when asked for."""
+"""What a benchmark is: items with an image, a prompt and the truth, read only when asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Protocol
 
 from cavendish.encoders.sample import UInt8Image
 from cavendish.trainer.evaluation.metrics.depth import METRIC, DepthProtocol
-from cavendish.trainer.evaluation.metrics.instances import Masks
 
 
-@dataclass(frozen=True)
-class DepthTruth:
-    """`depth_m` (H, W) planar metres (NaN or 0 unknown, +inf no surface); `valid` (H, W) bool, the set's own mask."""
+class Truth(Protocol):
+    """What is true of an item; each file of `evaluation/tasks` has its own."""
 
-    depth_m: NDArray[np.floating[Any]]
-    valid: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class NormalsTruth:
-    """`normals` (H, W, 3) in this project's frame (+x right, +y up, +z toward the viewer); (0, 0, 0) unknown."""
-
-    normals: NDArray[np.floating[Any]]
-    valid: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class SemanticTruth:
-    """`labels` (H, W) integer ids; an id that is not a class of the benchmark is void."""
-
-    labels: NDArray[np.integer[Any]]
-
-
-@dataclass(frozen=True)
-class MaskTruth:
-    """`mask` (H, W) bool of what the expression refers to; pixels of `ignore` count for nothing."""
-
-    mask: NDArray[np.bool_]
-    ignore: NDArray[np.bool_] | None = None
-
-
-@dataclass(frozen=True)
-class InstancesTruth:
-    """`annotators`: for each annotator the (N, H, W) bool masks of all instances; none at all is a true answer too."""
-
-    annotators: tuple[Masks, ...]
-
-
-Truth = DepthTruth | NormalsTruth | SemanticTruth | MaskTruth | InstancesTruth
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of its arrays."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +27,7 @@ class Item:
         prompt: the instruction to give a model together with the picture.
         read_image: returns the (H, W, 3) uint8 picture as the protocol crops it; None when there is none to give.
         read_truth: returns the truth in the picture's size; None for generation benchmarks.
-        spec: json-able decode specification that goes with `prompt` (`encoders.tasks.instructions.decode_example`).
+        spec: json-able decode specification that goes with `prompt` (`encoders.tasks.registry.decode_example`).
         classes: for semantic items, the ids of the names in the spec's legend: name to id. Names that are not here
             are void.
         group: subsets of one benchmark are scored separately and averaged (SA-Co/Gold).
@@ -94,7 +57,7 @@ class Benchmark:
 
     Args:
         name: the reader's name.
-        task: "depth", "normals", "semantic", "referring", "instance", "generate" or "edit".
+        task: a name of `encoders.tasks.registry.TASKS`.
         items: the questions, in a fixed order.
         expected: how many items the published set has; None when that is not fixed.
         depth: the protocol of a depth benchmark.

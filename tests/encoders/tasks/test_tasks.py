@@ -18,11 +18,13 @@ from cavendish.encoders.codecs.depth import DecodedDepth
 from cavendish.encoders.codecs.instances import DecodedInstances, interior
 from cavendish.encoders.codecs.palettes import COLOR_NAMES
 from cavendish.encoders.expressions.programs import scene_table
-from cavendish.encoders.legends.categories import SALIENT_EXPRESSIONS, SALIENT_WORDS, VOCABULARY, absent_categories
 from cavendish.encoders.legends.parser import normal_name, parse_legend
-from cavendish.encoders.sample import TASKS, InputError, Instance, Sample
-from cavendish.encoders.tasks import instructions, wordings
-from cavendish.encoders.tasks.instructions import Segmentation, decode_example, make_example, tasks_of
+from cavendish.encoders.sample import Example, InputError, Instance, Sample
+from cavendish.encoders.tasks import depth, edit, generate, instance, normals, referring, semantic
+from cavendish.encoders.tasks.classes import SALIENT_EXPRESSIONS, SALIENT_WORDS, VOCABULARY, absent_categories
+from cavendish.encoders.tasks.registry import TASK_NAMES, decode_example, make_example, tasks_of
+from cavendish.encoders.tasks.segmentation import Segmentation
+from cavendish.encoders.tasks.task import NEGATIVE_PROBABILITY
 from tests.conftest import tiny_sample
 
 SEED = st.integers(0, 2**32 - 1)
@@ -66,7 +68,7 @@ def wordings_of(line: str) -> list[str]:
     return ["".join(words) for words in itertools.product(*(part.split("|") for part in parts))]
 
 
-def drawn(sample: Sample, task: str, seed: int, **options: float) -> instructions.Example:
+def drawn(sample: Sample, task: str, seed: int, **options: float) -> Example:
     return make_example(sample, task, np.random.default_rng([seed, 7]), **options)
 
 
@@ -80,7 +82,7 @@ def expected(spec: dict) -> dict[str, tuple[int, int, int]]:
 
 
 def test_tasks_of() -> None:
-    assert tasks_of(tiny_sample()) == TASKS
+    assert tasks_of(tiny_sample()) == TASK_NAMES
     assert tasks_of(photo()) == ("semantic", "instance", "referring")
     nothing = dataclasses.replace(photo(), instances=(), instance_ids=None)
     assert tasks_of(nothing) == ()
@@ -92,7 +94,7 @@ def test_tasks_of() -> None:
         drawn(photo(), "seg", 0)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", TASK_NAMES)
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_prompt(task: str) -> None:
     first, again = (drawn(tiny_sample(), task, 3) for _ in range(2))
     assert first.target.tobytes() == again.target.tobytes()
@@ -104,28 +106,24 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_another_prompt(task
 
 
 @pytest.mark.parametrize(
-    ("task", "groups"),
+    "templates",
     [
-        ("depth", ["DEPTH"]),
-        ("depth", ["DEPTH_COLORMAP"]),
-        ("normals", ["NORMALS"]),
-        ("semantic", ["SEMANTIC"]),
-        ("instance", ["INSTANCE"]),
-        ("referring", ["REFERRING"]),
-        ("generate", ["GENERATE"]),
-        ("edit", ["EDIT"]),
+        depth.DEPTH,
+        depth.DEPTH_COLORMAP,
+        normals.NORMALS,
+        semantic.SEMANTIC,
+        instance.INSTANCE,
+        referring.REFERRING,
+        generate.GENERATE,
+        edit.EDIT,
     ],
 )
-def test_at_least_forty_wordings_per_task_that_differ_in_more_than_a_choice(task: str, groups: list[str]) -> None:
-    for group in groups:
-        templates = getattr(wordings, group)
-        skeletons = {
-            re.sub(r"[\W_]+", " ", re.sub(r"\{\w+\}|\[.*?\]", " ", line)).strip().lower() for line in templates
-        }
-        assert len(skeletons) >= 40, (task, group)
-        every = [wording for line in templates for wording in wordings_of(line)]
-        assert len(every) == len(set(every))
-        assert not any("[" in text or "|" in text or "  " in text for text in every)
+def test_at_least_forty_wordings_per_task_that_differ_in_more_than_a_choice(templates: tuple[str, ...]) -> None:
+    skeletons = {re.sub(r"[\W_]+", " ", re.sub(r"\{\w+\}|\[.*?\]", " ", line)).strip().lower() for line in templates}
+    assert len(skeletons) >= 40
+    every = [wording for line in templates for wording in wordings_of(line)]
+    assert len(every) == len(set(every))
+    assert not any("[" in text or "|" in text or "  " in text for text in every)
 
 
 @settings(max_examples=60, deadline=None)
@@ -216,7 +214,7 @@ def test_referring_decodes_and_its_legend_reads_back_from_the_prompt(seed: int) 
     assert stated(example.prompt) == expected(example.spec)
     decoded = decode_example(example.spec, example.target)
     assert isinstance(decoded, Segmentation)
-    assert len(decoded.names) == len(example.spec["kinds"]) <= instructions.MAX_EXPRESSIONS
+    assert len(decoded.names) == len(example.spec["kinds"]) <= referring.MAX_EXPRESSIONS
     for name, kind in zip(decoded.names, example.spec["kinds"]):
         named = set(np.unique(sample.instance_ids[decoded.mask(name)]).tolist())
         assert 0 not in named
@@ -239,7 +237,7 @@ def test_negatives_are_empty_and_only_where_all_objects_are_known(task: str) -> 
         partial = drawn(dataclasses.replace(sample, exhaustive=False), task, seed, negative_probability=1.0)
         assert (partial.target != np.array(partial.spec["background"], np.uint8)).any()
     share = np.mean([not np.ptp(drawn(sample, "instance", seed).target.reshape(-1, 3), 0).any() for seed in range(600)])
-    assert abs(share - instructions.NEGATIVE_PROBABILITY) < 0.04
+    assert abs(share - NEGATIVE_PROBABILITY) < 0.04
 
 
 @pytest.mark.parametrize("category", ["salient object", "main subject"])
