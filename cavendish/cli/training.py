@@ -146,7 +146,7 @@ def _score_folder(config: Path, override: list[str] | None, data: Place, predict
 @app.command(rich_help_panel=LEARN)
 def predict(
     pictures: Annotated[list[Path], typer.Argument(callback=here_only, help="Pictures, or folders of pictures.")],
-    task: Annotated[str, typer.Option(help="What to ask, for example: depth; segment the red mug.")],
+    task: Annotated[str, typer.Option(help="What to ask: depth, segment the red mug; an unknown one lists all.")],
     generator: Annotated[Path, typer.Option(callback=here_only, help="Folder of a trained generator.")],
     out: Annotated[Path, typer.Option(callback=here_only, help="The folder to write the answers to.")],
     size: Annotated[
@@ -164,11 +164,7 @@ def predict(
     ] = None,
     fov_deg: Annotated[float, typer.Option(min=1, max=170, help="Horizontal field of view of the cloud.")] = 55.0,
 ) -> None:
-    """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at.
-
-    Tasks: depth; normals; segment EXPRESSION[; EXPRESSION...]; label CLASS, CLASS, ...; instances of CLASS; edit WHAT;
-    generate WHAT; prompt TEXT (sent as typed, its legend is read from it).
-    """
+    """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at."""
     from cavendish.trainer.inference.predict import Request
     from cavendish.trainer.inference.predict import predict as job
 

@@ -7,6 +7,7 @@ spec alone; `encoders.legends.parser.parse_legend` recovers the colors from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,28 +16,28 @@ from cavendish.encoders.codecs.colors import check_picture
 from cavendish.encoders.codecs.palettes import BLACK
 from cavendish.encoders.legends.parser import BACKGROUND, parse_legend
 from cavendish.encoders.sample import Example, InputError, Sample, UInt8Image
-from cavendish.encoders.tasks import depth, edit, generate, instance, normals, referring, semantic
 from cavendish.encoders.tasks.segmentation import legend_spec
+from cavendish.encoders.tasks.semantic import SemanticTask
 from cavendish.encoders.tasks.task import NEGATIVE_PROBABILITY, Options, Question, Task, after_verb, read_field
 
-TASKS: tuple[Task, ...] = (
-    depth.TASK,
-    normals.TASK,
-    semantic.TASK,
-    instance.TASK,
-    referring.TASK,
-    generate.TASK,
-    edit.TASK,
+TASK_NAMES = (
+    "depth",
+    "normals",
+    "semantic",
+    "instance",
+    "referring",
+    "generate",
+    "edit",
 )
-"""A vision task of this name is scored by `trainer/evaluation/tasks/NAME.py`."""
+"""Each is the name of a file beside this one; a vision task is scored by `trainer/evaluation/tasks/NAME.py`."""
 
-TASK_NAMES: tuple[str, ...] = tuple(task.name for task in TASKS)
+TASKS: tuple[Task, ...] = tuple(import_module(f"cavendish.encoders.tasks.{name}").TASK for name in TASK_NAMES)
 VISION_TASKS: tuple[str, ...] = tuple(task.name for task in TASKS if task.kind == "vision")
 
 USAGE = "; ".join([*(task.usage for task in TASKS), "prompt TEXT (sent as typed, its legend is read from it)"])
 """What a person may type after `predict --task`."""
 
-_BY_NAME: Mapping[str, Task] = {task.name: task for task in TASKS}
+_BY_NAME: Mapping[str, Task] = dict(zip(TASK_NAMES, TASKS))
 
 
 def find_task(name: str) -> Task:
@@ -133,7 +134,7 @@ def read_question(text: str, pass_number: int = 0) -> Question:
         background = legend.pop(BACKGROUND, BLACK)
         if not legend:
             raise InputError(f"prompt {prompt!r}: no name with a color in it; write such as 'paint the mug red'")
-        return Question(prompt, {"task": semantic.TASK.name, **legend_spec(legend, background)})
+        return Question(prompt, {"task": SemanticTask.name, **legend_spec(legend, background)})
     raise InputError(f"task {text!r} is not known; write one of: {USAGE}")
 
 

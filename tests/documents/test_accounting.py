@@ -50,7 +50,7 @@ def test_a_page_that_is_run_is_there() -> None:
 def test_every_block_is_of_commands_or_is_known_not_to_be(page: Path) -> None:
     for block in blocks(page):
         first = next(line for line in block.lines if line.strip())
-        if is_shell(block) or block.language in ("python", "yaml"):
+        if is_shell(block) or block.language in ("python", "yaml", "diff"):
             continue
         if first.startswith(NOT_COMMANDS.get(name_of(page), ("\0",))):
             continue
