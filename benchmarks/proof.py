@@ -37,8 +37,8 @@ from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.render.job import RenderConfig, render
 from cavendish.trainer.evaluation.retention import measure_retention
-from cavendish.trainer.evaluation.samples import Questions
 from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.evaluation.sets import Questions
 from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator

@@ -112,7 +112,7 @@ def evaluate(
         _score_folder(config, override, data, predictions, out)
         return
     from cavendish.trainer.evaluation.generator import EvaluateConfig
-    from cavendish.trainer.evaluation.report.tables import metrics_tables, retention_table
+    from cavendish.trainer.evaluation.report.page import metrics_tables, retention_table
     from cavendish.trainer.training.remote_run import evaluate_remote
 
     settings = read_config(EvaluateConfig, config, override or ())

@@ -126,8 +126,8 @@ def _write_predictions(folder: Path) -> None:
 
 def _read_predictions(folder: Path) -> None:
     from cavendish.mixing.images import decode_rgb
-    from cavendish.trainer.evaluation.samples import read_sample_questions
     from cavendish.trainer.evaluation.score import read_specs, score
+    from cavendish.trainer.evaluation.sets import read_sample_questions
 
     for task in ("depth", "semantic", "instance"):
         try:
