@@ -1,8 +1,8 @@
 """A blind page on which people compare two generators' pictures, and what their answers say.
 
 The page shows pairs under random codes in random order with shuffled sides; which picture is whose stands only in
-`key.json`, beside the page's folder, which is not given to those who judge. Same prompt and seed for both generators; a tie is half a
-win; the interval is a bootstrap over prompts.
+`key.json`, beside the page's folder, which is not given to those who judge. Same prompt and seed
+for both generators; a tie is half a win; the interval is a bootstrap over prompts.
 """
 
 from __future__ import annotations
