@@ -53,7 +53,8 @@ def mix(
 ) -> None:
     """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
     from cavendish.mixing.lock import diff_locks, read_lock, write_lock
-    from cavendish.mixing.mixture.make_lock import load, lock_mixture
+    from cavendish.mixing.mixture.config import load
+    from cavendish.mixing.mixture.make_lock import lock_mixture
 
     if diff is not None:
         _refuse_unused(context, "mix --diff", {"diff"})

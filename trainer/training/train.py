@@ -24,7 +24,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.runners import JobFailed, Progress
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import Lock, read_lock, verify_lock, write_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.reader import DAMAGED
 from cavendish.mixing.storage.files import canonical_json, collect_dead
 from cavendish.mixing.storage.place import is_url, read_json, write_atomic
