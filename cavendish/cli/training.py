@@ -27,6 +27,7 @@ from cavendish.cli.app import (
 )
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.storage.place import Place, join
 
 
@@ -127,6 +128,7 @@ def evaluate(
 
 
 def _score_folder(config: Path, override: list[str] | None, data: Place, predictions: Path | None, out: Place) -> None:
+    require_extra("evaluate")
     from cavendish.mixing.storage.sync import fetched, paths_in, published
     from cavendish.trainer.evaluation import evaluate as scoring
 

@@ -173,10 +173,8 @@ def _prepare_evaluation(run: Run, out: Path, identity: Mapping[str, Any]) -> Eva
     """Read what is evaluated on, while the network still is the base."""
     if run.config.evaluate_every is None:
         return None
-    try:
-        from cavendish.trainer.training.in_loop import prepare  # scoring needs libraries that training alone does not
-    except ImportError as error:
-        raise InputError(f"evaluate_every needs more packages ({error}); install cavendish[evaluate]") from None
+    from cavendish.trainer.training.in_loop import prepare  # scoring needs libraries that training alone does not
+
     return prepare(run, out, str(identity.get("base_digest")))
 
 
