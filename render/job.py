@@ -13,7 +13,6 @@ from functools import partial
 import numpy as np
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
-from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
@@ -68,12 +67,11 @@ def render_probe(config: RenderConfig, units: int) -> Probe:
 
 
 def check_installation() -> None:
-    """Find packages, models and environment maps before a job starts.
+    """Find models and environment maps before a job starts.
 
     Raises:
         InputError: naming the package to install.
     """
-    require_extra("render")
     catalogue()
     for name in MAPS:
         map_path(name)

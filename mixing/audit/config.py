@@ -96,6 +96,10 @@ class ControlSettings(Config):
     target_recall: float = 0.9
 
 
+MIN_COPIES, MIN_CLEAN, MIN_RECALL_LOW = 8, 4, 0.6
+"""Whatever the configuration asks for: fewer controls, or a recall whose 95 % interval begins lower, show nothing."""
+
+
 class AuditConfig(Config):
     """What is compared with what. Paths are relative to the data folder.
 
@@ -137,3 +141,19 @@ class AuditConfig(Config):
             raise ValueError("give at least one benchmark and one directory of shards")
         ancestors(parent for parents in self.sources.values() for parent in parents)
         return self
+
+
+def changed_settings(config: AuditConfig) -> list[str]:
+    """List the thresholds that are not the measured ones, and the controls that are weaker than the default."""
+    changed = []
+    for name, default in Thresholds().model_dump().items():
+        value = getattr(config.thresholds, name)
+        if value != default:
+            changed.append(f"thresholds.{name} {value:g} (default {default:g})")
+    for name in ("copies", "clean", "target_recall"):
+        value, default = getattr(config.controls, name), getattr(ControlSettings(), name)
+        if value < default:
+            changed.append(f"controls.{name} {value:g} (default {default:g})")
+    if not config.pixels:
+        changed.append("pixels false (default true)")
+    return changed

@@ -26,7 +26,7 @@ from cavendish.mixing.audit.signals.images import CONTROL_EDITS
 from cavendish.mixing.audit.signals.lineage import registry
 from cavendish.mixing.audit.signals.registry import METADATA_SIGNALS, SIGNALS
 from cavendish.mixing.audit.signals.signal import Signal
-from cavendish.mixing.audit.signals.texts import WordIndex, build_word_index, read_lines
+from cavendish.mixing.audit.signals.texts import WordIndex, build_word_index, is_comparable, read_lines
 from cavendish.mixing.shards.dataset import some_rows
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import file_sha256, join
@@ -130,7 +130,10 @@ def _texts_and_names(
     names += index.open_labels().images if index.labels else []
     try:
         if benchmark.prompts is not None:
-            texts += read_lines(data / benchmark.prompts, "prompts")
+            lines = read_lines(data / benchmark.prompts, "prompts")
+            if not any(is_comparable(line) for line in lines):
+                missing.add(benchmark.name, f"{benchmark.prompts} holds no text that can be looked for")
+            texts += lines
         if benchmark.ids is not None:
             names += read_ids(data / benchmark.ids, _id_scheme(benchmark))
     except InputError as error:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.runners import JobFailed
 
 CONNECT_TIMEOUT_S = 15
@@ -68,9 +67,12 @@ def connected(scheduler: str) -> Iterator[Cluster]:
 
 
 def _connect(scheduler: str) -> Any:
-    require_extra("dask")
-    from distributed import Client
-
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError(
+            "runner DaskRunner: install dask here and on every machine: pip install cavendish[dask]"
+        ) from None
     for name in list(logging.root.manager.loggerDict):  # dask's configuration gives several of them levels of their own
         if name.partition(".")[0] in ("distributed", "tornado"):
             logging.getLogger(name).setLevel(

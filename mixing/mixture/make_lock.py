@@ -11,13 +11,37 @@ from pathlib import Path
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import TASK_NAMES, find_task
 from cavendish.encoders.tasks.task import Kind
-from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
-from cavendish.mixing.mixture.candidates import ResolvedSource, scan_source
+from cavendish.mixing.audit.report.accept import accept_report
+from cavendish.mixing.lock import Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
+from cavendish.mixing.mixture.candidates import Limits, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
-from cavendish.mixing.mixture.config import Mixture, Source, ratio_bends
+from cavendish.mixing.mixture.config import Mixture, Positive, Source, Task, load, ratio_bends
 from cavendish.mixing.mixture.ratios import Bends, Floor, draws_in, multiply, raise_to_floors
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, file_sha256, is_url, join, read_json
+
+__all__ = [
+    "Mixture",
+    "Positive",
+    "Source",
+    "Task",
+    "load",
+    "lock_mixture",
+    "read_exclusions",
+    "read_lock",
+    "write_lock",
+]
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A source of a mixture or of one inside it, with what it inherits; `name` begins with the mixtures it is in."""
+
+    name: str
+    source: Source
+    limits: Limits
+    negatives: float
+    colormaps: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -38,9 +62,9 @@ def lock_mixture(mixture: Mixture, data: Place) -> Lock:
         data: folder, or URL of one, that the paths in the mixture are relative to.
 
     Raises:
-        InputError: a source or list is not there, the report of the audit has no verdict, two sources draw the same
-            records for one task, or the ratios, caps and floors cannot be met from what is there; the message says
-            what would be possible.
+        InputError: a source or list is not there, the report of the audit was edited or is not of these shards and
+            exclusions, two sources draw the same records for one task, or the ratios, caps and floors cannot be met
+            from what is there; the message says what would be possible.
     """
     excluded: set[str] = set()
     exclusions = {}
@@ -48,18 +72,22 @@ def lock_mixture(mixture: Mixture, data: Place) -> Lock:
         excluded |= read_exclusions(join(data, path))
         exclusions[path.as_posix()] = file_sha256(join(data, path))
     exclusions["keys"] = digest(sorted(excluded))
-    resolved = list(_resolve_sources(mixture, "", frozenset(excluded), None))
-    sources = {source.name: scan_source(source, data) for source in resolved}
+    leaves = list(_leaves(mixture, "", frozenset(excluded), None))
+    sources = {
+        leaf.name: scan_source(leaf.name, data, leaf.source.path, leaf.limits, leaf.negatives, leaf.colormaps)
+        for leaf in leaves
+    }
     _refuse_double_draws(data, list(sources.values()))
     streams = []
     for share in _shares(mixture, sources, ""):
         source = sources[share.source]
         points = tuple((index, str(value)) for index, value in share.share.items())
         streams.append(Stream(share.source, share.task, share.kind, pool_size(source, share.task), points))
-    settings = {source.name: source.source for source in resolved}
+    settings = {leaf.name: leaf.source for leaf in leaves}
     for stream, share in zip(streams, _shares(mixture, sources, "")):
         _check_stream(mixture, sources[stream.source], settings[stream.source], stream, share.ratio_name, streams)
     values = mixture.model_dump(mode="json")
+    shards = [(source.path, [shard.sha256 for shard in source.shards]) for source in sources.values()]
     return Lock(
         mixture=values,
         mixture_digest=digest(values),
@@ -68,7 +96,7 @@ def lock_mixture(mixture: Mixture, data: Place) -> Lock:
         sources=tuple(sources.values()),
         streams=tuple(streams),
         exclusions=exclusions,
-        audit=None if mixture.audit is None else _read_verdict(join(data, mixture.audit)),
+        audit=None if mixture.audit is None else accept_report(join(data, mixture.audit), shards, excluded),
     )
 
 
@@ -80,27 +108,40 @@ def _exclude_lists(mixture: Mixture) -> Iterator[Path]:
 
 def _inner(mixture: Mixture | None) -> Mixture:
     if mixture is None:
-        raise InputError("mixture: a mixture inside is not read yet: use cavendish.mixing.mixture.config.load")
+        raise InputError("mixture: a mixture inside is not read yet: use cavendish.mixing.mixture.make_lock.load")
     return mixture
 
 
-def _resolve_sources(
+def _leaves(
     mixture: Mixture, prefix: str, excluded: frozenset[str], licences: frozenset[str] | None
-) -> Iterator[ResolvedSource]:
+) -> Iterator[_Leaf]:
     """Yield the sources of a mixture and of those inside it; a licence has to be allowed by each of them."""
     if mixture.licences is not None:
         licences = frozenset(mixture.licences) & (licences if licences is not None else frozenset(mixture.licences))
     for name, source in mixture.sources.items():
-        yield ResolvedSource(
-            name=prefix + name,
-            source=source,
-            excluded=excluded,
-            licences=licences,
-            negatives=mixture.negatives if source.negatives is None else source.negatives,
-            colormaps=mixture.colormaps if source.colormaps is None else source.colormaps,
+        yield _Leaf(
+            prefix + name,
+            source,
+            _limits(source, excluded, licences),
+            mixture.negatives if source.negatives is None else source.negatives,
+            mixture.colormaps if source.colormaps is None else source.colormaps,
         )
     for name, nested in mixture.mixtures.items():
-        yield from _resolve_sources(_inner(nested.mixture), f"{prefix}{name}.", excluded, licences)
+        yield from _leaves(_inner(nested.mixture), f"{prefix}{name}.", excluded, licences)
+
+
+def _limits(source: Source, excluded: frozenset[str], licences: frozenset[str] | None) -> Limits:
+    return Limits(
+        tasks=None if source.tasks is None else tuple(sorted(source.tasks, key=TASK_NAMES.index)),
+        excluded=excluded,
+        licences=licences,
+        held_out_share=source.hold_out.share,
+        held_out_shards=frozenset(source.hold_out.shards),
+        min_side=source.where.min_side,
+        max_side=source.where.max_side,
+        min_quality=source.where.min_quality,
+        max_quality=source.where.max_quality,
+    )
 
 
 def read_exclusions(path: Place) -> set[str]:
@@ -114,13 +155,6 @@ def read_exclusions(path: Place) -> set[str]:
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise InputError(f'{path}: expected {{"keys": [...]}}, a list of keys to exclude')
     return set(keys)
-
-
-def _read_verdict(path: Place) -> dict[str, str]:
-    values = read_json(path, "the report of an audit")
-    if not isinstance(values, dict) or "verdict" not in values:
-        raise InputError(f"{path}: no verdict in it; it should be the report.json of `cavendish audit`")
-    return {"sha256": file_sha256(path), "verdict": str(values["verdict"])}
 
 
 def _same_place(data: Place, path: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
-from cavendish.mixing.audit.config import Benchmark
+from cavendish.mixing.audit.config import MIN_CLEAN, MIN_COPIES, MIN_RECALL_LOW, Benchmark
 from cavendish.mixing.audit.report.evidence import Evidence
 from cavendish.mixing.audit.signals.lineage import UNSTATED, Entry, registry
 from cavendish.mixing.audit.signals.registry import SIGNALS
@@ -23,6 +23,8 @@ NEVER_CHECKED = (
     "Texts that were paraphrased or translated.",
 )
 _FAILURES_KEPT = 50
+CONTROL_KINDS = {"recall": "copies", "texts": "texts", "labels": "labels"}
+"""What is planted, by its field in the report's `controls`."""
 
 
 def shard_rows(evidence: Evidence) -> list[dict[str, Any]]:
@@ -59,6 +61,7 @@ def benchmark_rows(
         row = {**_compared(evidence, benchmark, index), "leaks": leaks, "review": len(open_) - leaks}
         row["items_hit"] = len({one["image"] for one in open_ if one["level"] == "leak"})
         row["reason"] = _gap(evidence, benchmark, index)
+        row["gaps"] = evidence.missing.get(benchmark.name, [])
         row["verdict"] = _verdict(row, controls)
         rows.append(row)
     return sorted(rows, key=lambda row: row["name"])
@@ -73,13 +76,18 @@ def incomplete_reasons(
         said += _benchmark_gaps(evidence, benchmark, index, controls)
     said += _lineage_gaps(evidence, lineage)
     for row in shards:
+        if not row["records"]:
+            said.append(f"{row['directory']}: no record was read")
         if row["uncommitted"]:
             said.append(f"{row['directory']}: {row['uncommitted']} planned shards are not there")
         if row["failed"]:
             said.append(f"{row['directory']}: {row['failed']} pictures, labels or records could not be read")
     positives = controls["false_positives"]
-    if any(index.pack is not None for index in evidence.plan.indexes) and not positives["trials"]:
-        said.append("no clean controls were planted, so the rate of false positives is not known")
+    if any(index.pack is not None for index in evidence.plan.indexes) and positives["trials"] < MIN_CLEAN:
+        said.append(
+            f"{positives['trials']} clean controls were scanned: with fewer than {MIN_CLEAN} the rate of false "
+            "positives is not known"
+        )
     if positives["hits"]:
         said.append(f"{positives['hits']} of {positives['trials']} clean controls were called a leak")
     return said
@@ -102,13 +110,20 @@ def not_checked(evidence: Evidence) -> list[str]:
     if not plan.config.sources:
         said.append("Lineage: the configuration declares no sources; only names of datasets were looked for.")
     for index in plan.indexes:
-        said += _not_cleared(index)
+        said += _not_cleared(evidence, index)
     return said
 
 
-def holds(recall: Mapping[str, Any] | None, target: float) -> bool:
-    """Tell whether enough of what was planted was found."""
-    return recall is not None and recall["hits"] >= target * recall["trials"]
+def shortfall(recall: Mapping[str, Any], target: float) -> str:
+    """Say why planted controls do not show enough; empty when they do."""
+    found = f"{recall['hits']} of {recall['trials']}"
+    if recall["trials"] < MIN_COPIES:
+        return f"{found} planted were found; at least {MIN_COPIES} must be planted"
+    if recall["hits"] < target * recall["trials"]:
+        return f"{found} planted were found; the target is {target:.0%}"
+    if recall["low"] < MIN_RECALL_LOW:
+        return f"{found} planted were found: the recall may be as low as {recall['low']:.2f}, under {MIN_RECALL_LOW}"
+    return ""
 
 
 def _compared(evidence: Evidence, benchmark: Benchmark, index: BenchmarkIndex) -> dict[str, Any]:
@@ -133,14 +148,14 @@ def _verdict(row: Mapping[str, Any], controls: Mapping[str, Any]) -> str:
     if row["reason"]:
         return "not checked"
     target = controls["target_recall"]
-    short = row["images"] and not holds(controls["recall"].get(row["name"]), target)
-    short = short or any(
-        row["name"] in controls[kind] and not holds(controls[kind][row["name"]], target) for kind in ("texts", "labels")
+    planted = [controls[kind][row["name"]] for kind in CONTROL_KINDS if row["name"] in controls[kind]]
+    short = (row["images"] and row["name"] not in controls["recall"]) or any(
+        shortfall(recall, target) for recall in planted
     )
     fewer = any(
         row[f"{what}_published"] and row[what] and row[what] < row[f"{what}_published"] for what in ("images", "texts")
     )
-    if row["unread"] or short or fewer:
+    if row["gaps"] or row["unread"] or short or fewer:
         return "incomplete"
     return "review" if row["review"] else "clean"
 
@@ -173,11 +188,10 @@ def _benchmark_gaps(
         said.append(f"benchmark {name}: {len(unread)} of its images or labels could not be read")
     if index.pack is not None and name not in controls["recall"]:
         said.append(f"benchmark {name}: no controls could be planted, so its recall is not known")
-    for kind, what in (("recall", "copies"), ("texts", "texts"), ("labels", "labels")):
-        recall = controls[kind].get(name)
-        if recall is not None and not holds(recall, target):
-            found = f"{recall['hits']} of {recall['trials']} planted {what} were found"
-            said.append(f"benchmark {name}: {found}; the target is {target:.0%}")
+    for kind, what in CONTROL_KINDS.items():
+        short = shortfall(controls[kind][name], target) if name in controls[kind] else ""
+        if short:
+            said.append(f"benchmark {name}, {what}: {short}")
     return said + _size_gaps(evidence, benchmark, index)
 
 
@@ -207,9 +221,9 @@ def _lineage_gaps(evidence: Evidence, lineage: list[dict[str, Any]]) -> list[str
     return said
 
 
-def _not_cleared(index: BenchmarkIndex) -> list[str]:
+def _not_cleared(evidence: Evidence, index: BenchmarkIndex) -> list[str]:
     reasons = [f"Benchmark {index.name}: {reason}" for reason in _unread(index)[:20]]
-    return reasons + [reason for signal in SIGNALS for reason in signal.not_cleared(index)]
+    return reasons + [reason for signal in SIGNALS for reason in signal.not_cleared(evidence.plan, index)]
 
 
 def _unread(index: BenchmarkIndex) -> list[str]:

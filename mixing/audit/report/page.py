@@ -23,7 +23,7 @@ from cavendish.mixing.audit.plan import ScanPlan
 from cavendish.mixing.audit.signals.labels import record_labels
 from cavendish.mixing.audit.signals.lineage import registry
 from cavendish.mixing.audit.signals.signal import Record
-from cavendish.mixing.audit.signals.texts import normalised
+from cavendish.mixing.audit.signals.texts import normalized
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.shards.dataset import read_row
 from cavendish.mixing.shards.reader import open_tar, read_parts
@@ -136,7 +136,7 @@ def _clipped(quad: NDArray[np.float64], pane: Pane) -> str | None:
 def _marked(text: str, original: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
     """Split both texts into words and mark those that stand in both in the same order."""
     sides = [text.split(), original.split()]
-    plain = [[" ".join(normalised(word)) for word in words] for words in sides]
+    plain = [[" ".join(normalized(word)) for word in words] for words in sides]
     blocks = SequenceMatcher(None, plain[0], plain[1], autojunk=False).get_matching_blocks()
     same = [{block.a + i for block in blocks for i in range(block.size)}]
     same.append({block.b + i for block in blocks for i in range(block.size)})

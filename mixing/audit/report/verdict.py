@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from scipy.stats import binom
 
+from cavendish.mixing.audit.config import MIN_CLEAN, MIN_COPIES, MIN_RECALL_LOW, changed_settings
 from cavendish.mixing.audit.controls import clopper_pearson
 from cavendish.mixing.audit.matching.fingerprints import ALGORITHM
 from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM
+from cavendish.mixing.audit.report.accept import (
+    ABOUT_SOURCES,
+    EXIT_CODES,
+    REPORT_SCHEMA,
+    count_findings,
+    decide_outcome,
+    report_digest,
+)
 from cavendish.mixing.audit.report.coverage import benchmark_rows, incomplete_reasons, not_checked, shard_rows
 from cavendish.mixing.audit.report.evidence import Evidence
 from cavendish.mixing.audit.signals.images import Thresholds
 from cavendish.mixing.audit.signals.lineage import lineage_row
 from cavendish.mixing.audit.signals.registry import SIGNALS
 from cavendish.mixing.audit.signals.signal import Finding, SourceFacts
-from cavendish.mixing.audit.signals.texts import normalised
+from cavendish.mixing.audit.signals.texts import normalized, word_count
 from cavendish.mixing.storage.files import digest
 
-REPORT_SCHEMA = "cavendish-audit/2"
-Outcome = Literal["clean", "leak", "incomplete", "review"]
-COMMONPLACE_TOKENS = 5
-EXIT_CODES = {"clean": 0, "leak": 1, "incomplete": 3, "review": 4}
-ABOUT_SOURCES = ("lineage", "licence")
-"""Kinds of findings about a whole source: they name no picture, and no key to leave out mends them."""
+COMMONPLACE_WORDS = 5
 
 
 def judge(evidence: Evidence) -> dict[str, Any]:
@@ -40,16 +43,10 @@ def judge(evidence: Evidence) -> dict[str, Any]:
     controls = _controls(evidence)
     shards = shard_rows(evidence)
     incomplete = incomplete_reasons(evidence, shards, controls, lineage)
-    counts = count(findings)
-    outcome: Outcome = "clean"
-    if counts["leaks"]:
-        outcome = "leak"
-    elif incomplete:
-        outcome = "incomplete"
-    elif counts["review"]:
-        outcome = "review"
+    counts = count_findings(findings)
+    outcome = decide_outcome(counts, incomplete)
     benchmarks = benchmark_rows(evidence, findings, controls)
-    return {
+    report = {
         "schema": REPORT_SCHEMA,
         "verdict": outcome,
         "exit_code": EXIT_CODES[outcome],
@@ -66,6 +63,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
         "findings": findings,
         "not_checked": not_checked(evidence),
         "thresholds": evidence.plan.config.thresholds.model_dump(),
+        "changed_settings": changed_settings(evidence.plan.config),
         "chance": _chance(evidence.plan.config.thresholds, benchmarks, shards),
         "embedders": [one.model_dump(exclude={"file"}) for one in evidence.plan.config.embedders],
         "reviewer": evidence.decisions.reviewer,
@@ -77,17 +75,7 @@ def judge(evidence: Evidence) -> dict[str, Any]:
             "numpy": np.__version__,
         },
     }
-
-
-def count(findings: list[dict[str, Any]]) -> dict[str, int]:
-    """Count findings by what they ask for: leaks and review are open, the others are settled."""
-    status = Counter((finding["status"], finding["level"]) for finding in findings)
-    return {
-        "leaks": status["open", "leak"],
-        "review": status["open", "review"],
-        "removed": status["removed", "leak"] + status["removed", "review"],
-        "dismissed": status["dismissed", "leak"] + status["dismissed", "review"],
-    }
+    return {**report, "digest": report_digest(report)}
 
 
 def finding_id(finding: Mapping[str, Any]) -> str:
@@ -129,7 +117,7 @@ def judged_findings(evidence: Evidence, lineage: list[dict[str, Any]]) -> list[d
 
 def is_commonplace(finding: Mapping[str, Any]) -> bool:
     """Tell an equal text of fewer than five words beside no picture of its benchmark: "the red cup" proves nothing."""
-    return finding["kind"] == "text" and len(normalised(finding["image"])) < COMMONPLACE_TOKENS
+    return finding["kind"] == "text" and word_count(normalized(finding["image"])) < COMMONPLACE_WORDS
 
 
 def _judged(raw: Mapping[str, Any], directory: str, shard: str, evidence: Evidence) -> dict[str, Any]:
@@ -182,6 +170,7 @@ def _controls(evidence: Evidence) -> dict[str, Any]:
     wrong = [control for control in clean if control["found"] == "leak"]
     return {
         "target_recall": evidence.plan.config.controls.target_recall,
+        "floors": {"copies": MIN_COPIES, "clean": MIN_CLEAN, "recall_low": MIN_RECALL_LOW},
         "recall": recall_of(evidence, "images"),
         "texts": recall_of(evidence, "texts"),
         "labels": recall_of(evidence, "labels"),

@@ -12,14 +12,11 @@ from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.plan import ScanPlan
-from cavendish.mixing.audit.report.coverage import holds, shard_rows
+from cavendish.mixing.audit.report.accept import ABOUT_SOURCES, EXIT_CODES, Outcome, count_findings
+from cavendish.mixing.audit.report.coverage import shard_rows, shortfall
 from cavendish.mixing.audit.report.evidence import Evidence
 from cavendish.mixing.audit.report.page import render_page
 from cavendish.mixing.audit.report.verdict import (
-    ABOUT_SOURCES,
-    EXIT_CODES,
-    Outcome,
-    count,
     is_commonplace,
     judge,
     judged_findings,
@@ -48,6 +45,7 @@ class Verdict:
     removed: int
     dismissed: int
     incomplete: tuple[str, ...]
+    changed_settings: tuple[str, ...]
     report: Path
     page: Path
     exclude: Path
@@ -61,7 +59,7 @@ class Verdict:
     def words(self) -> str:
         """The answer in one line."""
         said = {
-            "clean": "clean: no benchmark image found, coverage complete",
+            "clean": "clean: nothing of the benchmarks found, coverage complete",
             "leak": f"leak: benchmark images, labels or texts in {self.leaks} place{'' if self.leaks == 1 else 's'}",
             "incomplete": f"not fully checked: {'; '.join(self.incomplete)}",
             "review": f"{self.review} {'pair' if self.review == 1 else 'pairs'} to review, no certain leak",
@@ -70,6 +68,8 @@ class Verdict:
             said += f"; {self.review} to review"
         if self.removed:
             said += f"; {self.removed} already excluded"
+        if self.changed_settings:
+            said += f"; settings changed: {'; '.join(self.changed_settings)}"
         return said
 
 
@@ -88,6 +88,7 @@ def write_report(evidence: Evidence, out: Path, data: Path) -> Verdict:
         removed=counts["removed"],
         dismissed=counts["dismissed"],
         incomplete=tuple(report["incomplete"]),
+        changed_settings=tuple(report["changed_settings"]),
         report=out / "report.json",
         page=out / "report.html",
         exclude=out / "exclude.json",
@@ -184,7 +185,7 @@ def write_words_report(evidence: Evidence, kinds: Sequence[str], out: Path) -> W
     findings = [one for one in judged_findings(evidence, lineage) if one["kind"] in kinds]
     findings = [one for one in findings if not is_commonplace(one)]
     about_texts = "text" in kinds
-    counts, shards = count(findings), shard_rows(evidence)
+    counts, shards = count_findings(findings), shard_rows(evidence)
     gaps = [f"{row['directory']}: {row['failed']} records could not be read" for row in shards if row["failed"]]
     gaps += [f"{name}: {reason}" for name, reason in evidence.plan.missing] if about_texts else []
     gaps += [
@@ -192,11 +193,8 @@ def write_words_report(evidence: Evidence, kinds: Sequence[str], out: Path) -> W
     ]
     recall = recall_of(evidence, "texts") if about_texts else {}
     target = evidence.plan.config.controls.target_recall
-    gaps += [
-        f"{name}: {one['hits']} of {one['trials']} planted texts were found; the target is {target:.0%}"
-        for name, one in recall.items()
-        if not holds(one, target)
-    ]
+    gaps += [f"{name}, texts: {short}" for name, one in recall.items() if (short := shortfall(one, target))]
+    gaps += [f"{row['directory']}: no record was read" for row in shards if not row["records"]]
     exit_code = 1 if counts["leaks"] else 3 if gaps else 4 if counts["review"] else 0
     outcome = {0: "nothing found", 1: "leak", 3: "incomplete", 4: "review"}[exit_code]
     values: dict[str, Any] = {

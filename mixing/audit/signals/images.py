@@ -394,7 +394,7 @@ class ImageSignal(Signal):
         """Images that could not be decoded."""
         return [] if index.pack is None else [item["reason"] for item in index.open_pack().header["unread"]]
 
-    def not_cleared(self, index: BenchmarkIndex) -> list[str]:
+    def not_cleared(self, plan: ScanPlan, index: BenchmarkIndex) -> list[str]:
         """Images with too little structure, and all images where no pixels can be compared."""
         if index.pack is None:
             return []

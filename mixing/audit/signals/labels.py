@@ -100,7 +100,7 @@ class LabelSignal(Signal):
         """Label maps that could not be decoded."""
         return [] if index.labels is None else [item["reason"] for item in index.open_labels().header["unread"]]
 
-    def not_cleared(self, index: BenchmarkIndex) -> list[str]:
+    def not_cleared(self, plan: ScanPlan, index: BenchmarkIndex) -> list[str]:
         """Images whose labels have no fingerprint."""
         if index.labels is None:
             return []
@@ -249,8 +249,9 @@ def plant_labels(pack: LabelPack, copies: int, seed: int) -> list[Planted]:
     rows += [("depth", row) for row in range(len(reliefs))]
     rng = np.random.default_rng([seed, 5])
     results = []
-    for i, number in enumerate(rng.permutation(len(rows))[:copies].tolist()):
-        (kind, row), edit = rows[number], LABEL_EDITS[i % len(LABEL_EDITS)]
+    order = rng.permutation(len(rows)).tolist()
+    for i in range(copies if rows else 0):
+        (kind, row), edit = rows[order[i % len(order)]], LABEL_EDITS[i % len(LABEL_EDITS)]
         if kind == "masks":
             bits = np.asarray(masks[np.flatnonzero(pack.arrays["mask_owners"] == row)])
             grids = np.unpackbits(bits, axis=1).reshape(-1, MASK_SIDE, MASK_SIDE).astype(np.float32)

@@ -163,7 +163,7 @@ class Signal:
         """Return why parts of a benchmark could not be read."""
         return []
 
-    def not_cleared(self, index: BenchmarkIndex) -> list[str]:
+    def not_cleared(self, plan: ScanPlan, index: BenchmarkIndex) -> list[str]:
         """Return what of a benchmark this signal cannot clear."""
         return []
 

@@ -34,7 +34,7 @@ def test_shards_at_a_url_are_audited_as_those_of_a_folder_and_the_report_is_publ
     write_shards(data / "photos", [*samples, picture("photo-poster", poster(photograph(SKIMAGE, "chelsea.png")))], 2)
     for file in (data / "photos").iterdir():
         objects.upload(file, f"s3://bucket/photos/{file.name}")
-    values = {"benchmarks": [{"name": "photos", "folder": "benchmark"}], "controls": {"copies": 2, "clean": 1}}
+    values = {"benchmarks": [{"name": "photos", "folder": "benchmark"}], "controls": {"copies": 8, "clean": 4}}
     local = audit(AuditConfig.model_validate({**values, "shards": ["photos"]}), tmp_path / "out", data=data)
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     s3.choose = every_tenth()

@@ -167,7 +167,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ],
         "shards": ["leaky", "leaky-examples", "clean", "clean-examples"],
         "work": "work",
-        "controls": {"copies": 6, "clean": 3},
+        "controls": {"copies": 8, "clean": 4},
     }
     (data / "other").mkdir()
     (data / "other/motorcycle.png").write_bytes(encode_png(photograph(SKIMAGE, "motorcycle_left.png")))

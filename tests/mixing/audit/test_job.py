@@ -24,7 +24,7 @@ from tests.mixing.audit.photographs import (
 )
 from tests.shard_folder import write_shards
 
-CONTROLS = {"copies": 6, "clean": 3}
+CONTROLS = {"copies": 8, "clean": 4}
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_planted_copy_is_found_shown_and_excluded_then_the_mixture_is_clean(da
     values = json.loads(verdict.report.read_text())
     (finding,) = values["findings"]
     assert (finding["image"], finding["kind"], finding["key"]) == ("chelsea.png", "crop", "photo-poster")
-    assert values["controls"]["recall"]["photos"]["hits"] == 6
+    assert values["controls"]["recall"]["photos"]["hits"] == 8
     assert values["controls"]["false_positives"]["hits"] == 0
     page = verdict.page.read_text()
     assert page.count("data:image/jpeg;base64,") == 2
@@ -144,7 +144,7 @@ def test_damage_missing_shards_and_weak_controls_make_it_incomplete(data: Path) 
         shards=["photos"], exclude=[], thresholds={"pdq_accept": -1, "pdq_candidate": -1, "leak_score": 1e9}
     )
     verdict = audit(strict, data / "out3", data=data)
-    assert "planted copies were found; the target is 90%" in verdict.words
+    assert "copies: 5 of 8 planted were found; the target is 90%" in verdict.words
 
 
 def test_a_flipped_bit_in_a_result_of_the_scan_is_noticed_and_the_part_scanned_again(data: Path) -> None:

@@ -28,7 +28,7 @@ from tests.shard_folder import write_shards
 SETTINGS = {
     "benchmarks": [{"name": "photos", "folder": "benchmark"}],
     "shards": ["shards"],
-    "controls": {"copies": 2, "clean": 1},
+    "controls": {"copies": 8, "clean": 4},
 }
 SHARDS = 6
 CODE = """

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
 from cavendish.mixing.mixture.candidates import is_held_out
-from cavendish.mixing.mixture.config import Mixture, load, ratio_bends
-from cavendish.mixing.mixture.make_lock import lock_mixture
+from cavendish.mixing.mixture.config import ratio_bends
+from cavendish.mixing.mixture.make_lock import Mixture, load, lock_mixture
 from cavendish.mixing.mixture.ratios import Floor, raise_to_floors
 from cavendish.mixing.mixture.reader import held_out
+from tests.audit_report import write_report
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
 ROOT = Path(__file__).parents[3]
@@ -299,26 +299,6 @@ def test_the_same_records_for_one_task_by_two_ways_are_refused(tmp_path: Path) -
     assert lock_text(tmp_path, parted).streams[0].pool == 8
 
 
-@pytest.mark.parametrize("shards", ["[3]", "[0, 17]", "[-1]"])
-def test_a_held_out_shard_that_is_not_there_is_named(tmp_path: Path, shards: str) -> None:
-    write_raw(tmp_path / "raw")
-    text = MIXTURE.replace("path: raw", f"path: raw\n    hold_out: {{shards: {shards}}}")
-    with pytest.raises(InputError, match=r"sources.renders.hold_out.shards: no shard (3|17|-1) of 0 to 2"):
-        lock_text(tmp_path, text)
-
-
-@pytest.mark.parametrize("setting", ["negatives: 0.5", "colormaps: {turbo: 0.5}"])
-def test_settings_of_prompts_that_are_frozen_are_refused(tmp_path: Path, setting: str) -> None:
-    write_raw(tmp_path / "raw")
-    config = EncodeConfig.model_validate({"sources": ["raw"], "tasks": {"depth": 1}, "size": 16})
-    encode(config, tmp_path / "frozen", data=tmp_path)
-    text = f"ratios: {{vision: 1}}\nsources: {{f: {{path: frozen, {setting}}}}}\n"
-    with pytest.raises(
-        InputError, match=f"sources.f.{setting.partition(':')[0]} has no effect: its prompts are frozen"
-    ):
-        lock_text(tmp_path, text)
-
-
 def test_colour_maps_and_negatives_are_set_by_mixture_or_source(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw")
     text = MIXTURE.replace("path: raw", "path: raw\n    negatives: 0") + "colormaps: {turbo: 0.25, grey: 0.5}\n"
@@ -397,11 +377,11 @@ def test_a_diff_names_what_changed(tmp_path: Path) -> None:
 
 def test_the_audit_is_in_the_lock(tmp_path: Path) -> None:
     write_raw(tmp_path / "raw")
-    (tmp_path / "report.json").write_text('{"verdict": "clean"}')
+    write_report(tmp_path / "report.json", tmp_path, ["raw"])
     lock = lock_text(tmp_path, MIXTURE + "audit: report.json\n")
     assert lock.audit is not None
     assert lock.audit["verdict"] == "clean"
-    (tmp_path / "report.json").write_text('{"verdict": "clean", "more": 1}')
+    write_report(tmp_path / "report.json", tmp_path, ["raw"], more=1)
     assert lock_mixture(load(tmp_path / "mixture.yaml"), tmp_path).digest != lock.digest
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.lock import read_lock, write_lock
+from cavendish.mixing.lock import read_lock
+from cavendish.mixing.mixture.make_lock import write_lock
 from cavendish.mixing.provenance.lineage import Link, every_link, states
 from cavendish.mixing.storage import objects
 from cavendish.trainer.generators.tiny import TinyConfig
@@ -19,6 +19,7 @@ from cavendish.trainer.training.checkpoint import checkpoints
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.lineage import trace_lineage
 from cavendish.trainer.training.train import train
+from tests.audit_report import write_report
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 from tests.mixing.storage.s3_server import every_tenth, s3_server
 
@@ -30,8 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Raw shards, an audit that covers them, a lock, a base run and one tuned from it."""
     data = tmp_path_factory.mktemp("made")
     write_raw(data / "raw", shards=2, each=4)
-    digest = json.loads((data / "raw" / "dataset.json").read_text())["totals"]["digest"]
-    (data / "report.json").write_text(json.dumps({"verdict": "clean", "shards": [{"digest": digest}]}))
+    write_report(data / "report.json", data, ["raw"])
     write_lock(data / "lock.json", lock_text(data, MIXTURE + "audit: report.json\n"))
     tiny = TinyConfig(width=16, text_width=16, word_buckets=64)
     train(TrainConfig.model_validate({**SMALL, "lock": "lock.json", "generator": tiny}), data / "base", data)
@@ -96,12 +96,11 @@ def test_another_lock_in_its_place_is_found(data: Path) -> None:
     assert states(trace)["ok"] > 0  # the shards that the generator's own file names are still compared
 
 
-def test_an_audit_of_other_shards_covers_nothing(data: Path) -> None:
-    report = data / "report.json"
-    report.write_text(report.read_text().replace('"digest": "', '"digest": "0'))
-    write_lock(data / "new.json", lock_text(data, MIXTURE + "audit: report.json\n"))
-    trace = trace_lineage(data / "new.json", data)
-    assert next(link.said for link in trace.links if link.state == "missing").endswith("covers all but renders")
+def test_an_audit_of_other_shards_is_not_locked(data: Path) -> None:
+    write_raw(data / "other", shards=1, each=3)
+    write_report(data / "report.json", data, ["other"])
+    with pytest.raises(InputError, match="not of these shards"):
+        lock_text(data, MIXTURE + "audit: report.json\n")
 
 
 def test_a_generator_that_went_elsewhere_still_names_its_lock_base_and_shards(made: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_reviewer_decides_in_the_browser_and_the_next_run_honours_it(tmp_path:
         {
             "benchmarks": [{"name": "photos", "folder": "benchmark"}],
             "shards": ["shards"],
-            "controls": {"copies": 3, "clean": 2},
+            "controls": {"copies": 8, "clean": 4},
         }
     )
     verdict = audit(settings, tmp_path / "out", data=tmp_path)

@@ -25,7 +25,7 @@ def settings(sha256: str, **changes: object) -> AuditConfig:
     values = {
         "benchmarks": [{"name": "photos", "folder": "benchmark"}],
         "shards": ["shards"],
-        "controls": {"copies": 2, "clean": 1},
+        "controls": {"copies": 8, "clean": 4},
         "embedders": [
             {
                 "name": "cells",

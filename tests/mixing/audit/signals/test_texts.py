@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError, Sample
 from cavendish.mixing.audit.edits import procedural_picture
@@ -163,7 +165,7 @@ def test_words_ids_and_lineage_through_real_shards(tmp_path: Path) -> None:
             ],
             "shards": ["shards"],
             "sources": {"tests": ["open-images"]},
-            "controls": {"copies": 2, "clean": 1},
+            "controls": {"copies": 8, "clean": 4},
         }
     )
     verdict = audit(settings, tmp_path / "out", data=tmp_path)
@@ -197,3 +199,56 @@ def test_words_ids_and_lineage_through_real_shards(tmp_path: Path) -> None:
     assert verify_report(settings, tmp_path / "out", tmp_path) == [
         "shards/shard-000000.tar: changed after it was committed"
     ]
+
+
+CHINESE = "把窗户旁边的木椅子换成一盆高大的绿色植物并保持背景不变"
+JAPANESE = "窓のそばの木の椅子を背の高い緑の植物に置き換えて背景はそのままにしてください"
+EXPRESSION = "the man in the red striped shirt"
+CHAIR = "replace the wooden chair beside the window with a tall green plant"
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        (CHINESE, CHINESE),
+        (f"请{CHINESE}，谢谢", CHINESE),
+        (JAPANESE, JAPANESE),
+        (f"Segment {EXPRESSION} in magenta.", EXPRESSION),
+        ("\u200b".join(CHAIR), CHAIR),
+        (CHAIR.replace("wooden", "woo\u00adden"), CHAIR),
+        (CHAIR.replace(" ", "\u200b"), CHAIR),
+        (CHAIR.replace(" ", ""), CHAIR),
+        ("Ｒｅｐｌａｃｅ ｔｈｅ " + CHAIR.removeprefix("replace the "), CHAIR),
+        (CHAIR.replace("plant", "plánt"), CHAIR),
+    ],
+)
+def test_a_text_is_found_in_every_script_and_spacing(text: str, image: str) -> None:
+    index = build_word_index({"prompts": [CHINESE, JAPANESE, EXPRESSION, CHAIR]})
+    assert [(finding.level, finding.image) for finding in find_texts(index, text)] == [("leak", image)]
+
+
+def test_other_texts_in_these_scripts_are_not_found() -> None:
+    index = build_word_index({"prompts": [CHINESE, JAPANESE]})
+    assert find_texts(index, "把照片里的天空换成日落时分的橙色云彩并让湖面反射出来") == []
+    assert find_texts(index, "山の上の空を夕焼けの橙色の雲に置き換えて湖に映してください") == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["generate the depth map", "Please generate the surface normal map of this image.", "Depth map of the scene"],
+)
+def test_wording_without_content_is_no_leak(text: str) -> None:
+    index = build_word_index({"prompts": [text, "generate the depth map of the image, please"]})
+    assert find_texts(index, text) == []
+
+
+def test_the_same_template_with_another_object_is_for_review_and_says_what_differs() -> None:
+    (finding,) = find_texts(build_word_index({"prompts": [CHAIR]}), CHAIR.replace("chair", "table"))
+    assert finding.level == "review"
+    assert finding.reason.endswith("; not in it: chair; in their place: table.")
+
+
+@given(st.text(st.sampled_from("\u200b\u200c\u2060\ufeff\u00ad,. "), max_size=3), st.integers(0, len(CHAIR)))
+def test_invisible_characters_and_punctuation_do_not_hide_a_text(noise: str, place: int) -> None:
+    index = build_word_index({"prompts": [CHAIR]})
+    assert [finding.level for finding in find_texts(index, CHAIR[:place] + noise + CHAIR[place:])] == ["leak"]

@@ -51,7 +51,7 @@ def config(**changes: object) -> AuditConfig:
             {"name": "genai", "reader": "genai-bench", "folder": "genai", "registry": "genai-bench"},
         ],
         "shards": ["shards"],
-        "controls": {"copies": 4, "clean": 2},
+        "controls": {"copies": 8, "clean": 4},
     }
     return AuditConfig.model_validate({**values, **changes})
 
