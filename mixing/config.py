@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -30,7 +30,7 @@ class Config(BaseModel):
 
 _WHOLE, _NUMBER, _YES = "should be a whole number", "should be a number", "should be true or false"
 _LIST, _MAP = "should be a list, such as [a, b]", "should be a map of keys to values"
-_KINDS = {  # what pydantic calls a wrong kind of value, in the words of YAML
+_KINDS = {  # of a wrong kind of value: pydantic's name, and the words of YAML
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), _WHOLE),
     **dict.fromkeys(("float_type", "float_parsing"), _NUMBER),
     **dict.fromkeys(("bool_type", "bool_parsing"), _YES),
@@ -91,49 +91,67 @@ def _apply_override(values: dict[str, Any], override: str) -> None:
         raise InputError(f"override {override!r}: {text!r} is not valid YAML") from None
 
 
-def _problems(model: type[BaseModel], items: Sequence[Any]) -> Iterator[str]:
-    """Say each wrong key or value once, in the words of the file: of a value that may be several things, one reason."""
-    own_words = [item for item in items if item["type"] == "value_error"]  # a check's own words are the clearest
-    told = {_where(item): item for item in (*reversed(items), *reversed(own_words))}
-    strange = [str(item["loc"][0]) for item in items if item["type"] == "extra_forbidden" and len(item["loc"]) == 1]
-    lacks = any(item["type"] == "missing" for item in items)
-    if len(strange) > (1 if lacks else 2):  # one question instead of an answer to each
-        names, known = ", ".join(repr(name) for name in strange[:5]), ", ".join(model.model_fields)
-        more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-        yield f"unknown keys {names}{more}: is it for another verb? The keys here are {known}"
-        return
-    for item in items:
-        where = _where(item)
-        follows = item["type"] == "too_short" and any(other.startswith(f"{where}.") for other in told)
-        if told[where] is item and not follows:
-            yield _problem(model, item, where)
+def _problems(model: type[BaseModel], errors: Sequence[Any]) -> list[str]:
+    """Describe each wrong key or value once, in the words of the file."""
+    unknown = [
+        str(error["loc"][0]) for error in errors if error["type"] == "extra_forbidden" and len(error["loc"]) == 1
+    ]
+    some_missing = any(error["type"] == "missing" for error in errors)
+    if len(unknown) > (1 if some_missing else 2):
+        return [_wrong_verb(model, unknown)]
+    chosen: dict[str, Any] = {}  # of a value that may be several things, one error
+    for error in errors:
+        before = chosen.setdefault(_where(error), error)
+        if error["type"] == "value_error" != before["type"]:  # the words of a model's own check are the clearest
+            chosen[_where(error)] = error
+    return [
+        _problem(model, error, where)
+        for error in errors
+        if chosen[where := _where(error)] is error and not _follows_from_others(error, where, chosen)
+    ]
 
 
-def _where(item: Any) -> str:
+def _wrong_verb(model: type[BaseModel], unknown: Sequence[str]) -> str:
+    names = ", ".join(repr(name) for name in unknown[:5])
+    more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+    return f"unknown keys {names}{more}: is it for another verb? The keys here are {', '.join(model.model_fields)}"
+
+
+def _follows_from_others(error: Any, where: str, chosen: Mapping[str, Any]) -> bool:
+    """Tell whether a list is too short only because its entries are wrong."""
+    return error["type"] == "too_short" and any(other.startswith(f"{where}.") for other in chosen)
+
+
+def _where(error: Any) -> str:
     # pydantic puts which alternative of a union it tried between the keys, as in `vision.tuple[int]` or `vision.int`
     tried = {"int", "float", "bool", "str"}
-    return ".".join(str(part) for part in item["loc"] if part not in tried and not set("[(") & set(str(part)))
+    return ".".join(str(part) for part in error["loc"] if part not in tried and not set("[(") & set(str(part)))
 
 
-def _problem(model: type[BaseModel], item: Any, where: str) -> str:
-    glued = [part for part in item["loc"] if isinstance(part, str) and ":" in part]
-    if glued and item["input"] is None:
+def _problem(model: type[BaseModel], error: Any, where: str) -> str:
+    found = f"(found {error['input']!r})"
+    if error["input"] is None and any(isinstance(part, str) and ":" in part for part in error["loc"]):
         return f"{where!r}: write a space after the colon"
-    if item["type"] == "extra_forbidden":
-        known = _keys_beside(model, item["loc"])
-        close = difflib.get_close_matches(str(item["loc"][-1]), known, 1)
-        if close:
-            return f"unknown key {where!r}: did you mean {close[0]!r}?"
-        return f"unknown key {where!r}" + (f"; known keys: {', '.join(known)}" if known else "")
-    if item["type"] == "missing":
-        return f"missing key {where!r}"
-    if item["type"] == "value_error":  # raised by a model's own checks, in words of its own
-        told = str(item["ctx"]["error"])
-        return f"{where}: {told} (found {item['input']!r})" if where and not isinstance(item["input"], dict) else told
-    if item["loc"][-1] == "[key]":
-        return f"{where}: {item['msg'].replace('Input should be', 'should be')}"
-    words = _KINDS.get(item["type"]) or f"{item['msg'][0].lower()}{item['msg'][1:]}"
-    return f"{where}: {words} (found {item['input']!r})"
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {where!r}{_known_keys(model, error['loc'])}"
+        case "missing":
+            return f"missing key {where!r}"
+        case "value_error":  # raised by a model's own checks, in words of its own
+            reason = str(error["ctx"]["error"])
+            return f"{where}: {reason} {found}" if where and not isinstance(error["input"], dict) else reason
+    if error["loc"][-1] == "[key]":
+        return f"{where}: {error['msg'].replace('Input should be', 'should be')}"
+    reason = _KINDS.get(error["type"]) or f"{error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"{where}: {reason} {found}"
+
+
+def _known_keys(model: type[BaseModel], place: Sequence[str | int]) -> str:
+    """Return the hint after an unknown key: the key that was likely meant, or those that are known there."""
+    known = _keys_beside(model, place)
+    if close := difflib.get_close_matches(str(place[-1]), known, 1):
+        return f": did you mean {close[0]!r}?"
+    return f"; known keys: {', '.join(known)}" if known else ""
 
 
 def _keys_beside(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:

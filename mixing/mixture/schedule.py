@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import lcm
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,22 @@ def share_at(points: Points, t: int) -> Fraction:
     return points[-1][1]
 
 
+class _OpenDraw(NamedTuple):
+    """A draw that may be served from index `release` on and must be before `deadline`."""
+
+    source: int
+    release: int
+    deadline: int
+
+
+class _Bounds(NamedTuple):
+    """Floor and ceiling of a quota over a stretch of indices, less `base`."""
+
+    floors: NDArray[np.int64]
+    ceils: NDArray[np.int64]
+    base: int
+
+
 class Schedule:
     """The order of sources over global indices 0, 1, 2, ...
 
@@ -97,23 +114,27 @@ class Schedule:
             raise InputError(f"index {t} is before the stream's start")
         if t == self._last[0]:
             return list(self._last[1])
-        floors = [self._floor(source, t) for source in range(self.size)]
-        spare = t - sum(floors)  # draws made before they were due
-        if spare == 0:
-            return floors
-        candidates = [k for k in range(self.size) if self.quota(k, t) != floors[k]]
-        releases = {k: self._first(k, floors[k], strict=True) for k in candidates}
-        candidates.sort(key=lambda k: (self._first(k, floors[k] + 1, strict=False), k))
-        marks = sorted(set(releases.values()))
-        lows = self._lowest_load(floors, marks, t)
-        served = sum(floors)
-        urgent = np.zeros(len(marks), np.int64)
-        for k in candidates:
-            urgent[bisect_right(marks, releases[k]) - 1 :] += 1
-            now = t + min(0, int((lows + urgent).min()))
-            floors[k] += now - served
-            served = now
-        return floors
+        counts = [self._floor(source, t) for source in range(self.size)]  # draws whose deadline has passed
+        if sum(counts) == t:
+            return counts
+        open_draws = sorted(self._open_draws(counts, t), key=lambda draw: (draw.deadline, draw.source))
+        marks = sorted({draw.release for draw in open_draws})
+        least_idle = self._lowest_load(counts, marks, t)
+        served_before = sum(counts)
+        released = np.zeros(len(marks), np.int64)  # at each mark: of the draws that are at least as urgent
+        for draw in open_draws:  # how many more are served by t once the queue holds this one too
+            released[bisect_right(marks, draw.release) - 1 :] += 1
+            served = t + min(0, int((least_idle + released).min()))
+            counts[draw.source] += served - served_before
+            served_before = served
+        return counts
+
+    def _open_draws(self, counts: Sequence[int], t: int) -> Iterator[_OpenDraw]:
+        """Yield the next draw of each source that may be served by `t` and need not be."""
+        for source, count in enumerate(counts):
+            if self.quota(source, t) > count:
+                release = self._first(source, count, strict=True)
+                yield _OpenDraw(source, release, deadline=self._first(source, count + 1, strict=False))
 
     def draws(self, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return for indices start .. start + count - 1 the source, and which draw of that source it is (from 0).
@@ -129,9 +150,9 @@ class Schedule:
             part = sources[at : at + length]
             part[:] = self._serve(start + at, length, done)
             for k in range(self.size):
-                mine = np.flatnonzero(part == k)
-                ordinals[at + mine] = done[k] + np.arange(len(mine))
-                done[k] += len(mine)
+                slots = np.flatnonzero(part == k)
+                ordinals[at + slots] = done[k] + np.arange(len(slots))
+                done[k] += len(slots)
         self._last = (start + count, done)
         return sources, ordinals
 
@@ -179,8 +200,8 @@ class Schedule:
             )
         return lows
 
-    def _bounds(self, source: int, low: int, high: int) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """Return floor and ceiling of the quota at low .. high - 1, less a base, and that base."""
+    def _bounds(self, source: int, low: int, high: int) -> _Bounds:
+        """Return floor and ceiling of the quota at low .. high - 1, less the floor at `low`."""
         base = self._floor(source, low)
         floors, ceils = [], []
         while low < high:
@@ -197,7 +218,7 @@ class Schedule:
             floors.append((numerators // piece.denominator).astype(np.int64))
             ceils.append((-(-numerators // piece.denominator)).astype(np.int64))
             low = end
-        return np.concatenate(floors), np.concatenate(ceils), base
+        return _Bounds(np.concatenate(floors), np.concatenate(ceils), base)
 
     def _piece(self, source: int, t: int) -> _Piece:
         return self._pieces[source][bisect_right(self._starts, t) - 1]

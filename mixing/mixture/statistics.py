@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -116,11 +117,4 @@ def realised_ratios(
 
 def index_of(schedule: Schedule, stream: int, ordinal: int, count: int) -> int:
     """Return the global index at which a stream is drawn for the `ordinal`-th time (from 0), which is below `count`."""
-    low, high = 0, count  # drawn at most `ordinal` times before low, more often before high
-    while high - low > 1:
-        middle = (low + high) // 2
-        if schedule.counts(middle)[stream] <= ordinal:
-            low = middle
-        else:
-            high = middle
-    return low
+    return bisect_right(range(count), ordinal, key=lambda index: schedule.counts(index + 1)[stream])
