@@ -17,6 +17,7 @@ from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, an
 from cavendish.annotate.report import REPORT, write_report
 from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
@@ -79,6 +80,8 @@ def annotate(
             model does not follow its conventions, or `out` holds another plan.
         JobFailed: see `mixing.jobs.beam.run`.
     """
+    if config.hub is not None:
+        require_extra("generators")
     specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
     check_licences(specs, config.allowed_licences)
     check_weights(specs)

@@ -37,8 +37,9 @@ from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset, MixtureStream
 from cavendish.mixing.lock import Lock
+from cavendish.mixing.mixture.config import Mixture
 from cavendish.mixing.mixture.draw import draw_example, parse_sample_for
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.reader import MixtureItem
 from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset, start_dataset
 from cavendish.mixing.shards.reader import Reading, read_dataset, read_parts

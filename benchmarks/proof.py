@@ -32,13 +32,14 @@ from cavendish.encoders.sample import Example, Sample, UInt8Image
 from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.config import Config, read_config
 from cavendish.mixing.lock import write_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.render.job import RenderConfig, render
 from cavendish.trainer.evaluation.retention import measure_retention
-from cavendish.trainer.evaluation.samples import Questions
 from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.evaluation.sets import Questions
 from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator

@@ -20,7 +20,7 @@ from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage.files import digest
 from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol
-from cavendish.trainer.evaluation.samples import Questions, sample_questions
+from cavendish.trainer.evaluation.sets import Questions, sample_questions
 from cavendish.trainer.evaluation.tasks.semantic import VOID, SemanticTruth
 
 OBJECT = "object"

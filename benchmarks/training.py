@@ -45,7 +45,9 @@ import cavendish.trainer.training.step as step_module
 import cavendish.trainer.training.train as train_module
 from cavendish.encoders.sample import Example
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.shards.reader import read_dataset
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.precompute import precompute

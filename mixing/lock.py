@@ -22,6 +22,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import find_task
 from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.mixture.schedule import Points, Schedule
+from cavendish.mixing.shards.dataset import differences
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import Place, file_sha256, join, read_json, size_of, write_atomic
 
@@ -270,7 +271,7 @@ def diff_locks(one: Lock, other: Lock) -> list[str]:
     """Say in lines what changed from one lock to another; an empty list when nothing did."""
     if one.digest == other.digest:
         return []
-    lines = [*_diff_values("mixture", one.mixture, other.mixture)]
+    lines = [*differences(one.mixture, other.mixture, "mixture")]
     before, after = ({stream.name: stream for stream in lock.streams} for lock in (one, other))
     for name in sorted(before.keys() | after.keys()):
         if name not in after:
@@ -287,13 +288,13 @@ def diff_locks(one: Lock, other: Lock) -> list[str]:
     for name in sorted(sources_before.keys() & sources_after.keys()):
         for field in ("licences", "left_out"):
             values = getattr(sources_before[name], field), getattr(sources_after[name], field)
-            lines += _diff_values(f"source {name}, {field.replace('_', ' ')}", *values)
+            lines += differences(*values, f"source {name}, {field.replace('_', ' ')}")
     shards = list(_diff_shards(one, other))
     lines += shards[:_SHOWN_SHARDS]
     if len(shards) > _SHOWN_SHARDS:
         lines.append(f"and {len(shards) - _SHOWN_SHARDS} more shards")
-    lines += _diff_values("exclusions", one.exclusions, other.exclusions)
-    lines += _diff_values("audit", one.audit or {}, other.audit or {})
+    lines += differences(one.exclusions, other.exclusions, "exclusions")
+    lines += differences(one.audit or {}, other.audit or {}, "audit")
     return lines
 
 
@@ -311,20 +312,6 @@ def _diff_shards(one: Lock, other: Lock) -> Iterator[str]:
             yield f"shard {name}: other bytes, {before[name].count} -> {after[name].count} records"
         elif before[name] != after[name]:
             yield f"shard {name}: other records may be drawn"
-
-
-def _diff_values(name: str, one: Any, other: Any) -> Iterator[str]:
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in sorted(one.keys() | other.keys()):
-            yield from _diff_values(f"{name}.{key}", one.get(key), other.get(key))
-    elif one != other:
-        yield f"{name}: {_shown(one)} -> {_shown(other)}"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_shown(item)}" for key, item in value.items() if item is not None) or "none"
-    return "none" if value is None else str(value)
 
 
 def _share_text(stream: Stream) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
@@ -67,11 +68,12 @@ def render_probe(config: RenderConfig, units: int) -> Probe:
 
 
 def check_installation() -> None:
-    """Find models and environment maps before a job starts.
+    """Find packages, models and environment maps before a job starts.
 
     Raises:
         InputError: naming the package to install.
     """
+    require_extra("render")
     catalogue()
     for name in MAPS:
         map_path(name)

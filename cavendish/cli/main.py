@@ -24,6 +24,7 @@ from cavendish.cli import data, audit, mixture, card, training, show, planning  
 # isort: on
 from cavendish.cli.app import LOOK, Out, Workers, app, complain, counted, here_only, progress_bar, say
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import EXTRAS, missing_extra, require_extra
 
 INTERRUPTED = 130
 _ClickError: Any = typer.BadParameter.__mro__[2]  # of every error of usage; typer may bring its own copy of click
@@ -35,6 +36,8 @@ def demo(
     workers: Workers = os.cpu_count() or 1,
 ) -> None:
     """Run every stage on the example configurations, in about ten minutes, and write one page that shows it."""
+    extras = ("render", "annotate", "train", "evaluate", "demo")
+    require_extra("demo", *(module for extra in extras for module in EXTRAS[extra]))
     from cavendish.demo.pipeline import run_demo
 
     run_demo(out, workers, progress_bar, say)
@@ -66,6 +69,11 @@ def main() -> None:
         _leave(2, str(error))
     except JobFailed as error:
         _leave(1, str(error))
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        _leave(2, str(missing))
     except _ClickError as error:
         _leave(2, _usage(error))
     except FileExistsError as error:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @app.command(rich_help_panel=CHECK)
 def mix(
+    context: typer.Context,
     mixture: Annotated[
         Path | None, typer.Argument(callback=here_only, help="A mixture file; examples/mixture.yaml explains it.")
     ] = None,
@@ -52,18 +53,24 @@ def mix(
 ) -> None:
     """Lock a mixture: every shard by its hash, exact shares, exclusions and the audit's verdict."""
     from cavendish.mixing.lock import diff_locks, read_lock, write_lock
-    from cavendish.mixing.mixture.make_lock import load, lock_mixture
+    from cavendish.mixing.mixture.config import load
+    from cavendish.mixing.mixture.make_lock import lock_mixture
 
     if diff is not None:
+        _refuse_unused(context, "mix --diff", {"diff"})
         changes = diff_locks(read_lock(diff[0]), read_lock(diff[1]))
         for line in changes:
             say(line)
         raise typer.Exit(1 if changes else 0)
     if stats is not None:
+        of_preview = set() if preview is None else {"data", "preview", "size"}
+        _refuse_unused(context, "mix --stats", {"stats", "simulate"} | of_preview)
         lock = read_lock(stats)
     elif mixture is None or out is None:
         raise InputError("mix: give a mixture file and --out LOCK, or --stats LOCK, or --diff A B")
     else:
+        if preview is None:
+            _refuse_unused(context, "mix without --preview", set(context.params) - {"size"})
         lock = lock_mixture(load(mixture, override or ()), data)
         if not is_url(out):
             if out.is_dir():
@@ -84,6 +91,19 @@ def mix(
             reading = Reading(cache=Path(blocks)) if is_url(data) else Reading()
             write_preview(lock, data, size, preview, reading=reading)
         say(f"{preview}")
+
+
+def _refuse_unused(context: typer.Context, mode: str, used: set[str]) -> None:
+    """Refuse what was given on the command line and has no effect.
+
+    Raises:
+        InputError: naming it.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        if source is not None and source.name == "COMMANDLINE" and parameter.name not in used:
+            name = {"mixture": "MIXTURE", "override": "KEY=VALUE"}.get(parameter.name or "", parameter.opts[0])
+            raise InputError(f"{mode}: {name} has no effect; leave it out")
 
 
 def _print_sources(lock: Lock) -> None:

@@ -18,7 +18,8 @@ from cavendish.demo.photographs import motorcycle, write_photographs
 from cavendish.mixing.config import ConfigType, read_config
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.lock import write_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.shards.dataset import Plan, finish_dataset, is_committed, start_dataset
 from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.storage.files import canonical_json

@@ -25,8 +25,8 @@ from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset
 from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.mixing.visualize import Panel, data_uri, fit, record_panels
-from cavendish.trainer.evaluation.report.tables import metrics_tables, retention_table, standing
-from cavendish.trainer.evaluation.samples import read_sample_questions
+from cavendish.trainer.evaluation.report.page import metrics_tables, retention_table, standing
+from cavendish.trainer.evaluation.sets import read_sample_questions
 
 CELL = 190
 _KIND_COLORS = {"generation": "#8250df", "editing": "#bf5b04", "vision": "#0b6bcb"}

@@ -20,6 +20,7 @@ from cavendish.encoders.codecs.normals import CONVENTIONS
 from cavendish.encoders.sample import Edit, InputError, Rejection, UInt8Image
 from cavendish.encoders.tasks.registry import tasks_of
 from cavendish.mixing.config import Config
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
 from cavendish.mixing.jobs.estimate import Probe
@@ -92,6 +93,8 @@ def convert(
         raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
     root = data / config.path
     records = list_records(root, config.name, config.fields.model_dump())
+    if any(piece.suffix.endswith("exr") for record in records for piece in record.pieces.values()):
+        require_extra("evaluate", "OpenEXR")
     files = sorted({piece.path for record in records for piece in record.pieces.values()})
     inputs = [[path, file_sha256(root / path if path else root)] for path in files]
     starts = range(0, len(records), config.records_per_shard)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.runners import JobFailed
 
 CONNECT_TIMEOUT_S = 15
@@ -67,12 +68,9 @@ def connected(scheduler: str) -> Iterator[Cluster]:
 
 
 def _connect(scheduler: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError:
-        raise InputError(
-            "runner DaskRunner: install dask here and on every machine: pip install cavendish[dask]"
-        ) from None
+    require_extra("dask")
+    from distributed import Client
+
     for name in list(logging.root.manager.loggerDict):  # dask's configuration gives several of them levels of their own
         if name.partition(".")[0] in ("distributed", "tornado"):
             logging.getLogger(name).setLevel(

@@ -17,8 +17,9 @@ from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
+from cavendish.mixing.mixture.config import Positive, Task
 from cavendish.mixing.mixture.draw import draw_example
-from cavendish.mixing.mixture.make_lock import Positive, Task, read_exclusions
+from cavendish.mixing.mixture.make_lock import read_exclusions
 from cavendish.mixing.shards.dataset import Plan, committed_rows, shard_path, some_rows
 from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.storage.files import digest

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import difflib
+import functools
+import importlib.util
+import io
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +56,7 @@ Progress = Callable[[int, int], None]
 
 RUNNERS = ("FnApiRunner", "DaskRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")
 
+_JOB_SERVER_RUNNERS = ("FlinkRunner", "SparkRunner", "PortableRunner")
 _THREADS = "it runs elements in threads of one process, which wait for its one renderer or model in turn"
 REFUSED_RUNNERS = {
     "DirectRunner": "it is a different engine online and offline; use FnApiRunner",
@@ -80,12 +87,12 @@ def check_engine(engine: Engine) -> None:
         if option in options:
             raise InputError(f"--beam-option {option}: use {flag} instead; both could disagree")
     if "--streaming" in options:
-        raise InputError("--beam-option --streaming: a plan has an end, and a streaming job never says that it is done")
+        raise InputError("--beam-option --streaming: jobs are bounded; a streaming job never ends")
     if runner == "FnApiRunner" and "--direct_running_mode" in options:
         mode = options["--direct_running_mode"]
         why = f"{_THREADS}; " if mode == "multi_threading" else ""
         raise InputError(f"--beam-option --direct_running_mode={mode}: {why}use --workers N: N processes")
-    if runner in ("FlinkRunner", "SparkRunner", "PortableRunner"):
+    if runner in _JOB_SERVER_RUNNERS:
         environment = options.get("--environment_type", "DOCKER").upper()
         if environment not in _SAFE_ENVIRONMENTS:
             raise InputError(
@@ -105,15 +112,64 @@ def check_engine(engine: Engine) -> None:
         for option in ("--dask_client_address", "--dask_scheduler_file"):
             if option in options:
                 raise InputError(f"--beam-option {option}: use --scheduler instead, which is checked at the start")
+    if engine.options:
+        _check_beam_options(engine)
 
 
 def _options(engine: Engine) -> dict[str, str]:
-    """Return the Beam options by name; one without a value has an empty one."""
-    pairs = [option.partition("=") for option in engine.options]
-    return {name: value for name, _, value in pairs}
+    """Return the Beam options by name, with underscores as in Beam's documentation; none has the value "".
+
+    Raises:
+        InputError: an option is not written as `--name=value` or `--name`.
+    """
+    options = {}
+    for option in engine.options:
+        name, _, value = option.partition("=")
+        if not re.fullmatch(r"--\w[\w-]*", name):
+            raise InputError(f"--beam-option {option}: write it as --name=value")
+        options["--" + name[2:].replace("-", "_")] = value
+    return options
 
 
-@contextmanager
+def _check_beam_options(engine: Engine) -> None:
+    """Refuse an option that Beam does not have, or a value that it does not take; Beam itself would leave it out.
+
+    A job server has options that Beam's Python does not know: these are named on stderr.
+
+    Raises:
+        InputError: naming the option.
+    """
+    with hide_module("pandas"):
+        from apache_beam.options.pipeline_options import PipelineOptions
+    if engine.runner == "DaskRunner":
+        if importlib.util.find_spec("dask") is None:
+            return  # the job is refused for that
+        importlib.import_module("apache_beam.runners.dask.dask_runner")  # Beam knows its options from then on
+    parsers: list[argparse.ArgumentParser] = []
+    PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            _, unknown = parsers[0].parse_known_args(list(engine.options))
+    except SystemExit:
+        reason = messages.getvalue().strip().rpartition("error: argument ")[2]
+        raise InputError(f"--beam-option {reason}") from None
+    for option in unknown:
+        name = option.partition("=")[0]
+        if engine.runner in _JOB_SERVER_RUNNERS:
+            _say_once(f"--beam-option {name}: not an option of Beam's Python; the job server may have it")
+            continue
+        close = difflib.get_close_matches(name, parsers[0]._option_string_actions, 1, cutoff=0.8)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"--beam-option {name}: Beam has no such option{hint}")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
 def hide_module(name: str) -> Iterator[None]:
     """Let imports inside the `with` block find no module `name`, unless it is imported already."""
     if name in sys.modules:

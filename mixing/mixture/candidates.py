@@ -1,13 +1,12 @@
-"""Which records of a source may be drawn, and for which tasks: told from the rows of its shards, not from pixels."""
+"""Which records of a source may be drawn, and for which tasks: from the rows of its shards, without their pixels."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,34 +14,97 @@ from typing import Any
 import numpy as np
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.lock import LockedShard, LockedSource, pack_bits
-from cavendish.mixing.shards.dataset import Row, is_row_name, parse_row
+from cavendish.mixing.lock import Form, LockedShard, LockedSource, pack_bits
+from cavendish.mixing.mixture.config import Filter, Source
+from cavendish.mixing.shards.dataset import Row, is_row_name, parse_row, read_plan
 from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.shards.sample_format import record_facts, record_key
-from cavendish.mixing.storage.place import Place, is_url, join, list_names, read_all, read_bytes
+from cavendish.mixing.storage.place import Place, is_url, join, list_names, read_all
 
-HELD_OUT, EXCLUDED, LICENCE, FILTERED, UNFIT = (
-    "held out",
-    "excluded",
-    "licence not allowed",
-    "filtered",
-    "serve no task",
-)
+HELD_OUT = "held out"
+EXCLUDED = "excluded"
+LICENCE = "licence not allowed"
+FILTERED = "filtered"
+UNFIT = "serve no task"
 
 
 @dataclass(frozen=True)
-class Limits:
-    """What may be drawn from a source; see `mixing.mixture.make_lock.Source` for the fields."""
+class ResolvedSource:
+    """A source of a mixture, or of one inside it, with what it inherits.
 
-    tasks: tuple[str, ...] | None = None
-    excluded: frozenset[str] = frozenset()
-    licences: frozenset[str] | None = None
-    held_out_share: Fraction = Fraction(0)
-    held_out_shards: frozenset[int] = frozenset()
-    min_side: int = 1
-    max_side: int | None = None
-    min_quality: Mapping[str, float] = field(default_factory=dict)
-    max_quality: Mapping[str, float] = field(default_factory=dict)
+    Args:
+        name: begins with the mixtures that it is in.
+        excluded: keys of samples that are not drawn.
+        licences: that may be drawn; None: any.
+        negatives, colormaps: how its examples will be drawn; they go into the lock as they are.
+    """
+
+    name: str
+    source: Source
+    excluded: frozenset[str]
+    licences: frozenset[str] | None
+    negatives: float
+    colormaps: Mapping[str, float] | None
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a mixture chooses a record by; see `mixing.shards.sample_format.record_facts`.
+
+    Args:
+        scene: views of one scene are held out together; the sample itself where it is no view.
+        size: (height, width) in pixels.
+    """
+
+    sample: str
+    scene: str
+    licence: str
+    tasks: frozenset[str]
+    size: tuple[int, int]
+    quality: Mapping[str, float]
+
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Candidate:
+        """Read the facts of a row.
+
+        Raises:
+            KeyError, TypeError, ValueError: they are damaged.
+        """
+        height, width = facts["size"]
+        return cls(
+            sample=facts["sample"],
+            scene=str(facts.get("scene", facts["sample"])),
+            licence=facts["licence"],
+            tasks=frozenset(facts["tasks"]),
+            size=(height, width),
+            quality=facts["quality"],
+        )
+
+    def wanted(self, source: Source) -> frozenset[str]:
+        """Return the tasks that it can serve and that are asked for."""
+        return self.tasks if source.tasks is None else self.tasks & source.tasks.keys()
+
+    def reason_against(self, shard: int, resolved: ResolvedSource) -> str | None:
+        """Return why it may not be drawn from shard number `shard`, or None."""
+        source = resolved.source
+        if self.sample in resolved.excluded:
+            return EXCLUDED
+        if shard in source.hold_out.shards or is_held_out(self.scene, source.hold_out.share):
+            return HELD_OUT
+        if resolved.licences is not None and self.licence not in resolved.licences:
+            return LICENCE
+        if not self._passes(source.where):
+            return FILTERED
+        return None if self.wanted(source) else UNFIT
+
+    def _passes(self, where: Filter) -> bool:
+        short, long = sorted(self.size)
+        return (
+            short >= where.min_side
+            and (where.max_side is None or long <= where.max_side)
+            and all(self.quality.get(name, -math.inf) >= least for name, least in where.min_quality.items())
+            and all(self.quality.get(name, math.inf) <= most for name, most in where.max_quality.items())
+        )
 
 
 def is_held_out(key: str, share: Fraction) -> bool:
@@ -52,132 +114,104 @@ def is_held_out(key: str, share: Fraction) -> bool:
 
 
 def size_range(height: int, width: int) -> str:
-    """Name the range of pixels, a factor of two wide, that the shorter side of a picture is in."""
+    """Name the range of pixels, a factor of two wide, that the shorter side of an image is in."""
     low = 1 << min(height, width).bit_length() - 1
     return f"{low}-{2 * low - 1}"
 
 
-def scan_source(
-    name: str,
-    data: Place,
-    path: Place,
-    limits: Limits,
-    negatives: float = 0.1,
-    colormaps: Mapping[str, float] | None = None,
-) -> LockedSource:
-    """Read the rows of a directory of shards.
-
-    Args:
-        data, path: `path` is relative to `data`, or a URL.
-        negatives, colormaps: how its examples will be drawn; they go into the lock as they are.
+def scan_source(resolved: ResolvedSource, data: Place) -> LockedSource:
+    """Read the rows of a source's directory, which is relative to `data` or a URL.
 
     Raises:
-        InputError: the directory is not complete, or holds both kinds of record.
+        InputError: the directory is not complete or holds both kinds of record, or a setting of the source has no
+            effect on what is there.
     """
-    directory = join(data, path)
-    dataset = _dataset(name, directory)
-    places = [join(directory, row_name) for row_name in list_names(directory) if is_row_name(row_name)]
-    rows = [(hashlib.sha256(text).hexdigest(), parse_row(text, at)) for at, text in zip(places, read_all(places))]
-    if len(rows) < dataset["shards"] or not rows:
-        raise InputError(f"{directory}: {len(rows)} of {dataset['shards']} shards are committed; finish the job first")
+    path, directory = resolved.source.path, join(data, resolved.source.path)
+    plan_digest, shards = _read_shards(resolved.name, directory)
+    parts_of_records = (parts for shard in shards for parts in shard.row.samples.values())
+    forms: set[Form] = {"instructions" if "instruction.json" in parts else "raw" for parts in parts_of_records}
+    if len(forms) > 1:
+        raise InputError(f"{directory}: raw samples and instruction examples in one directory; keep them apart")
+    form: Form = "raw" if "raw" in forms else "instructions"
+    _check_settings(resolved.name, resolved.source, form, len(shards))
     licences: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    shards = []
-    forms: set[bool] = set()
-    for index, (row_sha256, row) in enumerate(rows):
-        tar = join(directory, row.shard)
-        facts = row.facts or _facts_of(tar)
-        records = [facts.get(key, {}) for key in sorted(row.samples)]
-        forms |= {"instruction.json" not in parts for parts in row.samples.values()}
-        try:
-            reasons = [_reason(record, index, limits) for record in records]
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{tar}: damaged facts in the row: {error}") from None
-        drawn = [record for record, reason in zip(records, reasons) if reason is None]
-        left_out.update(reason for reason in reasons if reason is not None)
-        licences.update(record["licence"] for record in drawn)
-        sizes.update(size_range(*record["size"]) for record in drawn)
-        shards.append(_lock_shard(row, row_sha256, records, reasons, limits))
-    if len(forms) > 1:
-        raise InputError(f"{directory}: raw samples and instruction examples in one directory; keep them apart")
-    if limits.tasks is None and True in forms:
-        raise InputError(f"mixture: source {name} holds raw samples: say in `tasks` what is drawn from them")
+    locked = []
+    for index, shard in enumerate(shards):
+        candidates = shard.candidates(join(directory, shard.row.shard))
+        reasons = [candidate.reason_against(index, resolved) for candidate in candidates]
+        for candidate, reason in zip(candidates, reasons):
+            if reason is None:
+                licences[candidate.licence] += 1
+                sizes[size_range(*candidate.size)] += 1
+            else:
+                left_out[reason] += 1
+        locked.append(_lock_shard(shard, candidates, reasons, resolved.source))
     return LockedSource(
-        name=name,
+        name=resolved.name,
         path=str(path) if is_url(path) else Path(path).as_posix(),
-        form="raw" if True in forms else "instructions",
-        plan=dataset["digest"],
-        records=sum(row.count for _, row in rows),
+        form=form,
+        plan=plan_digest,
+        records=sum(shard.row.count for shard in shards),
         licences=dict(sorted(licences.items())),
         left_out=dict(sorted(left_out.items())),
         sizes=dict(sorted(sizes.items())),
-        negatives=negatives,
-        colormaps=None if colormaps is None else dict(colormaps),
-        shards=tuple(shards),
+        negatives=resolved.negatives,
+        colormaps=resolved.colormaps,
+        shards=tuple(locked),
     )
 
 
+def _check_settings(name: str, source: Source, form: Form, shards: int) -> None:
+    if source.tasks is None and form == "raw":
+        raise InputError(f"mixture: source {name} holds raw samples: say in `tasks` what is drawn from them")
+    for key in ("negatives", "colormaps"):
+        if getattr(source, key) is not None and form == "instructions":
+            raise InputError(f"mixture: sources.{name}.{key} has no effect: its prompts are frozen; take it out")
+    if beyond := [str(shard) for shard in source.hold_out.shards if not 0 <= shard < shards]:
+        raise InputError(f"mixture: sources.{name}.hold_out.shards: no shard {', '.join(beyond)} of 0 to {shards - 1}")
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A committed shard: its row, and the sha256 of the row's bytes."""
+
+    row: Row
+    row_sha256: str
+
+    def candidates(self, tar: Place) -> list[Candidate]:
+        """Return its records in the order of their keys; of a row without facts the records of `tar` are read."""
+        facts = self.row.facts or {record_key(record): record_facts(record) for record in read_shard(tar)}
+        try:
+            return [Candidate.of_facts(facts.get(key, {})) for key in sorted(self.row.samples)]
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{tar}: damaged facts in the row: {error}") from None
+
+
+def _read_shards(name: str, directory: Place) -> tuple[str, list[_Shard]]:
+    """Return the digest of the plan of a finished directory, and its shards."""
+    try:
+        plan, plan_digest = read_plan(directory)
+    except InputError as error:
+        raise InputError(f"{error} (the shards of source {name})") from None
+    places = [join(directory, row_name) for row_name in list_names(directory) if is_row_name(row_name)]
+    texts = zip(places, read_all(places))
+    shards = [_Shard(parse_row(text, place), hashlib.sha256(text).hexdigest()) for place, text in texts]
+    if len(shards) < plan.shards or not shards:
+        raise InputError(f"{directory}: {len(shards)} of {plan.shards} shards are committed; finish the job first")
+    return plan_digest, shards
+
+
 def _lock_shard(
-    row: Row,
-    row_sha256: str,
-    records: Sequence[Mapping[str, Any]],
-    reasons: Sequence[str | None],
-    limits: Limits,
+    shard: _Shard, candidates: Sequence[Candidate], reasons: Sequence[str | None], source: Source
 ) -> LockedShard:
     """Say which records of a shard may be drawn for what, given the reason against each."""
-    tasks = sorted({task for record in records for task in _wanted(record, limits)})
+    wanted = [candidate.wanted(source) for candidate in candidates]
     usable = {
-        task: pack_bits(np.array([r is None and task in x["tasks"] for x, r in zip(records, reasons)], bool))
-        for task in tasks
+        task: pack_bits(np.array([reason is None and task in tasks for tasks, reason in zip(wanted, reasons)], bool))
+        for task in sorted(set().union(*wanted))
     }
-    held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if records else "none"
-    return LockedShard(row.shard, row.sha256, row_sha256, row.bytes, row.count, usable, held_out)
-
-
-def _dataset(name: str, directory: Place) -> dict[str, Any]:
-    at = join(directory, "dataset.json")
-    try:
-        values = json.loads(read_bytes(at))
-    except (ValueError, RecursionError) as error:
-        detail = str(error) if isinstance(error, InputError) else f"{at}: not valid json: {error}"
-        raise InputError(f"{detail} (the shards of source {name})") from None
-    if not isinstance(values, dict) or not isinstance(values.get("shards"), int) or "digest" not in values:
-        raise InputError(f"{at}: does not say how many shards there are (the shards of source {name})")
-    return values
-
-
-def _facts_of(tar: Place) -> dict[str, dict[str, Any]]:
-    """Return what is known of the records of a shard whose row does not say it: by reading them."""
-    return {record_key(record): record_facts(record) for record in read_shard(tar)}
-
-
-def _wanted(record: Mapping[str, Any], limits: Limits) -> set[str]:
-    return set(record["tasks"]) if limits.tasks is None else set(record["tasks"]) & set(limits.tasks)
-
-
-def _reason(record: Mapping[str, Any], shard: int, limits: Limits) -> str | None:
-    """Say why a record may not be drawn, or None."""
-    if record["sample"] in limits.excluded:
-        return EXCLUDED
-    if shard in limits.held_out_shards or is_held_out(_scene(record), limits.held_out_share):
-        return HELD_OUT
-    if limits.licences is not None and record["licence"] not in limits.licences:
-        return LICENCE
-    if not _passes(record, limits):
-        return FILTERED
-    return None if _wanted(record, limits) else UNFIT
-
-
-def _scene(record: Mapping[str, Any]) -> str:
-    """Return what is held out as one: views of a scene show the same things."""
-    return str(record.get("scene", record["sample"]))
-
-
-def _passes(record: Mapping[str, Any], limits: Limits) -> bool:
-    if min(record["size"]) < limits.min_side or (limits.max_side is not None and max(record["size"]) > limits.max_side):
-        return False
-    quality = record["quality"]
-    if any(quality.get(name, -math.inf) < least for name, least in limits.min_quality.items()):
-        return False
-    return all(quality.get(name, math.inf) <= most for name, most in limits.max_quality.items())
+    held_out = pack_bits(np.array([reason == HELD_OUT for reason in reasons], bool)) if candidates else "none"
+    row = shard.row
+    return LockedShard(row.shard, row.sha256, shard.row_sha256, row.bytes, row.count, usable, held_out)

@@ -12,36 +12,13 @@ from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import TASK_NAMES, find_task
 from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.audit.report.accept import accept_report
-from cavendish.mixing.lock import Lock, LockedSource, Stream, read_lock, unpack_bits, write_lock
-from cavendish.mixing.mixture.candidates import Limits, scan_source
+from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
+from cavendish.mixing.mixture.candidates import ResolvedSource, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
-from cavendish.mixing.mixture.config import Mixture, Positive, Source, Task, load, ratio_bends
+from cavendish.mixing.mixture.config import Mixture, Source, ratio_bends
 from cavendish.mixing.mixture.ratios import Bends, Floor, draws_in, multiply, raise_to_floors
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, file_sha256, is_url, join, read_json
-
-__all__ = [
-    "Mixture",
-    "Positive",
-    "Source",
-    "Task",
-    "load",
-    "lock_mixture",
-    "read_exclusions",
-    "read_lock",
-    "write_lock",
-]
-
-
-@dataclass(frozen=True)
-class _Leaf:
-    """A source of a mixture or of one inside it, with what it inherits; `name` begins with the mixtures it is in."""
-
-    name: str
-    source: Source
-    limits: Limits
-    negatives: float
-    colormaps: dict[str, float] | None
 
 
 @dataclass(frozen=True)
@@ -72,18 +49,15 @@ def lock_mixture(mixture: Mixture, data: Place) -> Lock:
         excluded |= read_exclusions(join(data, path))
         exclusions[path.as_posix()] = file_sha256(join(data, path))
     exclusions["keys"] = digest(sorted(excluded))
-    leaves = list(_leaves(mixture, "", frozenset(excluded), None))
-    sources = {
-        leaf.name: scan_source(leaf.name, data, leaf.source.path, leaf.limits, leaf.negatives, leaf.colormaps)
-        for leaf in leaves
-    }
+    resolved = list(_resolve_sources(mixture, "", frozenset(excluded), None))
+    sources = {source.name: scan_source(source, data) for source in resolved}
     _refuse_double_draws(data, list(sources.values()))
     streams = []
     for share in _shares(mixture, sources, ""):
         source = sources[share.source]
         points = tuple((index, str(value)) for index, value in share.share.items())
         streams.append(Stream(share.source, share.task, share.kind, pool_size(source, share.task), points))
-    settings = {leaf.name: leaf.source for leaf in leaves}
+    settings = {source.name: source.source for source in resolved}
     for stream, share in zip(streams, _shares(mixture, sources, "")):
         _check_stream(mixture, sources[stream.source], settings[stream.source], stream, share.ratio_name, streams)
     values = mixture.model_dump(mode="json")
@@ -108,40 +82,27 @@ def _exclude_lists(mixture: Mixture) -> Iterator[Path]:
 
 def _inner(mixture: Mixture | None) -> Mixture:
     if mixture is None:
-        raise InputError("mixture: a mixture inside is not read yet: use cavendish.mixing.mixture.make_lock.load")
+        raise InputError("mixture: a mixture inside is not read yet: use cavendish.mixing.mixture.config.load")
     return mixture
 
 
-def _leaves(
+def _resolve_sources(
     mixture: Mixture, prefix: str, excluded: frozenset[str], licences: frozenset[str] | None
-) -> Iterator[_Leaf]:
+) -> Iterator[ResolvedSource]:
     """Yield the sources of a mixture and of those inside it; a licence has to be allowed by each of them."""
     if mixture.licences is not None:
         licences = frozenset(mixture.licences) & (licences if licences is not None else frozenset(mixture.licences))
     for name, source in mixture.sources.items():
-        yield _Leaf(
-            prefix + name,
-            source,
-            _limits(source, excluded, licences),
-            mixture.negatives if source.negatives is None else source.negatives,
-            mixture.colormaps if source.colormaps is None else source.colormaps,
+        yield ResolvedSource(
+            name=prefix + name,
+            source=source,
+            excluded=excluded,
+            licences=licences,
+            negatives=mixture.negatives if source.negatives is None else source.negatives,
+            colormaps=mixture.colormaps if source.colormaps is None else source.colormaps,
         )
     for name, nested in mixture.mixtures.items():
-        yield from _leaves(_inner(nested.mixture), f"{prefix}{name}.", excluded, licences)
-
-
-def _limits(source: Source, excluded: frozenset[str], licences: frozenset[str] | None) -> Limits:
-    return Limits(
-        tasks=None if source.tasks is None else tuple(sorted(source.tasks, key=TASK_NAMES.index)),
-        excluded=excluded,
-        licences=licences,
-        held_out_share=source.hold_out.share,
-        held_out_shards=frozenset(source.hold_out.shards),
-        min_side=source.where.min_side,
-        max_side=source.where.max_side,
-        min_quality=source.where.min_quality,
-        max_quality=source.where.max_quality,
-    )
+        yield from _resolve_sources(_inner(nested.mixture), f"{prefix}{name}.", excluded, licences)
 
 
 def read_exclusions(path: Place) -> set[str]:

@@ -33,6 +33,7 @@ SHARD_SCHEMA = "cavendish-shard/1"
 DATASET_SCHEMA = "cavendish-dataset/1"
 _ROW_NAME = re.compile(r"shard-\d{6}\.json")
 _TAR_NAME = re.compile(r"shard-\d{6}\.tar")
+_SHOWN_CHANGES, _SHOWN_CHARS = 5, 40  # of another plan: how many differences, and how much of a value
 
 
 @dataclass(frozen=True)
@@ -101,11 +102,56 @@ def start_dataset(directory: Place, plan: Plan) -> None:
             raise InputError(f"{path}: not the plan of a shard directory; delete it and run again")
         if found.get("digest") != plan.digest:
             raise InputError(
-                f"{directory}: holds shards of another plan ({found.get('kind')}, {str(found.get('digest'))[:12]}); "
-                f"this one is {plan.kind} {plan.digest[:12]}. Choose another --out, or delete the directory"
+                f"{directory}: holds shards of another plan (there -> here): {_plan_changes(found, plan)}. "
+                "Choose another --out, or delete the directory"
             )
         return
     _write_dataset(path, plan, None)
+
+
+def _plan_changes(found: Mapping[str, Any], plan: Plan) -> str:
+    """Return what differs between the dataset.json of a directory and a plan, the first few keys."""
+    there, here = (
+        {"kind": values.get("kind"), "shards": values.get("shards"), **values.get("config", {})}
+        for values in (found, json.loads(canonical_json({**asdict(plan), "config": dict(plan.config)})))
+    )
+    changes = list(differences(there, here)) or ["its digest alone: dataset.json was edited"]
+    more = [f"and {len(changes) - _SHOWN_CHANGES} more"] if len(changes) > _SHOWN_CHANGES else []
+    return "; ".join([*changes[:_SHOWN_CHANGES], *more])
+
+
+def differences(before: Any, after: Any, name: str = "") -> Iterator[str]:
+    """Yield where two json values differ, as `key.key: before -> after`; entries of a list go by their names."""
+    lists = isinstance(before, list | tuple) and isinstance(after, list | tuple)
+    if lists and max(len(str(before)), len(str(after))) > _SHOWN_CHARS:
+        before, after = _by_name(before), _by_name(after)
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for key in sorted(before.keys() | after.keys()):
+            yield from differences(before.get(key), after.get(key), f"{name}.{key}" if name else key)
+    elif before != after:
+        yield f"{name}: {_short(before)} -> {_short(after)}"
+
+
+def _by_name(entries: Sequence[Any]) -> Mapping[str, Any]:
+    """Return the entries of a list by name, path or first value where they have one, else by number."""
+    named = {}
+    for number, entry in enumerate(entries):
+        match entry:
+            case {"path": str(name)} | {"name": str(name)} | {"source": str(name)}:
+                named[name] = entry
+            case [str(name), value]:
+                named[name] = value
+            case _:
+                named[f"{number}"] = entry
+    return named
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Mapping):
+        text = ", ".join(f"{key} {_short(item)}" for key, item in value.items() if item is not None)
+    else:
+        text = "" if value is None else str(value)
+    return "none" if not text else text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}..."
 
 
 def finish_dataset(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.codecs.normals import decode_normals, normals_from
 from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import MAX_PIXELS, decode_png16, decode_rgb
 
 _DEPTH_CHANNELS = (("Z",), ("depth",), ("Y",), ("V",), ("R",))
@@ -92,10 +93,9 @@ def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
 
 def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
     """Decode the first of `choices` of channels that an OpenEXR file has, to (H, W, channels)."""
-    try:
-        import OpenEXR
-    except ImportError:
-        raise InputError(f"{name}: reading .exr needs the package OpenEXR: pip install OpenEXR") from None
+    require_extra("evaluate", "OpenEXR")
+    import OpenEXR
+
     with tempfile.NamedTemporaryFile(suffix=".exr") as file:  # the library reads files only
         Path(file.name).write_bytes(data)
         try:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import missing_extra
 
 ATTEMPTS = 5
 BACKOFF_S = 0.5
@@ -105,7 +106,7 @@ def ask(
                 raise MissingBucket(f"{url}: not there: its bucket does not exist") from None
             raise MissingFile(f"{url}: not there") from None
         except ImportError as error:
-            raise Refused(f"{url}: {error}; pip install cavendish[remote]") from None
+            raise Refused(f"{url}: {_missing(error)}") from None
         except PermissionError as error:
             raise Refused(f"{url}: may not be {doing}: {_words(error)}; check the credentials") from None
         except Exception as error:  # every kind of server has its own errors
@@ -117,6 +118,11 @@ def ask(
             if attempt + 1 < attempts:
                 time.sleep(backoff_s * 2**attempt)
     raise Unreachable(f"{url}: could not be {doing} in {attempts} attempts; the last: {reason}")
+
+
+def _missing(error: ImportError) -> str:
+    cause = error.__cause__  # fsspec's own words do not name the extra
+    return str((missing_extra(cause) if isinstance(cause, ImportError) else None) or _words(error))
 
 
 def _words(error: BaseException) -> str:

@@ -23,6 +23,7 @@ import yaml
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.extras import require_extra
 from cavendish.render.assets.environments import load_environment
 from cavendish.render.assets.folders import OwnFile, own_file, scale_of
 from cavendish.render.assets.meshfiles import decode_texture, read_mesh
@@ -214,14 +215,13 @@ def map_path(name: str) -> Path:
     Raises:
         InputError: bpy is not installed, or has no such map.
     """
+    require_extra("render", "bpy")
     spec = importlib.util.find_spec("bpy")
-    folders = [] if spec is None or spec.origin is None else [Path(spec.origin).parent]
-    for folder in folders:
-        for path in sorted(folder.glob(f"*/datafiles/studiolights/world/{name}.exr")):
+    assert spec is not None
+    for folder in spec.submodule_search_locations or ():
+        for path in sorted(Path(folder).glob(f"*/datafiles/studiolights/world/{name}.exr")):
             return path
-    raise InputError(
-        f"environment map {name}: ships in the bpy wheel, which is not installed: pip install 'bpy==4.5.*'"
-    )
+    raise InputError(f"environment map {name}: the installed package bpy has none of this name; install bpy 4.5")
 
 
 @lru_cache(maxsize=4)

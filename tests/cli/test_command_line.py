@@ -57,6 +57,13 @@ def test_every_verb_explains_itself(verb: str) -> None:
         (("encode", "examples/encode.yaml", "--out", "x"), "raw/blender"),
         (("mix", "examples/mixture.yaml", "--out", "x.json"), "no such file"),
         (("mix",), "give a mixture file and --out"),
+        (("mix", "examples/mixture.yaml", "--stats", "x.json"), "mix --stats: MIXTURE has no effect; leave it out"),
+        (("mix", "--stats", "x.json", "--out", "y.json"), "mix --stats: --out has no effect; leave it out"),
+        (
+            ("mix", "--diff", "a.json", "b.json", "--simulate", "9"),
+            "mix --diff: --simulate has no effect",
+        ),
+        (("mix", "examples/mixture.yaml", "--out", "x.json", "--size", "32"), "mix without --preview: --size has no"),
         (("rendr",), "Did you mean 'render'?"),
         (("render", "examples/render_pyrender.yaml"), "missing option '--out' (see: cavendish render --help)"),
         (

@@ -126,8 +126,8 @@ def _write_predictions(folder: Path) -> None:
 
 def _read_predictions(folder: Path) -> None:
     from cavendish.mixing.images import decode_rgb
-    from cavendish.trainer.evaluation.samples import read_sample_questions
     from cavendish.trainer.evaluation.score import read_specs, score
+    from cavendish.trainer.evaluation.sets import read_sample_questions
 
     for task in ("depth", "semantic", "instance"):
         try:
@@ -141,7 +141,6 @@ def _read_predictions(folder: Path) -> None:
 def _write_judgements(folder: Path) -> None:
     from cavendish.trainer.evaluation.report.comparison import ANSWERS_SCHEMA, write_comparison
 
-    put(folder, "judgements.jsonl", '{"prompt": "x", "winner": "a"}\n{"prompt": "y", "winner": "tie", "group": "g"}\n')
     put(folder, "requests.jsonl", '{"file": "a.png", "prompt": "x", "image": null}\n{"file": "b.png", "prompt": "y"}\n')
     for place in ("a/a.png", "a/b.png", "b/a.png", "b/b.png"):
         put(folder, place, picture(side=24))
@@ -152,14 +151,12 @@ def _write_judgements(folder: Path) -> None:
 
 
 def _read_judgements(folder: Path) -> None:
-    from cavendish.trainer.evaluation.metrics.win_rate import read_judgements, win_rate
     from cavendish.trainer.evaluation.report.comparison import judge, write_comparison
 
     with TemporaryDirectory() as name:
         out = Path(name)
         put(out, "key.json", (folder / "out/key.json").read_bytes())
         reads = (
-            lambda: win_rate(read_judgements(folder / "judgements.jsonl"), np.random.default_rng(0), draws=10),
             lambda: write_comparison(folder / "requests.jsonl", folder / "a", folder / "b", out / "new", "better?", 0),
             lambda: judge(out, [folder / "saved.json"]),
         )

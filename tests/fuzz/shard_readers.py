@@ -143,7 +143,8 @@ def _read_lock(folder: Path) -> None:
 
 
 def _read_mixture(folder: Path) -> None:
-    from cavendish.mixing.mixture.make_lock import load, lock_mixture
+    from cavendish.mixing.mixture.config import load
+    from cavendish.mixing.mixture.make_lock import lock_mixture
 
     lock_mixture(load(folder / "mixture.yaml"), folder)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cavendish.encoders.sample import Sample
 from cavendish.mixing.lock import Lock
-from cavendish.mixing.mixture.make_lock import load, lock_mixture
+from cavendish.mixing.mixture.config import load
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
 from cavendish.mixing.shards.writer import ShardWriter
 from tests.conftest import tiny_sample

@@ -18,7 +18,7 @@ from cavendish.mixing.cards.card import write_card
 from cavendish.mixing.cards.croissant import About
 from cavendish.mixing.cards.facts import add_up, licence_of
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
-from cavendish.mixing.mixture.make_lock import write_lock
+from cavendish.mixing.lock import write_lock
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from tests.mixing.shard_data import lock_text, write_raw
 

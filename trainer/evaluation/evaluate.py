@@ -18,8 +18,8 @@ from cavendish.trainer.evaluation.benchmarks import READERS, read_benchmark
 from cavendish.trainer.evaluation.items import Benchmark
 from cavendish.trainer.evaluation.metrics.depth import Alignment
 from cavendish.trainer.evaluation.report.page import render_report
-from cavendish.trainer.evaluation.samples import read_sample_questions
 from cavendish.trainer.evaluation.score import Result, choose_items, find_predictions, read_answers, read_specs, score
+from cavendish.trainer.evaluation.sets import read_sample_questions
 from cavendish.trainer.evaluation.settings import SampleTask
 
 

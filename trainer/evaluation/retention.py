@@ -19,7 +19,7 @@ from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.encoders.tasks.registry import TASK_NAMES, VISION_TASKS, make_example, tasks_of
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
 from cavendish.trainer.evaluation.metrics.distances import Features, layout_features, picture_distances
-from cavendish.trainer.evaluation.samples import read_samples
+from cavendish.trainer.evaluation.sets import read_samples
 from cavendish.trainer.evaluation.settings import RetentionSettings
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.inference.sampler import predict_examples

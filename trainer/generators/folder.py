@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.generators.tiny import load_tiny
@@ -51,13 +52,12 @@ def _load_adapter(
     name: str, model: Path, tuned: Path | None, expected: Any, precision: Precision, text_encoder: bool
 ) -> Generator:
     """Load an adapter; its libraries are only imported here, they take seconds."""
-    try:
-        from cavendish.trainer.generators.diffusers_folder import read_origin
-        from cavendish.trainer.generators.flux1_kontext import load_flux1_kontext
-        from cavendish.trainer.generators.flux2_klein import load_flux2_klein
-        from cavendish.trainer.generators.qwen_image_edit import load_qwen_image_edit
-    except ImportError as error:
-        raise InputError(f"{name} needs more packages ({error}); install cavendish[generators]") from None
+    require_extra("generators")
+    from cavendish.trainer.generators.diffusers_folder import read_origin
+    from cavendish.trainer.generators.flux1_kontext import load_flux1_kontext
+    from cavendish.trainer.generators.flux2_klein import load_flux2_klein
+    from cavendish.trainer.generators.qwen_image_edit import load_qwen_image_edit
+
     origin = read_origin(model)
     if expected is not None and origin.model_digest != expected:
         raise InputError(f"{tuned}: tuned from another {model} than is there now (digest {origin.model_digest[:12]})")

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import trimesh
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -253,6 +252,8 @@ def _coco_results(labels: NDArray[np.uint16], answer: Answer, name: str) -> list
 
 def _cloud(answer: Answer, picture: UInt8Image, request: Request) -> bytes | None:
     """Unproject confident pixels to camera space (x right, y up, z toward the viewer), metres; None without any."""
+    import trimesh  # takes a second, and few ask for clouds
+
     assert answer.confident is not None
     depth_m = answer.arrays["depth"]
     height, width = depth_m.shape

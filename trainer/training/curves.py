@@ -76,7 +76,7 @@ def _lines(path: Path, column: str) -> dict[str, Line]:
 
 def _evaluations(path: Path, limit: float | None) -> list[str]:
     """Draw the headline of each set and task beside the best of the answers that need no learning, and retention."""
-    from cavendish.trainer.evaluation.report.tables import headline  # whoever has evaluations has its libraries too
+    from cavendish.trainer.evaluation.report.page import headline  # whoever has evaluations has its libraries too
     from cavendish.trainer.evaluation.tasks.task import find_evaluation
 
     lines: dict[tuple[str, str, str], dict[str, Line]] = {}

@@ -24,7 +24,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.runners import JobFailed, Progress
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import Lock, read_lock, verify_lock, write_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.reader import DAMAGED
 from cavendish.mixing.storage.files import canonical_json, collect_dead
 from cavendish.mixing.storage.place import is_url, read_json, write_atomic
@@ -172,10 +173,8 @@ def _prepare_evaluation(run: Run, out: Path, identity: Mapping[str, Any]) -> Eva
     """Read what is evaluated on, while the network still is the base."""
     if run.config.evaluate_every is None:
         return None
-    try:
-        from cavendish.trainer.training.in_loop import prepare  # scoring needs libraries that training alone does not
-    except ImportError as error:
-        raise InputError(f"evaluate_every needs more packages ({error}); install cavendish[evaluate]") from None
+    from cavendish.trainer.training.in_loop import prepare  # scoring needs libraries that training alone does not
+
     return prepare(run, out, str(identity.get("base_digest")))
 
 

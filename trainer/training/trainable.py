@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.extras import require_extra
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.training.config import LoraSettings, TrainConfig
 
@@ -62,10 +63,9 @@ def _add_lora(generator: Generator, lora: LoraSettings) -> None:
 
         add_lora(module, lora.rank, lora.alpha, targets)
         return
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError:
-        raise InputError("lora needs peft; install cavendish[generators]") from None
+    require_extra("generators", "peft")
+    from peft import LoraConfig, inject_adapter_in_model
+
     module.requires_grad_(False)
     try:
         inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets), module)

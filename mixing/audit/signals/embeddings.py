@@ -19,6 +19,7 @@ from cavendish.mixing.audit.config import Embedder
 from cavendish.mixing.audit.matching.fingerprints import pixel_sha256
 from cavendish.mixing.audit.signals.images import is_image
 from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.onnx import load_onnxruntime
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import file_sha256, read_json, write_atomic
@@ -71,12 +72,8 @@ def open_model(embedder: Embedder, data: Path) -> Model:
 
 @lru_cache(maxsize=8)
 def _open_model(embedder: Embedder, path: Path) -> Model:
-    try:
-        onnxruntime = load_onnxruntime()
-    except ImportError:
-        raise InputError(
-            f"embedder {embedder.name}: onnxruntime is not installed; pip install cavendish[annotate]"
-        ) from None
+    require_extra("annotate", "onnxruntime")
+    onnxruntime = load_onnxruntime()
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= _MAX_MODEL_BYTES else b""

@@ -9,8 +9,8 @@ from scipy import ndimage
 
 from benchmarks.dead_leaves import DEGRADATIONS, dead_leaves, degrade, instance_colors, mean_f1
 from cavendish.encoders.codecs.colors import similar_neighbours
-from cavendish.encoders.codecs.flood import _flood
 from cavendish.encoders.codecs.instances import (
+    _flood,
     _median3,
     _window_range,
     decode_instances,

@@ -16,7 +16,8 @@ from cavendish.encoders.sample import InputError, Sample
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.convert import ConvertConfig, convert
 from cavendish.mixing.loader import MixtureDataset
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset, read_parts, verify
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file

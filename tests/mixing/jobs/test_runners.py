@@ -23,8 +23,18 @@ from cavendish.mixing.jobs.runners import Engine, check_engine
         (Engine(options=("--direct_running_mode=multi_threading",)), "threads of one process.*use --workers N"),
         (Engine(options=("--direct_num_workers=4",)), "use --workers instead"),
         (Engine(options=("--runner=FlinkRunner",)), "use --runner instead"),
-        (Engine(options=("--streaming",)), "never says that it is done"),
+        (Engine(options=("--streaming",)), "a streaming job never ends"),
         (Engine(runner="FlinkRunner", options=("--environment_type=LOOPBACK",)), "threads of one process"),
+        (Engine(runner="FlinkRunner", options=("--environment-type=LOOPBACK",)), "threads of one process"),
+        (Engine(options=("--direct-num-workers=4",)), "use --workers instead"),
+        (Engine(options=("--number_of_worker_harness_thread=1",)), "did you mean --number_of_worker_harness_threads?"),
+        (Engine(options=("--nonsense=2",)), "--beam-option --nonsense: Beam has no such option$"),
+        (Engine(options=("nonsense",)), "--beam-option nonsense: write it as --name=value"),
+        (Engine(options=("--job_server_timeout=soon",)), "--job_server_timeout.*invalid int value: 'soon'"),
+        (
+            Engine(runner="DaskRunner", scheduler="tcp://host:8786", options=("--dask_npartition=3",)),
+            "did you mean --dask_npartitions?",
+        ),
         (
             Engine(runner="DaskRunner", scheduler="tcp://host:8786", options=("--dask_client_address=tcp://other:1",)),
             "use --scheduler instead",
@@ -47,3 +57,8 @@ def test_a_runner_known_to_be_wrong_is_refused_before_anything_runs(engine: Engi
 )
 def test_other_engines_pass(engine: Engine) -> None:
     check_engine(engine)
+
+
+def test_an_option_that_only_a_job_server_may_know_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    check_engine(Engine(runner="FlinkRunner", options=("--checkpointingInterval=1000",)))
+    assert "--beam-option --checkpointingInterval: not an option of Beam's Python" in capsys.readouterr().err

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
 from cavendish.mixing.mixture.candidates import is_held_out
-from cavendish.mixing.mixture.config import ratio_bends
-from cavendish.mixing.mixture.make_lock import Mixture, load, lock_mixture
+from cavendish.mixing.mixture.config import Mixture, load, ratio_bends
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.ratios import Floor, raise_to_floors
 from cavendish.mixing.mixture.reader import held_out
 from tests.audit_report import write_report
@@ -297,6 +298,26 @@ def test_the_same_records_for_one_task_by_two_ways_are_refused(tmp_path: Path) -
         lock_text(tmp_path, NESTED.replace("path: tuned", "path: raw"))
     parted = NESTED.replace("path: tuned", "path: raw\n    hold_out: {shards: [0, 1]}")
     assert lock_text(tmp_path, parted).streams[0].pool == 8
+
+
+@pytest.mark.parametrize("shards", ["[3]", "[0, 17]", "[-1]"])
+def test_a_held_out_shard_that_is_not_there_is_named(tmp_path: Path, shards: str) -> None:
+    write_raw(tmp_path / "raw")
+    text = MIXTURE.replace("path: raw", f"path: raw\n    hold_out: {{shards: {shards}}}")
+    with pytest.raises(InputError, match=r"sources.renders.hold_out.shards: no shard (3|17|-1) of 0 to 2"):
+        lock_text(tmp_path, text)
+
+
+@pytest.mark.parametrize("setting", ["negatives: 0.5", "colormaps: {turbo: 0.5}"])
+def test_settings_of_prompts_that_are_frozen_are_refused(tmp_path: Path, setting: str) -> None:
+    write_raw(tmp_path / "raw")
+    config = EncodeConfig.model_validate({"sources": ["raw"], "tasks": {"depth": 1}, "size": 16})
+    encode(config, tmp_path / "frozen", data=tmp_path)
+    text = f"ratios: {{vision: 1}}\nsources: {{f: {{path: frozen, {setting}}}}}\n"
+    with pytest.raises(
+        InputError, match=f"sources.f.{setting.partition(':')[0]} has no effect: its prompts are frozen"
+    ):
+        lock_text(tmp_path, text)
 
 
 def test_colour_maps_and_negatives_are_set_by_mixture_or_source(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cavendish.encoders.sample import Example, InputError, Sample
-from cavendish.mixing.shards.dataset import Plan, committed_rows, finish_dataset, is_committed, start_dataset
+from cavendish.mixing.shards.dataset import (
+    Plan,
+    committed_rows,
+    differences,
+    finish_dataset,
+    is_committed,
+    start_dataset,
+)
 from cavendish.mixing.shards.reader import read_dataset, read_shard, verify
 from cavendish.mixing.shards.sample_format import (
     DEPTH_MAX_M,
@@ -142,8 +149,22 @@ def test_a_flipped_bit_never_reads_silently(tmp_path: Path, part: str) -> None:
 
 def test_another_plan_in_the_directory_is_refused(tmp_path: Path) -> None:
     write_two_shards(tmp_path)
-    with pytest.raises(InputError, match="another plan"):
-        start_dataset(tmp_path, Plan("test", 2, {"seed": 2}))
+    with pytest.raises(InputError, match=r"another plan \(there -> here\): kind: test -> other; seed: 1 -> 2\. Choose"):
+        start_dataset(tmp_path, Plan("other", 2, {"seed": 2}))
+
+
+def test_what_differs_between_plans_goes_by_name() -> None:
+    files = [[f"photo-{number}.png", f"{number}" * 64] for number in range(4)]
+    changed = [*files[:1], ["photo-2.png", "f" * 64], *files[3:]]
+    assert list(differences({"inputs": files, "size": 16}, {"inputs": changed, "size": 16})) == [
+        f"inputs.photo-1.png: {'1' * 40}... -> none",
+        f"inputs.photo-2.png: {'2' * 40}... -> {'f' * 40}...",
+    ]
+    raw = [{"path": "raw/scenes", "sha256": "0" * 64}]
+    assert list(differences({"inputs": raw}, {"inputs": [{**raw[0], "sha256": "1"}]})) == [
+        f"inputs.raw/scenes.sha256: {'0' * 40}... -> 1"
+    ]
+    assert list(differences({"x": ["depth"], "a": 1}, {"x": ["edit"], "a": 1})) == ["x: ['depth'] -> ['edit']"]
 
 
 def test_rejected_samples_keep_their_reason(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from cavendish.mixing.jobs.beam import build_shard, run
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import read_lock, write_lock
-from cavendish.mixing.mixture.make_lock import load, lock_mixture
+from cavendish.mixing.mixture.config import load
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.shards.dataset import Plan, finish_dataset, is_committed, start_dataset
 from cavendish.mixing.shards.reader import Reading, verify
 from cavendish.mixing.shards.writer import ShardWriter

@@ -19,8 +19,8 @@ from cavendish.encoders.tasks.registry import VISION_TASKS
 from cavendish.trainer.evaluation.benchmarks import read_benchmark
 from cavendish.trainer.evaluation.evaluate import ScoreConfig, evaluate, summary_lines, write_requests, write_result
 from cavendish.trainer.evaluation.items import Benchmark, Item
-from cavendish.trainer.evaluation.samples import Questions, read_sample_questions, sample_questions
 from cavendish.trainer.evaluation.score import COPY, score
+from cavendish.trainer.evaluation.sets import Questions, read_sample_questions, sample_questions
 from cavendish.trainer.evaluation.tasks.task import resize_nearest
 from tests.conftest import tiny_sample
 from tests.shard_folder import write_shards

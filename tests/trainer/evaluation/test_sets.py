@@ -12,9 +12,8 @@ from cavendish.encoders.codecs.semantic import encode_semantic
 from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.encoders.tasks.registry import ask_again, decode_example
 from cavendish.encoders.tasks.segmentation import Segmentation
-from cavendish.trainer.evaluation.samples import sample_questions
 from cavendish.trainer.evaluation.score import score
-from cavendish.trainer.evaluation.sets import ask, read_set
+from cavendish.trainer.evaluation.sets import ask, read_set, sample_questions
 from cavendish.trainer.evaluation.settings import EvaluationSet
 from cavendish.trainer.evaluation.tasks.instance import Instances
 from cavendish.trainer.evaluation.tasks.task import find_evaluation

@@ -10,8 +10,7 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.lock import read_lock
-from cavendish.mixing.mixture.make_lock import write_lock
+from cavendish.mixing.lock import read_lock, write_lock
 from cavendish.mixing.provenance.lineage import Link, every_link, states
 from cavendish.mixing.storage import objects
 from cavendish.trainer.generators.tiny import TinyConfig

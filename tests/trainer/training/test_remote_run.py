@@ -12,7 +12,8 @@ import pytest
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import write_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.storage import objects
 from cavendish.trainer.training.remote_run import old_checkpoints, train_remote, without_old_checkpoints
 from cavendish.trainer.training.train import train

@@ -15,8 +15,10 @@ from cavendish.encoders.augment import resize_sample
 from cavendish.encoders.codecs.depth import encode_depth
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.loader import MixtureDataset
+from cavendish.mixing.lock import write_lock
+from cavendish.mixing.mixture.config import Mixture
 from cavendish.mixing.mixture.draw import draw_example, nearest_size
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.trainer.parallel import init_distributed
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.dry_run import dry_run

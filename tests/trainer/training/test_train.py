@@ -16,8 +16,9 @@ import torch
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.runners import JobFailed
-from cavendish.mixing.lock import read_lock, verify_lock
-from cavendish.mixing.mixture.make_lock import Mixture, lock_mixture, write_lock
+from cavendish.mixing.lock import read_lock, verify_lock, write_lock
+from cavendish.mixing.mixture.config import Mixture
+from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.storage.place import temporary_name
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig

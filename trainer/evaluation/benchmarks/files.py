@@ -9,10 +9,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import OpenEXR
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import MAX_PIXELS, check_png, decode_png16, decode_rgb
 
 MAX_FILE_BYTES = 1 << 30
@@ -86,6 +86,9 @@ def read_exr(path: Path) -> NDArray[np.float32]:
     """Read the R, G, B channels of an OpenEXR file as (H, W, 3) float32."""
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    require_extra("evaluate", "OpenEXR")
+    import OpenEXR
+
     try:
         low, high = OpenEXR.File(str(path), header_only=True).header()["dataWindow"]
         if math.prod(int(v) for v in high - low + 1) > MAX_PIXELS:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import require_extra
 
 MAX_FILE_BYTES = 1 << 30
 """Of a file before v7.3, which is read as a whole."""
@@ -73,6 +74,7 @@ class _Refused(Exception):
 def _ask(kind: str, path: Path, names: Sequence[str], index: int = 0) -> list[NDArray[Any]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    require_extra("evaluate", "h5py")
     request = json.dumps({"kind": kind, "path": str(path), "names": list(names), "index": index})
     with _one_at_a_time:
         child = _child(os.getpid())

@@ -6,7 +6,6 @@ pooled median, so both are reported, by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -109,14 +108,6 @@ class NormalsPool:
         pooled["pixels"] = averaged["pixels"] = count
         counts = {"protocol": PROTOCOL, "images": len(self._per_image), "empty": self._empty}
         return {**counts, "pooled": pooled, "per_image": averaged}
-
-
-def normals_set_metrics(errors_deg: Iterable[NDArray[np.float64]]) -> dict[str, Any]:
-    """Measure a set from the `angular_errors_deg` of its pictures; returns what `NormalsPool.metrics` does."""
-    pool = NormalsPool()
-    for errors in errors_deg:
-        pool.add(errors)
-    return pool.metrics()
 
 
 def _summary(errors: NDArray[np.float64]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A blind page on which people compare two generators' pictures, and what their answers say.
 
 The page shows pairs under random codes in random order with shuffled sides; which picture is whose stands only in
-`key.json`, beside the page's folder, which is not given to those who judge.
+`key.json`, beside the page's folder, which is not given to those who judge. Same prompt and seed
+for both generators; a tie is half a win; the interval is a bootstrap over prompts.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,21 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import read_json, write_atomic
-from cavendish.trainer.evaluation.metrics.win_rate import Judgement, shuffle_sides, win_rate
 
 KEY_SCHEMA = "cavendish-comparison/1"
 ANSWERS_SCHEMA = "cavendish-judgements/1"
 _WINNER = {("left", True): "a", ("left", False): "b", ("right", True): "b", ("right", False): "a"}
+PROTOCOL = "win-rate/1;paired prompt and seed;sides shuffled;tie=.5;bootstrap over prompts"
+_POINTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """One answer: which of generator a's and b's pictures for a prompt is better. `group` is the kind of prompt."""
+
+    prompt: str
+    winner: str
+    group: str = ""
 
 
 def write_comparison(requests: Path, a: Path, b: Path, out: Path, question: str, seed: int) -> int:
@@ -142,3 +154,47 @@ def judge(out: Path, answers: Sequence[Path], seed: int = 0) -> dict[str, Any]:
     values = {"a": known["a"], "b": known["b"], "pairs": len(known["pairs"]), "judges": len(answers), **result}
     write_atomic(out / "result.json", canonical_json(values))
     return values
+
+
+def shuffle_sides(names: Sequence[str], rng: np.random.Generator) -> list[tuple[str, bool]]:
+    """Return the items in a random order, each with whether generator a is shown on the left."""
+    order = rng.permutation(len(names))
+    left = rng.random(len(names)) < 0.5
+    return [(names[int(i)], bool(left[int(i)])) for i in order]
+
+
+def win_rate(judgements: Sequence[Judgement], rng: np.random.Generator, draws: int = 2000) -> dict[str, Any]:
+    """Return how often generator a wins against b.
+
+    Several answers to one prompt are averaged first, so that a prompt weighs the same however often it was judged.
+
+    Returns:
+        protocol, prompts, judgements, win_rate in 0..1, low and high (its 95 % bootstrap interval), wins, ties,
+        losses, and `groups` with the win rate of each kind of prompt.
+
+    Raises:
+        InputError: no judgement.
+    """
+    if not judgements:
+        raise InputError("win rate: no judgements")
+    by_prompt: dict[str, list[float]] = {}
+    by_group: dict[str, list[float]] = {}
+    for judgement in judgements:
+        by_prompt.setdefault(judgement.prompt, []).append(_POINTS[judgement.winner])
+        by_group.setdefault(judgement.group, []).append(_POINTS[judgement.winner])
+    points = np.array([np.mean(values) for values in by_prompt.values()])
+    means = [float(points[rng.integers(len(points), size=len(points))].mean()) for _ in range(draws)]
+    low, high = np.quantile(means, (0.025, 0.975))
+    winners = [judgement.winner for judgement in judgements]
+    return {
+        "protocol": PROTOCOL,
+        "prompts": len(points),
+        "judgements": len(judgements),
+        "win_rate": float(points.mean()),
+        "low": float(low),
+        "high": float(high),
+        "wins": winners.count("a"),
+        "ties": winners.count("tie"),
+        "losses": winners.count("b"),
+        "groups": {group: float(np.mean(values)) for group, values in sorted(by_group.items())},
+    }

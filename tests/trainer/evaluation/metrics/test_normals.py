@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from cavendish.encoders.sample import InputError
-from cavendish.trainer.evaluation.metrics.normals import angular_errors_deg, normals_metrics, normals_set_metrics
+from cavendish.trainer.evaluation.metrics.normals import NormalsPool, angular_errors_deg, normals_metrics
 
 
 def _normals(seed: int = 0, shape: tuple[int, int] = (20, 30)) -> np.ndarray:
@@ -45,6 +45,13 @@ def test_unknown_truth_and_mask_do_not_count_and_a_zero_prediction_is_90_degrees
     assert errors.size == 18 * 30
     assert (errors == 90).all()
     assert normals_metrics(truth, np.zeros_like(truth))["mean_deg"] is None
+
+
+def normals_set_metrics(errors_deg: list[np.ndarray]) -> dict:
+    pool = NormalsPool()
+    for errors in errors_deg:
+        pool.add(errors)
+    return pool.metrics()
 
 
 def test_pooled_and_per_image_are_different_numbers_by_name():

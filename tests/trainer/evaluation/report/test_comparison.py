@@ -12,7 +12,14 @@ import pytest
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import encode_png
-from cavendish.trainer.evaluation.report.comparison import judge, read_answers, write_comparison
+from cavendish.trainer.evaluation.report.comparison import (
+    Judgement,
+    judge,
+    read_answers,
+    shuffle_sides,
+    win_rate,
+    write_comparison,
+)
 
 COUNT = 9
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -97,3 +104,32 @@ def test_the_keyboard_answers_in_a_browser(comparison: Path, tmp_path: Path) -> 
     codes = [pair["code"] for pair in json.loads((comparison / "key.json").read_text())["pairs"]]
     assert json.loads(text) == dict(zip(codes, ["left", "left", "right", *["tie"] * (COUNT - 3)]))
     assert f"{COUNT} of {COUNT} judged" in dom
+
+
+def test_ties_are_half_and_repeated_prompts_do_not_weigh_more():
+    judgements = [Judgement("p", "a")] * 10 + [Judgement("q", "b"), Judgement("r", "tie", "style")]
+    result = win_rate(judgements, np.random.default_rng(0))
+    assert result["win_rate"] == pytest.approx(0.5)
+    assert (result["prompts"], result["wins"], result["ties"], result["losses"]) == (3, 10, 1, 1)
+    assert result["groups"]["style"] == 0.5
+
+
+def test_interval_is_that_of_a_proportion():
+    judgements = [Judgement(str(i), "a" if i % 4 else "b") for i in range(400)]
+    result = win_rate(judgements, np.random.default_rng(0))
+    half = 1.96 * np.sqrt(0.75 * 0.25 / 400)
+    assert result["low"] == pytest.approx(0.75 - half, abs=0.01)
+    assert result["high"] == pytest.approx(0.75 + half, abs=0.01)
+
+
+def test_sides_are_shuffled_and_every_item_is_shown_once():
+    names = [f"{i:03d}" for i in range(400)]
+    shown = shuffle_sides(names, np.random.default_rng(1))
+    assert sorted(name for name, _ in shown) == names
+    assert [name for name, _ in shown] != names
+    assert 150 < sum(left for _, left in shown) < 250
+
+
+def test_no_judgement_is_no_rate():
+    with pytest.raises(InputError, match="no judgements"):
+        win_rate([], np.random.default_rng(0))
