@@ -23,7 +23,16 @@ EXAMPLE_SCHEMA = "cavendish-example/1"
 
 
 class InputError(ValueError):
-    """A bad input, said in one line that names the file, key or field and what to do. The command line exits 2."""
+    """A bad input, said in one line that names the file, key or field and what to do. The command line exits 2.
+
+    Example:
+        >>> import numpy as np
+        >>> try:
+        ...     cavendish.encode_depth(np.array([[-1.0]]))
+        ... except cavendish.InputError as error:
+        ...     print(error)
+        depth has negative values (lowest -1 m): mark unknown NaN, no surface +inf
+    """
 
 
 def one_line(said: object, most: int | None = 200) -> str:
@@ -94,6 +103,13 @@ class Sample:
         facts: scene facts that hold for the whole picture, json-able.
         provenance: tool versions, seed, config hash, model ids and weight hashes; json-able.
         quality: scores by name.
+
+    Example:
+        >>> import numpy as np
+        >>> image, depth_m = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 2.0, np.float32)
+        >>> sample = cavendish.Sample("mine-000", image, "mine", "CC0-1.0", depth_m=depth_m, captions=("a wall",))
+        >>> sample.depth_m.max(), sample.normals
+        (2.0, None)
     """
 
     key: str
@@ -128,6 +144,12 @@ class Example:
         spec: json-able; all that `encoders.tasks.registry.decode_example` needs: task, codec id,
             legend or parameters.
         weight: (H, W) float32 in 0..1, how far a pixel of `target` can be trusted (None: all of them fully).
+
+    Example:
+        >>> import numpy as np
+        >>> image = np.zeros((32, 32, 3), np.uint8)
+        >>> cavendish.Example("mine-000", "generate", "a wall", None, image, {"task": "generate"}).prompt
+        'a wall'
     """
 
     key: str

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -41,6 +43,8 @@ _KINDS = {  # of a wrong kind of value: pydantic's name, and the words of YAML
 }
 
 ConfigType = TypeVar("ConfigType", bound=Config)
+ConfigLike = str | os.PathLike[str] | Mapping[str, Any] | Config
+"""The path of a YAML file, a mapping of its keys, or a finished configuration."""
 
 
 def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = ()) -> ConfigType:
@@ -49,6 +53,27 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
     Raises:
         InputError: the file is missing, not YAML, or a key or value is wrong; one line that names it.
     """
+    return _validate(model, _read_yaml(path), overrides, str(path))
+
+
+def as_config(model: type[ConfigType], config: ConfigLike, overrides: Sequence[str] = ()) -> ConfigType:
+    """Return a configuration that is given as the path of a YAML file, as a mapping of its keys, or as a `model`.
+
+    Raises:
+        InputError: see `read_config`; or a configuration of another verb, or a finished one with overrides.
+    """
+    if isinstance(config, str | os.PathLike):
+        return read_config(model, Path(config), overrides)
+    if isinstance(config, Mapping):
+        return _validate(model, copy.deepcopy(dict(config)), overrides, model.__name__)
+    if not isinstance(config, model):
+        raise InputError(f"a {type(config).__name__} is no {model.__name__}: give that, a mapping, or a YAML's path")
+    if overrides:
+        raise InputError(f"overrides change a file or a mapping; of a {model.__name__} make a copy with other values")
+    return config
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
@@ -66,13 +91,17 @@ def read_config(model: type[ConfigType], path: Path, overrides: Sequence[str] = 
     if not isinstance(values, dict):
         found = "nothing" if values is None else f"a {type(values).__name__}"
         raise InputError(f"{path}: expected a YAML map of settings, found {found}")
+    return values
+
+
+def _validate(model: type[ConfigType], values: dict[str, Any], overrides: Sequence[str], name: str) -> ConfigType:
     for override in overrides:
         _apply_override(values, override)
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(_problems(model, error.errors()))
-        raise InputError(f"{path}: {problems}") from None
+        raise InputError(f"{name}: {problems}") from None
 
 
 def _apply_override(values: dict[str, Any], override: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.lock import Lock
+from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.mixture.draw import Sizes
 from cavendish.mixing.mixture.reader import Ledger, MixtureItem, MixtureReader
 from cavendish.mixing.shards.reader import Reading
@@ -24,25 +24,31 @@ class MixtureDataset(Dataset[MixtureItem]):
     The mixture has no end; `indices` is the range [start, start + count) to hand to a DataLoader as its sampler.
 
     Args:
-        lock: the locked mixture.
+        lock: the locked mixture, or where its file is.
         data: folder, or fsspec URL of one, that the paths of the lock are relative to.
         sizes: side of the images in pixels, or (height, width) of buckets.
         reading: threads, cache, what to do about damage.
 
     Raises:
         InputError: a shard is not the one that was locked, or too many records are damaged.
+
+    Example:
+        >>> dataset = cavendish.MixtureDataset("mixture.lock.json", data=".", sizes=32, count=100)
+        >>> item = dataset[0]
+        >>> item.example.task, item.example.target.shape
+        ('generate', (32, 32, 3))
     """
 
     def __init__(
         self,
-        lock: Lock,
+        lock: Lock | Path | str,
         data: Path | str,
         sizes: Sizes,
         start: int = 0,
         count: int | None = None,
         reading: Reading | None = None,
     ) -> None:
-        self.reader = MixtureReader(lock, data, sizes, reading)
+        self.reader = MixtureReader(lock if isinstance(lock, Lock) else read_lock(lock), data, sizes, reading)
         self.start = start
         self.count = count
 

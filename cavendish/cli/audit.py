@@ -27,6 +27,7 @@ from cavendish.cli.app import (
 from cavendish.mixing.config import read_config
 from cavendish.mixing.storage.place import Place, is_url, parse_place
 from cavendish.mixing.storage.sync import Published, now_and_then, published
+from cavendish.verbs import read_questions
 
 
 class _ScanByDefault(typer.core.TyperGroup):
@@ -55,12 +56,6 @@ AuditOut = Annotated[
 ]
 
 
-def _read_questions(reader: str, folder: Path):  # type: ignore[no-untyped-def]
-    from cavendish.trainer.evaluation.benchmarks.audited import read_questions
-
-    return read_questions(reader, folder)
-
-
 @audits.command("index")
 def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, data: Data = Path()) -> None:
     """Fingerprint the benchmarks: packs that others can audit against without holding the images."""
@@ -68,7 +63,7 @@ def audit_index(config: ConfigPath, out: AuditOut, override: Overrides = None, d
 
     settings = read_config(AuditConfig, config, override or ())
     with published(out) as work:
-        sides, missing = index_benchmarks(settings, work.folder, data, _read_questions)
+        sides, missing = index_benchmarks(settings, work.folder, data, read_questions)
         for side in sides:
             if side.pack is not None:
                 pack = side.open_pack()
@@ -115,10 +110,10 @@ def audit_scan(
         with progress_bar("audit") as report:
             told = now_and_then(work, report)
             if engine.split != (0, 1):
-                scan_part(settings, work.folder, engine, told, data, _read_questions)
+                scan_part(settings, work.folder, engine, told, data, read_questions)
                 say(f"{out}: part {split} is scanned; when all are, run: cavendish audit report")
                 return
-            verdict = audit(settings, work.folder, engine, told, data, _read_questions)
+            verdict = audit(settings, work.folder, engine, told, data, read_questions)
         say_verdict(verdict, exclude, work)
 
 
@@ -154,7 +149,7 @@ def audit_report(
 
     settings = read_config(AuditConfig, config, override or ())
     with published(out) as work:
-        say_verdict(report(settings, work.folder, data, _read_questions), exclude, work)
+        say_verdict(report(settings, work.folder, data, read_questions), exclude, work)
 
 
 @audits.command("verify")
@@ -164,7 +159,7 @@ def audit_verify(config: ConfigPath, out: AuditOut, override: Overrides = None, 
 
     settings = read_config(AuditConfig, config, override or ())
     with published(out) as work:
-        problems = verify_report(settings, work.folder, data, _read_questions)
+        problems = verify_report(settings, work.folder, data, read_questions)
     for problem in problems:
         complain(problem)
     say(f"{out}: {len(problems)} problems" if problems else f"{out}: the report stands")
@@ -178,7 +173,7 @@ def _audit_words(  # type: ignore[no-untyped-def]
 
     settings, engine = read_config(AuditConfig, config, override or ()), engine_of(workers, "FnApiRunner", "0/1", None)
     with published(out) as work, progress_bar("audit") as report:
-        verdict = audit_words(settings, work.folder, kinds, engine, report, data, _read_questions)
+        verdict = audit_words(settings, work.folder, kinds, engine, report, data, read_questions)
     for line in verdict.lines:
         say(line)
     say(f"{work.place_of(verdict.file)}")

@@ -14,6 +14,7 @@ from rich.table import Table
 from cavendish.cli.app import LOOK, ConfigPath, Data, Overrides, app, console, say
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
+from cavendish.verbs import read_questions
 
 if TYPE_CHECKING:
     from cavendish.mixing.jobs.estimate import Cost, Estimate, Prices, Probe
@@ -94,7 +95,6 @@ def _probe(job: Job, path: Path, override: list[str], data: Path, samples: int) 
         return convert_probe(read_config(ConvertConfig, path, override), data, samples)
     if job is Job.audit:
         from cavendish.mixing.audit.job import AuditConfig, audit_probe
-        from cavendish.trainer.evaluation.benchmarks.audited import read_questions
 
         return audit_probe(read_config(AuditConfig, path, override), data, samples, read_questions)
     from cavendish.trainer.training.config import TrainConfig

@@ -132,6 +132,11 @@ def encode_depth(depth_m: NDArray[Any], codec: DepthCodec = CUBE_WALK) -> UInt8I
 
     Raises:
         InputError: a negative depth, or an array that is not floating point.
+
+    Example:
+        >>> import numpy as np
+        >>> cavendish.encode_depth(np.array([[0.0, 1.0, np.inf]])).tolist()
+        [[[0, 0, 0], [255, 55, 0], [255, 255, 255]]]
     """
     check_depth(depth_m)
     flat = depth_m.reshape(-1)
@@ -194,6 +199,12 @@ def decode_depth(rgb_u8: UInt8Image, repair: bool = False, codec: DepthCodec = C
 
     Raises:
         InputError: the picture is not (H, W, 3) uint8.
+
+    Example:
+        >>> import numpy as np
+        >>> image = cavendish.encode_depth(np.array([[0.5, 5.0, np.inf]]))
+        >>> cavendish.decode_depth(image).depth_m.round(2).tolist()
+        [[0.5, 5.0, inf]]
     """
     check_picture(rgb_u8)
     shape = rgb_u8.shape[:2]

@@ -75,6 +75,12 @@ def encode_instances(ids: NDArray[Any], colors: Mapping[int, Color], background:
 
     Raises:
         InputError: ids that are not unsigned integers, an id below 1, two equal colours.
+
+    Example:
+        >>> import numpy as np
+        >>> ids = np.array([[0, 1, 2]], np.uint16)
+        >>> cavendish.encode_instances(ids, {1: (255, 0, 0), 2: (0, 255, 0)}).tolist()
+        [[[0, 0, 0], [255, 0, 0], [0, 255, 0]]]
     """
     if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "u":
         raise InputError(f"instance ids are {getattr(ids, 'dtype', type(ids).__name__)}: give unsigned integers")
@@ -89,7 +95,19 @@ def encode_instances(ids: NDArray[Any], colors: Mapping[int, Color], background:
 
 
 def decode_instances(rgb_u8: UInt8Image, background: Color = BLACK, method: Method = "modes") -> NDArray[np.uint16]:
-    """Return the (H, W) uint16 id map that `decode_instances_scored` finds."""
+    """Find the instances in an image by their colors, which need not be known: (H, W) uint16 ids, largest first.
+
+    Args, Raises: as `decode_instances_scored`, which also tells how sure each instance is.
+
+    Example:
+        >>> import numpy as np
+        >>> ids = np.zeros((40, 40), np.uint16)
+        >>> ids[5:20, 5:20], ids[25:35, 25:35] = 7, 9
+        >>> image = cavendish.encode_instances(ids, {7: (255, 0, 0), 9: (0, 255, 0)})
+        >>> found = cavendish.decode_instances(image)
+        >>> int(found[10, 10]), int(found[30, 30]), int(found[0, 0])
+        (1, 2, 0)
+    """
     return decode_instances_scored(rgb_u8, background, method).ids
 
 

@@ -79,6 +79,12 @@ def encode_normals(normals: NDArray[Any], convention: str = "vision-banana") -> 
 
     Raises:
         InputError: vectors that are neither unit nor zero, NaN, or an unknown convention.
+
+    Example:
+        >>> import numpy as np
+        >>> left_up_toward_the_viewer = np.eye(3)[None] * (-1, 1, 1)
+        >>> cavendish.encode_normals(left_up_toward_the_viewer).tolist()
+        [[[255, 128, 128], [128, 255, 128], [128, 128, 255]]]
     """
     _check_unit(normals)
     colors = _reorder(normals, "RUB", _colour_axes(convention)).astype(np.float32)
@@ -101,6 +107,11 @@ def decode_normals(rgb_u8: UInt8Image, convention: str = "vision-banana") -> NDA
 
     Raises:
         InputError: not a picture, or an unknown convention.
+
+    Example:
+        >>> import numpy as np
+        >>> cavendish.decode_normals(np.array([[[255, 128, 128]]], np.uint8)).round().tolist()
+        [[[-1.0, 0.0, 0.0]]]
     """
     check_picture(rgb_u8)
     vectors = _reorder(rgb_u8, _colour_axes(convention), "RUB", center=127.5)

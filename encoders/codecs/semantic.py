@@ -31,6 +31,12 @@ def encode_semantic(labels: NDArray[Any], legend: Legend, background: Color | No
 
     Raises:
         InputError: a label that is not in the legend, -1 without a background colour, two equal colours.
+
+    Example:
+        >>> import numpy as np
+        >>> legend = {"road": (128, 64, 128), "car": (0, 0, 255)}
+        >>> cavendish.encode_semantic(np.array([[0, 1]]), legend).tolist()
+        [[[128, 64, 128], [0, 0, 255]]]
     """
     if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
         raise InputError(f"labels are {getattr(labels, 'dtype', type(labels).__name__)}: give an array of integers")
@@ -56,6 +62,13 @@ def decode_semantic(rgb_u8: UInt8Image, legend: Legend, background: Color | None
 
     Raises:
         InputError: not a picture, an empty legend, two equal colours.
+
+    Example:
+        >>> import numpy as np
+        >>> legend = {"road": (128, 64, 128), "car": (0, 0, 255)}
+        >>> drawn = np.array([[[120, 70, 130], [10, 0, 240]]], np.uint8)
+        >>> cavendish.decode_semantic(drawn, legend).tolist()
+        [[0, 1]]
     """
     check_picture(rgb_u8)
     colors = _legend_colors(legend, background)

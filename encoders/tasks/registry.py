@@ -77,6 +77,14 @@ def make_example(
 
     Raises:
         InputError: the sample cannot serve the task.
+
+    Example:
+        >>> import numpy as np
+        >>> image, depth_m = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 2.0, np.float32)
+        >>> sample = cavendish.Sample("mine-000", image, "mine", "CC0-1.0", depth_m=depth_m)
+        >>> example = cavendish.make_example(sample, "depth", np.random.default_rng(1))
+        >>> example.prompt, example.target.shape
+        ('Where is near and where is far? Answer with a metric depth map.', (32, 32, 3))
     """
     asked = find_task(task)
     serial = int(rng.integers(2**32))
@@ -107,6 +115,12 @@ def decode_example(spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Any:
 
     Raises:
         InputError: not an image, or a spec with a missing or odd field.
+
+    Example:
+        >>> import numpy as np
+        >>> image = cavendish.encode_depth(np.full((2, 2), 3.0))
+        >>> cavendish.decode_example({"task": "depth", "codec": "cube-walk/1"}, image).depth_m.round(2).tolist()
+        [[3.0, 3.0], [3.0, 3.0]]
     """
     check_picture(rgb_u8)
     name = read_field(spec, "task", str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from cavendish.encoders.codecs.colormaps import COLORMAPS
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import TASK_NAMES
 from cavendish.encoders.tasks.task import Kind
-from cavendish.mixing.config import Config, read_config
+from cavendish.mixing.config import Config, ConfigLike, as_config, read_config
 from cavendish.mixing.mixture.ratios import Bends, resolve_ratios
 
 
@@ -178,23 +179,30 @@ class Mixture(Config):
         return self
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Mixture:
-    """Read a mixture file and the mixtures in it, with `key=value` overrides.
+def load(config: ConfigLike, overrides: Sequence[str] = ()) -> Mixture:
+    """Read a mixture, and the files of the mixtures in it, with `key=value` overrides.
 
     Raises:
         InputError: a key or value is wrong, a mixture contains itself, or the ratios cannot be; the message says what
             would be possible.
     """
-    return _load(path, overrides, ())
+    if isinstance(config, str | os.PathLike):
+        return _load(Path(config), overrides, ())
+    if isinstance(config, Mixture) and not overrides:
+        return config
+    return _with_nested(as_config(Mixture, config, overrides), Path(), ())
 
 
 def _load(path: Path, overrides: Sequence[str], outer: tuple[Path, ...]) -> Mixture:
     if path.resolve() in outer:
         chain = " -> ".join(str(file) for file in (*outer[outer.index(path.resolve()) :], path.resolve()))
         raise InputError(f"mixture: {path} contains itself: {chain}")
-    mixture = read_config(Mixture, path, overrides)
+    return _with_nested(read_config(Mixture, path, overrides), path.parent, (*outer, path.resolve()))
+
+
+def _with_nested(mixture: Mixture, folder: Path, outer: tuple[Path, ...]) -> Mixture:
     nested = {
-        name: inner.model_copy(update={"mixture": _load(path.parent / inner.file, (), (*outer, path.resolve()))})
+        name: inner.model_copy(update={"mixture": _load(folder / inner.file, (), outer)})
         for name, inner in mixture.mixtures.items()
     }
     return mixture.model_copy(update={"mixtures": nested})

@@ -310,6 +310,12 @@ def read_shard(path: Place) -> Iterator[Sample | Example]:
 
     Raises:
         InputError: no row beside the tar, or a damaged part or record.
+
+    Example:
+        >>> for sample in cavendish.read_shard("raw/scenes/shard-000000.tar"):
+        ...     print(sample.key, sample.image.shape, sample.depth_m.dtype)
+        pyrender-1-000000 (64, 64, 3) float32
+        pyrender-1-000001 (64, 64, 3) float32
     """
     row = read_row(with_suffix(path, ".json"))
     with open_tar(path) as file:

@@ -30,9 +30,22 @@ _BLOCK = tarfile.BLOCKSIZE
 class ShardWriter:
     """Writes one shard; leaving the `with` block without an exception commits it, with one it leaves nothing.
 
-    with ShardWriter(directory, 0, plan.digest) as writer:
-        writer.add(sample)
-        writer.reject("scene-000017", "camera inside a wall")
+    Args:
+        directory: of the shards, a path or a URL.
+        index: number of the shard in the plan.
+        plan_digest: of the plan of the directory, see `start_dataset`.
+
+    Example:
+        >>> import numpy as np
+        >>> from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
+        >>> image, depth_m = np.zeros((32, 32, 3), np.uint8), np.full((32, 32), 2.0, np.float32)
+        >>> plan = Plan("mine", shards=1, config={"version": 1})
+        >>> start_dataset("raw/mine", plan)
+        >>> with cavendish.ShardWriter("raw/mine", 0, plan.digest) as writer:
+        ...     writer.add(cavendish.Sample("mine-000", image, "mine", "CC0-1.0", depth_m=depth_m))
+        ...     writer.reject("mine-001", "the camera is inside a wall")
+        >>> finish_dataset("raw/mine", plan)["records"]
+        1
     """
 
     def __init__(self, directory: Place, index: int, plan_digest: str) -> None:

@@ -17,6 +17,7 @@ from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset
 from cavendish.render.assets.folders import AssetsConfig
 from cavendish.render.config import ViewRequest
+from cavendish.render.engines import worker
 from cavendish.render.engines.worker import Message, Worker
 from cavendish.render.job import RenderConfig, close_workers, render, render_view
 
@@ -54,7 +55,7 @@ def test_a_kill_a_hang_and_a_memory_hog_cost_one_try_each_and_are_named(
             self._limits = saved
 
     monkeypatch.setattr(Worker, "_ask", spoil)
-    monkeypatch.setattr("cavendish.render.engines.worker.MEMORY_CHECK_S", 0.02)
+    monkeypatch.setattr(worker, "MEMORY_CHECK_S", 0.02)
     result = render(CONFIG, tmp_path / "out")
     close_workers()
     assert result.totals is not None

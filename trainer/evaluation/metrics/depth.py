@@ -164,6 +164,13 @@ def depth_metrics(
         InputError: shapes differ, or the prediction is NaN where the truth counts.
 
     Source: Marigold, UniK3D and Depth-Anything-V2 evaluation codes.
+
+    Example:
+        >>> import numpy as np
+        >>> truth_m = np.array([[1.0, 2.0, np.inf]])
+        >>> result = cavendish.depth_metrics(np.array([[1.1, 2.0, 9.0]]), truth_m)
+        >>> result["pixels"], round(result["abs_rel"], 3), result["delta1"]
+        (2, 0.05, 1.0)
     """
     if prediction_m.shape != truth_m.shape or (valid is not None and valid.shape != truth_m.shape):
         raise InputError(

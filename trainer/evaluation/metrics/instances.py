@@ -97,7 +97,28 @@ def best_match(prediction: Masks, truths: Sequence[Masks]) -> InstanceMatch:
     return best
 
 
-def instance_metrics(matches: Iterable[InstanceMatch]) -> dict[str, Any]:
+def instance_metrics(prediction: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]]) -> dict[str, Any]:
+    """Measure the instances of one image: F1 and its kin, matched one to one on mask IoU.
+
+    Args:
+        prediction, truth: (H, W) instance ids, 0 background, as `decode_instances` returns them.
+
+    Returns:
+        See `instance_set_metrics`.
+
+    Raises:
+        InputError: shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[1, 1, 0, 2, 2]])
+        >>> round(cavendish.instance_metrics(np.array([[1, 1, 0, 0, 0]]), truth)["pmf1"], 3)
+        0.667
+    """
+    return instance_set_metrics([match_instances(masks_of(prediction), masks_of(truth))])
+
+
+def instance_set_metrics(matches: Iterable[InstanceMatch]) -> dict[str, Any]:
     """Score a set of (image, phrase) pairs (one pair is a set of one).
 
     Returns:

@@ -59,6 +59,13 @@ def normals_metrics(
     """Measure one image: mean, median and rmse in degrees, percent of pixels strictly below 5, 7.5, 11.25, 22.5, 30.
 
     Values are None when no pixel counts. Arguments as for `angular_errors_deg`.
+
+    Example:
+        >>> import numpy as np
+        >>> facing, up = np.zeros((1, 2, 3)), np.zeros((1, 2, 3))
+        >>> facing[..., 2] = up[..., 1] = 1
+        >>> cavendish.normals_metrics(up, facing)["mean_deg"]
+        90.0
     """
     return {"protocol": PROTOCOL, **_summary(angular_errors_deg(prediction, truth, valid))}
 

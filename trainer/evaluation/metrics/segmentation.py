@@ -61,7 +61,31 @@ def _index(labels: NDArray[np.integer[Any]], classes: Sequence[int]) -> NDArray[
     return np.where(ordered[place] == labels, order[place], len(classes))
 
 
-def semantic_metrics(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+def semantic_metrics(
+    prediction: NDArray[np.integer[Any]], truth: NDArray[np.integer[Any]], names: Sequence[str]
+) -> dict[str, Any]:
+    """Measure the label map of one image: mean IoU, pixel accuracy, IoU of each class.
+
+    Args:
+        prediction, truth: (H, W) integers: positions in `names`, as `decode_semantic` returns them; others are void.
+        names: of the classes.
+
+    Returns:
+        See `semantic_set_metrics`.
+
+    Raises:
+        InputError: shapes differ.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.array([[0, 0, 1, 1]])
+        >>> cavendish.semantic_metrics(np.array([[0, 0, 0, 1]]), truth, ["road", "car"])["iou"]
+        {'road': 0.6666666666666666, 'car': 0.5}
+    """
+    return semantic_set_metrics(semantic_confusion(prediction, truth, range(len(names))), names)
+
+
+def semantic_set_metrics(confusion: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
     """Score a confusion matrix (of one image, or the sum over a set) by the Cityscapes rules.
 
     IoU = TP / (TP + FP + FN). FN counts the rest of the class's truth, predictions of void included; FP counts only

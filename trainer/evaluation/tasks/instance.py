@@ -21,7 +21,7 @@ from cavendish.trainer.evaluation.metrics.instances import (
     ScoredImage,
     average_precision,
     best_match,
-    instance_metrics,
+    instance_set_metrics,
     masks_of,
     scored_image,
 )
@@ -77,8 +77,8 @@ class InstanceTally:
 
     def metrics(self) -> dict[str, Any]:
         """Score each group, average over groups, add AP where it is defined."""
-        groups = {group: instance_metrics(matches) for group, matches in sorted(self.matches.items())}
-        everything = instance_metrics([match for matches in self.matches.values() for match in matches])
+        groups = {group: instance_set_metrics(matches) for group, matches in sorted(self.matches.items())}
+        everything = instance_set_metrics([match for matches in self.matches.values() for match in matches])
         if len(groups) > 1:
             for name in ("cgf1", "pmf1", "il_mcc", "f1", "il_recall", "il_precision", "pmf1_50", "pmf1_75"):
                 everything[name] = float(np.mean([values[name] for values in groups.values()]))

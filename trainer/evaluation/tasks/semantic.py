@@ -17,7 +17,7 @@ from cavendish.encoders.voting import vote_semantic
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_ids
 from cavendish.mixing.visualize import Panel
 from cavendish.trainer.evaluation.items import Benchmark, Item
-from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_metrics
+from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_set_metrics
 from cavendish.trainer.evaluation.tasks.task import (
     OWN_SAMPLES,
     ROWS,
@@ -61,12 +61,12 @@ class SemanticTally:
         """Add (H, W) ids of the benchmark's classes; others are void."""
         confusion = semantic_confusion(prediction, truth.labels, self.ids)
         self.confusion += confusion
-        result = semantic_metrics(confusion, self.names)
+        result = semantic_set_metrics(confusion, self.names)
         return {**result, "quality": result["miou"]}
 
     def metrics(self) -> dict[str, Any]:
         """Score the summed confusion."""
-        return semantic_metrics(self.confusion, self.names)
+        return semantic_set_metrics(self.confusion, self.names)
 
 
 class SemanticEvaluation(TaskEvaluation):

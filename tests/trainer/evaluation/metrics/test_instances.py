@@ -9,7 +9,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.trainer.evaluation.metrics.instances import (
     average_precision,
     best_match,
-    instance_metrics,
+    instance_set_metrics,
     masks_of,
     match_instances,
     scored_image,
@@ -32,7 +32,7 @@ def test_figures_of_the_reference_code():
     left, right = _box(0, 10, 0, 10), _box(10, 20, 10, 20)
     truth = [_stack(left, right), _stack(left), _stack(), _stack()]
     prediction = [_stack(left, _box(10, 20, 10, 18)), _stack(right), _stack(_box(0, 4, 0, 4)), _stack()]
-    result = instance_metrics([match_instances(p, t) for p, t in zip(prediction, truth)])
+    result = instance_set_metrics([match_instances(p, t) for p, t in zip(prediction, truth)])
     expected = {
         "cgf1": 0.3271252882671797,
         "pmf1": 0.5665977832820146,
@@ -49,17 +49,17 @@ def test_figures_of_the_reference_code():
 def test_perfect_and_empty():
     truth = _stack(_box(0, 5, 0, 5), _box(10, 15, 10, 15))
     pairs = [match_instances(truth, truth), match_instances(_stack(), _stack())]
-    result = instance_metrics(pairs)
+    result = instance_set_metrics(pairs)
     assert result["pmf1"] == pytest.approx(1, abs=1e-3)
     assert result["il_mcc"] == pytest.approx(1, abs=1e-5)
     assert (result["positive"], result["negative"]) == (1, 1)
-    assert instance_metrics([])["cgf1"] is None
+    assert instance_set_metrics([])["cgf1"] is None
 
 
 def test_painting_on_every_negative_phrase_leaves_pmf1_and_kills_mcc():
     truth = _stack(_box(0, 5, 0, 5))
     pairs = [match_instances(truth, truth), match_instances(truth, _stack())]
-    result = instance_metrics(pairs)
+    result = instance_set_metrics(pairs)
     assert result["pmf1"] == pytest.approx(1, abs=1e-3)
     assert result["il_mcc"] == 0
     assert result["cgf1"] == 0

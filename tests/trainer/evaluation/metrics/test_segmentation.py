@@ -14,7 +14,7 @@ from cavendish.trainer.evaluation.metrics.segmentation import (
     mask_overlap,
     referring_metrics,
     semantic_confusion,
-    semantic_metrics,
+    semantic_set_metrics,
 )
 
 
@@ -31,7 +31,7 @@ def test_figures_of_cityscapes_scripts_void_included():
         truth, prediction = _labels(index), _labels(index + 10)
         prediction[:32] = truth[:32]
         matrices.append(semantic_confusion(prediction, truth, list(CITYSCAPES)))
-    ours = semantic_metrics(np.sum(matrices, axis=0), list(CITYSCAPES.values()))
+    ours = semantic_set_metrics(np.sum(matrices, axis=0), list(CITYSCAPES.values()))
     assert ours["miou"] == pytest.approx(0.38174815810264734, abs=1e-12)
     expected = {
         "road": 0.2222222222222222,
@@ -62,14 +62,14 @@ def test_agrees_with_torchmetrics_without_void():
     truth, prediction = rng.integers(0, 6, (2, 40, 50))
     jaccard = torchmetrics.classification.MulticlassJaccardIndex(num_classes=6, average="none")
     expected = jaccard(torch.tensor(prediction), torch.tensor(truth)).numpy()
-    result = semantic_metrics(semantic_confusion(prediction, truth, range(6)), list("abcdef"))
+    result = semantic_set_metrics(semantic_confusion(prediction, truth, range(6)), list("abcdef"))
     assert list(result["iou"].values()) == pytest.approx(expected, abs=1e-6)
 
 
 def test_void_rules_by_hand():
     truth = np.array([[1, 1, 1, 9, 9]])
     prediction = np.array([[1, 2, 9, 1, 2]])
-    result = semantic_metrics(semantic_confusion(prediction, truth, [1, 2, 3]), ["road", "car", "sky"])
+    result = semantic_set_metrics(semantic_confusion(prediction, truth, [1, 2, 3]), ["road", "car", "sky"])
     # road: TP 1, FN 2 (one of them predicted void), no FP from the void truth; car: one FP on road truth.
     assert result["iou"] == {"road": pytest.approx(1 / 3), "car": 0.0, "sky": None}
     assert result["miou"] == pytest.approx(1 / 6)

@@ -7,7 +7,7 @@ import pytest
 
 from cavendish.trainer.evaluation.metrics.depth import depth_metrics
 from cavendish.trainer.evaluation.metrics.normals import normals_metrics
-from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_metrics
+from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_set_metrics
 from cavendish.trainer.evaluation.tasks.depth import depth_profiles, depth_row_medians
 from cavendish.trainer.evaluation.tasks.normals import normals_profiles, normals_row_sums
 from cavendish.trainer.evaluation.tasks.semantic import class_profiles, class_row_counts
@@ -48,7 +48,7 @@ def test_classes_by_height_know_sky_above_road():
     truth[:30] = 23
     guesses = class_profiles([class_row_counts(truth, [7, 23])], [7, 23])
     scores = [
-        semantic_metrics(semantic_confusion(paint_profile(g, truth.shape), truth, [7, 23]), ["road", "sky"])["miou"]
+        semantic_set_metrics(semantic_confusion(paint_profile(g, truth.shape), truth, [7, 23]), ["road", "sky"])["miou"]
         for g in guesses.values()
     ]
     assert scores[0] == pytest.approx(1 / 3)
