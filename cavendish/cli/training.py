@@ -65,6 +65,7 @@ def train(
         return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
     replaced = f"; {sum(result.replaced.values())} drawn records could not be used" if result.replaced else ""
+    replaced += f"; {counted(result.skipped, 'step')} skipped, the gradient not finite" if result.skipped else ""
     say(
         f"{join(out, 'generator')}: {state}{replaced}; losses in {join(out, 'loss.csv')}, as curves in "
         f"{join(out, 'curves.html')}"

@@ -26,6 +26,9 @@ class Oracle:
     def encode_text(self, prompts: Sequence[str], sources: Sequence[Any] = ()) -> list[str]:
         return list(prompts)
 
+    def count_tokens(self, prompt: str) -> int:
+        return len(prompt.split())
+
     def encode_image(self, images_u8: Any) -> Tensor:
         return torch.from_numpy(images_u8).permute(0, 3, 1, 2).float() / 127.5 - 1
 
@@ -45,7 +48,7 @@ class Oracle:
 def spec_of(prediction: str) -> Spec:
     """A pixel-space spec."""
     assert prediction in ("x", "v")
-    return Spec("oracle", prediction, 1, 3, 1)  # type: ignore[arg-type]
+    return Spec("oracle", prediction, 1, 3, 1, max_text_tokens=512)  # type: ignore[arg-type]
 
 
 def knows(clean: Tensor, prediction: str) -> Oracle:

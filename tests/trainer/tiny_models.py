@@ -41,7 +41,7 @@ CHAT = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-TEXT_TOKENS = 48
+TEXT_TOKENS = 128
 SMALL_VAE: dict[str, Any] = {
     "latent_channels": 4,
     "block_out_channels": (16, 32),
@@ -70,6 +70,51 @@ def scheduler() -> FlowMatchEulerDiscreteScheduler:
     return FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=0.5, max_shift=1.15, shift=3.0)
 
 
+def klein_transformer() -> Flux2Transformer2DModel:
+    """The transformer of `write_klein`: 2 + 2 blocks."""
+    torch.manual_seed(1)
+    return Flux2Transformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=96,
+        axes_dims_rope=(4, 4, 4, 4),
+        guidance_embeds=False,
+    )
+
+
+def kontext_transformer() -> FluxTransformer2DModel:
+    """The transformer of `write_kontext`: 1 + 1 blocks, with guidance."""
+    torch.manual_seed(1)
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        pooled_projection_dim=32,
+        axes_dims_rope=(4, 4, 8),
+        guidance_embeds=True,
+    )
+
+
+def qwen_transformer() -> QwenImageTransformer2DModel:
+    """The transformer of `write_qwen`: one block."""
+    torch.manual_seed(1)
+    return QwenImageTransformer2DModel(
+        in_channels=16,
+        out_channels=4,
+        num_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=32,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
 def write_klein(folder: Path) -> Flux2KleinPipeline:
     """FLUX.2 Klein with 2 + 2 blocks; 28 text layers, since it reads states 9, 18 and 27."""
     torch.manual_seed(0)
@@ -89,16 +134,7 @@ def write_klein(folder: Path) -> Flux2KleinPipeline:
             max_position_embeddings=1024,
         )
     )
-    transformer = Flux2Transformer2DModel(
-        in_channels=16,
-        num_layers=2,
-        num_single_layers=2,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=96,
-        axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
-    )
+    transformer = klein_transformer()
     pipeline = Flux2KleinPipeline(scheduler(), vae, text, words, transformer)
     pipeline.save_pretrained(folder)
     return pipeline
@@ -129,17 +165,7 @@ def write_kontext(folder: Path) -> FluxKontextPipeline:
         )
     )
     t5 = T5EncoderModel(T5Config(vocab_size=len(words), d_model=32, d_kv=16, d_ff=32, num_layers=2, num_heads=2))
-    transformer = FluxTransformer2DModel(
-        in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        pooled_projection_dim=32,
-        axes_dims_rope=(4, 4, 8),
-        guidance_embeds=True,
-    )
+    transformer = kontext_transformer()
     pipeline = FluxKontextPipeline(scheduler(), vae, clip.eval(), clip_words, t5.eval(), words, transformer)
     pipeline.save_pretrained(folder)
     return pipeline
@@ -187,15 +213,7 @@ def write_qwen(folder: Path) -> None:
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[1.5, 0.8, 1.0, 1.2],
     )
-    transformer = QwenImageTransformer2DModel(
-        in_channels=16,
-        out_channels=4,
-        num_layers=1,
-        attention_head_dim=16,
-        num_attention_heads=2,
-        joint_attention_dim=32,
-        axes_dims_rope=(4, 6, 6),
-    )
+    transformer = qwen_transformer()
     for part, name in ((text, "text_encoder"), (vae, "vae"), (transformer, "transformer"), (words, "tokenizer")):
         part.save_pretrained(folder / name)
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder / "processor")

@@ -24,7 +24,7 @@ from cavendish.trainer.evaluation.score import ReadAnswer, Result, score
 from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set
 from cavendish.trainer.evaluation.settings import EvaluationSets
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.protocol import Generator, check_prompts
 from cavendish.trainer.generators.weights import model_digest
 from cavendish.trainer.inference.sampler import predict_examples
 
@@ -86,6 +86,8 @@ def evaluate_generator(
         for name, settings in config.sets.items()
         for task, benchmark in read_set(settings, data, config.seed).items()
     ]
+    for generator in generators.values():
+        check_prompts(generator, [item.prompt for _, _, benchmark in jobs for item in benchmark.items])
     results: dict[str, dict[str, Any]] = {name: {} for name in config.sets}
     for number, (name, task, benchmark) in enumerate(jobs):
         if progress is not None:

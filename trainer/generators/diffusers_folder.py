@@ -9,39 +9,53 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict
+from peft import get_peft_model_state_dict
 
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import commit, write_atomic
+from cavendish.trainer.generators.lora import LORA_FILE, load_lora, lora_layers
 from cavendish.trainer.generators.weights import layout_digest
-
-LORA_FILE = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Which model a generator is: its folder, and a digest of its configuration and the sizes of its weights."""
+    """Which model a generator is.
+
+    Args:
+        model: folder of the model in diffusers' layout.
+        model_digest: of its configuration and the sizes of its weights.
+        tuned: folder that `save_tuned` wrote: its transformer replaces that of the model, its LoRA is added.
+    """
 
     model: Path
     model_digest: str
+    tuned: Path | None = None
+
+    @property
+    def transformer(self) -> Path:
+        """The folder of the transformer's weights."""
+        if self.tuned is not None and (self.tuned / "transformer").exists():
+            return self.tuned / "transformer"
+        return self.model / "transformer"
 
 
-def read_origin(model: Path) -> Origin:
+def read_origin(model: Path, tuned: Path | None = None) -> Origin:
     """Look at a model's folder.
 
     Raises:
-        InputError: no model in diffusers' layout there.
+        InputError: no model in diffusers' layout there, or a tuned folder without weights.
     """
     if not (model / "model_index.json").is_file():
         raise InputError(f"{model}: no model_index.json; download the model in diffusers' layout to this folder")
-    return Origin(model, layout_digest(model))
+    if tuned is not None and not any((tuned / name).exists() for name in ("transformer", LORA_FILE)):
+        raise InputError(f"{tuned}: no weights there: neither transformer/ nor {LORA_FILE}")
+    return Origin(model, layout_digest(model), tuned)
 
 
 def read_part(kind: Any, folder: Path, part: str, dtype: torch.dtype | None = None) -> Any:
@@ -61,54 +75,16 @@ def read_part(kind: Any, folder: Path, part: str, dtype: torch.dtype | None = No
         raise InputError(f"{folder / part}: cannot be loaded as {kind.__name__}: {one_line(error)}") from None
 
 
-def read_transformer(kind: Any, model: Path, tuned: Path | None, dtype: torch.dtype) -> Any:
-    """Load a model's transformer, or the tuned one of a folder that `save_tuned` wrote.
+def read_transformer(kind: Any, origin: Origin, dtype: torch.dtype) -> Any:
+    """Load a model's transformer, or the tuned one of a folder that `save_tuned` wrote, with its LoRA if it has one.
 
     Raises:
         InputError: it is missing or damaged.
     """
-    if tuned is None or (tuned / LORA_FILE).exists():
-        transformer = read_part(kind, model, "transformer", dtype)
-        if tuned is not None:
-            load_lora(transformer, tuned)
-        return transformer
-    return read_part(kind, tuned, "transformer", dtype)
-
-
-def add_lora(transformer: Any, rank: int, alpha: float, targets: str | Iterable[str]) -> None:
-    """Freeze a transformer and add trainable low-rank matrices to the linear layers that `targets` names.
-
-    Raises:
-        InputError: no layer has such a name.
-    """
-    transformer.requires_grad_(False)
-    named = targets if isinstance(targets, str) else list(targets)
-    try:
-        transformer.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=named), adapter_name="default")
-    except ValueError as error:
-        raise InputError(f"lora targets {named!r}: {one_line(error)}") from None
-
-
-def has_lora(transformer: Any) -> bool:
-    """Tell whether `add_lora` or `load_lora` was called."""
-    return "default" in getattr(transformer, "peft_config", {})
-
-
-def load_lora(transformer: Any, folder: Path) -> None:
-    """Add the LoRA that `save_tuned` wrote, trainable.
-
-    Raises:
-        InputError: the file is damaged or of another model.
-    """
-    transformer.requires_grad_(False)
-    try:
-        transformer.load_lora_adapter(
-            folder, weight_name=LORA_FILE, prefix="transformer", adapter_name="default", local_files_only=True
-        )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise InputError(f"{folder / LORA_FILE}: cannot be loaded: {one_line(error)}") from None
-    for name, parameter in transformer.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+    transformer = read_part(kind, origin.transformer.parent, "transformer", dtype)
+    if origin.tuned is not None and (origin.tuned / LORA_FILE).exists():
+        load_lora(transformer, origin.tuned)
+    return transformer
 
 
 def _sort_metadata(path: Path) -> None:
@@ -125,21 +101,32 @@ def _sort_metadata(path: Path) -> None:
     path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
 
 
-def save_tuned(folder: Path, name: str, origin: Origin, transformer: Any, pipeline: Any) -> None:
-    """Write generator.json and the transformer, or only its LoRA when it has one; the folder is whole or not there.
+def _link_or_copy(source: str, target: str) -> None:
+    """Let two folders share a file of gigabytes, which is replaced and never written to; where they cannot, copy it."""
+    try:
+        os.link(os.path.realpath(source), target)
+    except OSError:
+        shutil.copyfile(source, target)
 
+
+def save_tuned(folder: Path, name: str, origin: Origin, transformer: Any, pipeline: Any) -> None:
+    """Write generator.json and the transformer, or its LoRA when it has one; atomically.
+
+    A LoRA over a tuned transformer is saved with that transformer: on the model alone it would be another generator.
     The metadata of a LoRA goes with it: without, diffusers reads it back with alpha = rank, silently.
     """
     staging = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    if has_lora(transformer):
+    if lora_layers(transformer):
         pipeline.save_lora_weights(
             staging,
             transformer_lora_layers=get_peft_model_state_dict(transformer),
             transformer_lora_adapter_metadata=transformer.peft_config["default"].to_dict(),
         )
         _sort_metadata(staging / LORA_FILE)
+        if origin.transformer.parent == origin.tuned:
+            shutil.copytree(origin.transformer, staging / "transformer", copy_function=_link_or_copy)
     else:
         transformer.save_pretrained(staging / "transformer")
     for path in staging.rglob("*"):

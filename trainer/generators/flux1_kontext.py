@@ -7,7 +7,6 @@ Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,16 +57,21 @@ class Flux1KontextGenerator(LatentGenerator):
     ) -> None:
         self._clip, self._t5 = freeze(clip), freeze(t5)
         self._clip_tokenizer, self._t5_tokenizer = clip_tokenizer, t5_tokenizer
-        self._text_tokens = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
         downsampling = 2 ** len(vae.config.block_out_channels)
         text = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
         frozen = Frozen(origin.model, text, ("vae",), KontextText)
-        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        length = min(MAX_TEXT_TOKENS, t5_tokenizer.model_max_length)
+        channels = transformer.config.in_channels
+        spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
         super().__init__(transformer, vae, spec, origin, FluxKontextPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
         """Return exp(mu): mu 0.5 for 256 latent positions, 1.15 for 4096."""
         return linear_shift(height * width, (256, 0.5), (4096, 1.15))
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return the tokens of a prompt for T5; CLIP reads its first 77 alone, here as in the pipeline."""
+        return len(self._t5_tokenizer(prompt).input_ids)
 
     def _encode_prompt(self, prompt: str) -> KontextText:
         """Encode a prompt by both text encoders, padded to fixed lengths."""
@@ -80,7 +84,7 @@ class Flux1KontextGenerator(LatentGenerator):
             return_tensors="pt",
         ).input_ids
         t5_ids = self._t5_tokenizer(
-            [prompt], padding="max_length", max_length=self._text_tokens, truncation=True, return_tensors="pt"
+            [prompt], padding="max_length", max_length=self.spec.max_text_tokens, return_tensors="pt"
         ).input_ids
         return KontextText(
             tokens_BLD=t5(t5_ids.to(t5.device))[0],
@@ -122,17 +126,15 @@ def _grid_ids(image: int, height: int, width: int) -> Tensor:
     return torch.cartesian_prod(torch.tensor([image]), torch.arange(height), torch.arange(width)).float()
 
 
-def load_flux1_kontext(
-    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
-) -> Flux1KontextGenerator:
-    """Load a FLUX.1 Kontext folder in diffusers' layout, with its transformer replaced by a tuned one if there is one.
+def load_flux1_kontext(origin: Origin, dtype: torch.dtype, text_encoder: bool = True) -> Flux1KontextGenerator:
+    """Load a FLUX.1 Kontext folder in diffusers' layout, tuned or not.
 
     Raises:
         InputError: a part is missing or damaged.
     """
     model = origin.model
     return Flux1KontextGenerator(
-        transformer=read_transformer(FluxTransformer2DModel, model, tuned, dtype),
+        transformer=read_transformer(FluxTransformer2DModel, origin, dtype),
         vae=read_part(AutoencoderKL, model, "vae", dtype),
         clip=read_part(CLIPTextModel, model, "text_encoder", dtype) if text_encoder else None,
         clip_tokenizer=read_part(AutoTokenizer, model, "tokenizer"),

@@ -7,7 +7,6 @@ Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,10 +49,11 @@ class Flux2KleinGenerator(LatentGenerator):
     ) -> None:
         self._text_encoder = freeze(text_encoder)
         self._tokenizer = tokenizer
-        self._text_tokens = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
         downsampling = 2 ** len(vae.config.block_out_channels)
         frozen = Frozen(origin.model, ("text_encoder", "tokenizer"), ("vae",))
-        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        length = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
+        channels = transformer.config.in_channels
+        spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
         super().__init__(transformer, vae, spec, origin, Flux2KleinPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
@@ -66,14 +66,21 @@ class Flux2KleinGenerator(LatentGenerator):
         slope = (many - few) / 190
         return math.exp(slope * steps + many - 200 * slope)
 
+    def count_tokens(self, prompt: str) -> int:
+        """Return the tokens of a prompt in its chat template."""
+        return len(self._tokenizer(self._in_template(prompt)).input_ids)
+
+    def _in_template(self, prompt: str) -> str:
+        text: str = self._tokenizer.apply_chat_template(
+            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return text
+
     def _encode_prompt(self, prompt: str) -> Tensor:
         """Return (1, L, 3 D): hidden states 9, 18 and 27 of the text encoder, padded to a fixed length."""
         text_encoder = require_text_encoder(self._text_encoder)
-        text = self._tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
         tokens = self._tokenizer(
-            [text], return_tensors="pt", padding="max_length", truncation=True, max_length=self._text_tokens
+            [self._in_template(prompt)], return_tensors="pt", padding="max_length", max_length=self.spec.max_text_tokens
         ).to(text_encoder.device)
         hidden = text_encoder(
             input_ids=tokens["input_ids"],
@@ -123,17 +130,15 @@ def _grid_ids(time: int, height: int, width: int) -> Tensor:
     return torch.cartesian_prod(torch.tensor([time]), torch.arange(height), torch.arange(width), torch.arange(1))
 
 
-def load_flux2_klein(
-    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
-) -> Flux2KleinGenerator:
-    """Load a FLUX.2 Klein folder in diffusers' layout, with its transformer replaced by a tuned one when there is one.
+def load_flux2_klein(origin: Origin, dtype: torch.dtype, text_encoder: bool = True) -> Flux2KleinGenerator:
+    """Load a FLUX.2 Klein folder in diffusers' layout, tuned or not.
 
     Raises:
         InputError: a part is missing or damaged.
     """
     model = origin.model
     return Flux2KleinGenerator(
-        transformer=read_transformer(Flux2Transformer2DModel, model, tuned, dtype),
+        transformer=read_transformer(Flux2Transformer2DModel, origin, dtype),
         vae=read_part(AutoencoderKLFlux2, model, "vae", dtype),
         text_encoder=read_part(Qwen3ForCausalLM, model, "text_encoder", dtype) if text_encoder else None,
         tokenizer=read_part(AutoTokenizer, model, "tokenizer"),

@@ -58,13 +58,13 @@ def _load_adapter(
     from cavendish.trainer.generators.flux2_klein import load_flux2_klein
     from cavendish.trainer.generators.qwen_image_edit import load_qwen_image_edit
 
-    origin = read_origin(model)
+    origin = read_origin(model, tuned)
     if expected is not None and origin.model_digest != expected:
         raise InputError(f"{tuned}: tuned from another {model} than is there now (digest {origin.model_digest[:12]})")
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     match name:
         case "flux2-klein/1":
-            return load_flux2_klein(origin, tuned, dtype, text_encoder)
+            return load_flux2_klein(origin, dtype, text_encoder)
         case "flux1-kontext/1":
-            return load_flux1_kontext(origin, tuned, dtype, text_encoder)
-    return load_qwen_image_edit(origin, tuned, dtype, text_encoder)
+            return load_flux1_kontext(origin, dtype, text_encoder)
+    return load_qwen_image_edit(origin, dtype, text_encoder)

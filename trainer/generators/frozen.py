@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cavendish.mixing.storage.files import digest
-from cavendish.mixing.storage.place import file_sha256
+from cavendish.mixing.storage.place import file_sha256, files_below
 
 _WHOLE_BYTES = 2**22  # files up to this are hashed whole, of larger ones samples
 _SAMPLES, _SAMPLE_BYTES = 64, 2**16
@@ -46,8 +46,8 @@ class Frozen:
 
         Files over 4 MiB are named by their size and 64 samples of 64 KiB, evenly spaced: another training changes all.
         """
-        files = sorted(path for part in parts for path in (self.model / part).rglob("*") if path.is_file())
-        found = {path.relative_to(self.model).as_posix(): _fingerprint(path) for path in files}
+        names = sorted(f"{part}/{name}" for part in parts for name in files_below(self.model / part))
+        found = {name: _fingerprint(self.model / name) for name in names}
         return digest({"generator": name, "precision": precision, "files": found})
 
 

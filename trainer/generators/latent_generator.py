@@ -20,7 +20,7 @@ from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.trainer.generators.diffusers_folder import Origin, save_tuned
 from cavendish.trainer.generators.frozen import select_rows, stack_rows
 from cavendish.trainer.generators.latents import to_pixels, to_unit
-from cavendish.trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec, check_prompts
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -44,6 +44,10 @@ class LatentGenerator(ABC):
         """See `Generator.sampling_shift`."""
 
     @abstractmethod
+    def count_tokens(self, prompt: str) -> int:
+        """See `Generator.count_tokens`."""
+
+    @abstractmethod
     def _encode_prompt(self, prompt: str) -> Any:
         """Return the condition of one prompt: in a batch its last bits would depend on the others."""
 
@@ -62,6 +66,7 @@ class LatentGenerator(ABC):
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Any:
         """Encode prompts, each once."""
+        check_prompts(self, prompts)
         encoded = {prompt: self._encode_prompt(prompt) for prompt in dict.fromkeys(prompts)}
         return stack_rows([encoded[prompt] for prompt in prompts])
 

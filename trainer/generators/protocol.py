@@ -5,7 +5,7 @@ Shape suffixes: B batch, C channels, H and W latent size; images outside the gen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol
 import torch
 from numpy.typing import NDArray
 
-from cavendish.encoders.sample import UInt8Image
+from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.trainer.generators.frozen import Frozen
 
 Precision = Literal["float32", "bfloat16"]
@@ -29,6 +29,7 @@ class Spec:
         pixel_multiple: height and width of every image must be a multiple of this.
         latent_channels: C of the latents.
         downsampling: pixels per latent position along one side (1 for a pixel-space model).
+        max_text_tokens: the longest prompt that the text encoder reads.
         lora_targets: regular expression for the names of the layers that a LoRA changes unless told otherwise.
         frozen: parts whose results may be kept on disk; None: there are none.
     """
@@ -38,6 +39,7 @@ class Spec:
     pixel_multiple: int
     latent_channels: int
     downsampling: int
+    max_text_tokens: int
     lora_targets: str = ""
     frozen: Frozen | None = None
 
@@ -68,8 +70,12 @@ class Generator(Protocol):
         function of its text and picture alone, to the last bit: it may be kept under these (see `Spec.frozen`).
 
         Raises:
-            InputError: loaded without the text encoder.
+            InputError: loaded without the text encoder, or a prompt is longer than it reads.
         """
+        ...
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt takes, of `Spec.max_text_tokens`."""
         ...
 
     def encode_image(self, images_u8: NDArray[Any]) -> torch.Tensor:
@@ -101,3 +107,22 @@ class Generator(Protocol):
     def save(self, folder: Path) -> None:
         """Write the generator to a folder from which `trainer.generators.load` brings the same one back."""
         ...
+
+
+def check_prompts(generator: Generator, prompts: Iterable[str]) -> int:
+    """Return the tokens of the longest prompt.
+
+    Raises:
+        InputError: it is longer than the text encoder reads; nothing is cut off in silence.
+    """
+    limit = generator.spec.max_text_tokens
+    longest = 0
+    for prompt in dict.fromkeys(prompts):
+        count = generator.count_tokens(prompt)
+        if count > limit:
+            raise InputError(
+                f"prompt {prompt[:40]!r}...: {count} tokens, the text encoder of {generator.spec.name} reads {limit}; "
+                "shorten it, for example to fewer classes"
+            )
+        longest = max(longest, count)
+    return longest

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,10 +32,11 @@ from cavendish.trainer.generators.latents import (
     to_tokens,
     unpatchify,
 )
-from cavendish.trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec, check_prompts
 
 NAME = "qwen-image-edit-plus/1"
 LORA_TARGETS = r".*\.(to_q|to_k|to_v|to_out\.0|add_q_proj|add_k_proj|add_v_proj|to_add_out)"
+MAX_TEXT_TOKENS = 1024  # the most that the pipeline accepts
 _TEMPLATE = (
     "<|im_start|>system\nDescribe the key features of the input image (color, shape, size, texture, objects, "
     "background), then explain how the user's text instruction should alter or modify the image. Generate a new image "
@@ -76,7 +76,9 @@ class QwenImageEditGenerator(LatentGenerator):
         downsampling = 2 ** (len(vae.temperal_downsample) + 1)
         text = ("text_encoder", "tokenizer", "processor")
         frozen = Frozen(origin.model, text, ("vae",), QwenText, sees_picture=True)
-        spec = Spec(NAME, "v", downsampling, transformer.config.in_channels, downsampling, LORA_TARGETS, frozen)
+        length = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
+        channels = transformer.config.in_channels
+        spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
         super().__init__(transformer, vae, spec, origin, QwenImageEditPlusPipeline)
 
     def sampling_shift(self, height: int, width: int, steps: int) -> float:
@@ -86,11 +88,16 @@ class QwenImageEditGenerator(LatentGenerator):
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> QwenText:
         """Encode each prompt with its source picture (None: with none), without the template's system part."""
+        check_prompts(self, prompts)
         images = list(sources) or [None] * len(prompts)
         encoded: QwenText = stack_rows(
             [self._encode_prompt(prompt, source) for prompt, source in zip(prompts, images, strict=True)]
         )
         return encoded
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return the tokens of a prompt without template and image."""
+        return len(self._tokenizer(prompt).input_ids)
 
     def _encode_prompt(self, prompt: str, source: UInt8Image | None = None) -> QwenText:
         text_encoder = require_text_encoder(self._text_encoder)
@@ -152,10 +159,8 @@ def _as_seen(source: UInt8Image) -> Image.Image:
     return Image.fromarray(source).resize(size, Image.Resampling.LANCZOS)
 
 
-def load_qwen_image_edit(
-    origin: Origin, tuned: Path | None, dtype: torch.dtype, text_encoder: bool = True
-) -> QwenImageEditGenerator:
-    """Load a Qwen-Image-Edit-Plus folder in diffusers' layout, with its transformer replaced by a tuned one if any.
+def load_qwen_image_edit(origin: Origin, dtype: torch.dtype, text_encoder: bool = True) -> QwenImageEditGenerator:
+    """Load a Qwen-Image-Edit-Plus folder in diffusers' layout, tuned or not.
 
     Raises:
         InputError: a part is missing or damaged.
@@ -163,7 +168,7 @@ def load_qwen_image_edit(
     model = origin.model
     seeing = Qwen2_5_VLForConditionalGeneration
     return QwenImageEditGenerator(
-        transformer=read_transformer(QwenImageTransformer2DModel, model, tuned, dtype),
+        transformer=read_transformer(QwenImageTransformer2DModel, origin, dtype),
         vae=read_part(AutoencoderKLQwenImage, model, "vae", dtype),
         text_encoder=read_part(seeing, model, "text_encoder", dtype) if text_encoder else None,
         tokenizer=read_part(AutoTokenizer, model, "tokenizer"),

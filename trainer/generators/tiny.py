@@ -30,7 +30,7 @@ from cavendish.mixing.config import Config
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import write_atomic
 from cavendish.trainer.generators.latents import to_pixels, to_unit
-from cavendish.trainer.generators.protocol import Spec
+from cavendish.trainer.generators.protocol import Spec, check_prompts
 from cavendish.trainer.generators.weights import load_tensors
 
 PATCH = 4
@@ -47,7 +47,15 @@ _TOKEN = re.compile(
     rf"|\b(?P<name>{_NAMES})\b"
     rf"|(?P<word>[^\W\d_]+|\d+(?:\.\d+)?|[,;:.=])"
 )
-_SPEC = Spec("tiny/1", "x", pixel_multiple=2 * PATCH, latent_channels=3, downsampling=1, lora_targets=LORA_TARGETS)
+_SPEC = Spec(
+    name="tiny/1",
+    prediction="x",
+    pixel_multiple=2 * PATCH,
+    latent_channels=3,
+    downsampling=1,
+    max_text_tokens=MAX_TOKENS,
+    lora_targets=LORA_TARGETS,
+)
 
 
 class TinyConfig(Config):
@@ -82,14 +90,8 @@ def tokenize(prompt: str) -> list[Token]:
     """Split a prompt into words, numbers, separators and colors.
 
     A hex code or a triple loses its spelling (its text is "color"); a color name keeps its word too.
-
-    Raises:
-        InputError: more than `MAX_TOKENS` tokens; nothing is cut off in silence.
     """
-    tokens = [_token(match) for match in _TOKEN.finditer(prompt.lower())]
-    if len(tokens) > MAX_TOKENS:
-        raise InputError(f"prompt {prompt[:40]!r}... has {len(tokens)} tokens; the limit is {MAX_TOKENS}: shorten it")
-    return tokens
+    return [_token(match) for match in _TOKEN.finditer(prompt.lower())]
 
 
 def _token(match: re.Match[str]) -> Token:
@@ -297,9 +299,14 @@ class TinyGenerator:
         return 1.0
 
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> TextCondition:
-        """Tokenise prompts; the embeddings are trainable and live in `predict`."""
+        """Tokenize prompts; the embeddings are trainable and live in `predict`."""
+        check_prompts(self, prompts)
         words, colors, valid = encode_prompts(list(prompts), self.config.word_buckets)
         return TextCondition(torch.from_numpy(words), torch.from_numpy(colors), torch.from_numpy(valid))
+
+    def count_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt takes."""
+        return len(tokenize(prompt))
 
     def encode_image(self, images_u8: NDArray[Any]) -> Tensor:
         """Turn (B, H, W, 3) uint8 into (B, 3, H, W) float32 in -1..1."""

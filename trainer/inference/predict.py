@@ -36,6 +36,7 @@ from cavendish.mixing.storage.place import write_atomic
 from cavendish.mixing.visualize import Panel, grid
 from cavendish.trainer.evaluation.tasks.task import Answer, find_evaluation, resize_nearest
 from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.protocol import check_prompts
 from cavendish.trainer.inference.sampler import predict_examples
 
 PREDICTIONS_SCHEMA = "cavendish-predictions/1"
@@ -83,6 +84,8 @@ def predict(generator: Path, request: Request, out: Path, progress: Progress | N
     for height, width in sizes:
         if height % loaded.spec.pixel_multiple or width % loaded.spec.pixel_multiple:
             raise InputError(f"{height}x{width}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}")
+
+    check_prompts(loaded, [read_question(request.task, number).prompt for number in range(request.passes)])
 
     def draw(examples: Sequence[Example]) -> list[UInt8Image]:
         return predict_examples(loaded, examples, request.steps, request.seed)

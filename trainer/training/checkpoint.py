@@ -56,7 +56,8 @@ class State:
             `mixing.mixture.statistics.RatioRow` for the fields.
         tables: text of loss.csv and its like up to this step, by name.
         model, ema: what is trained, and its moving average, by parameter name.
-        optimizer: the state dict of the optimiser.
+        optimizer: the state dict of the optimizer.
+        skipped: steps so far whose gradient was not finite; a file without it has none.
     """
 
     step: int
@@ -68,6 +69,7 @@ class State:
     model: dict[str, Any]
     ema: dict[str, Any]
     optimizer: dict[str, Any]
+    skipped: int = 0
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -110,7 +112,8 @@ def delete_old(folder: Path, keep: int) -> None:
 def write_checkpoint(folder: Path, state: State, keep: int) -> Path:
     """Write a checkpoint, then delete all but the newest `keep`."""
     data = io.BytesIO()
-    torch.save({"schema": SCHEMA, **vars(state)}, data)
+    values = {name: value for name, value in vars(state).items() if name != "skipped" or value}
+    torch.save({"schema": SCHEMA, **values}, data)
     path = checkpoint_path(folder, state.step)
     write_atomic(path, data.getvalue())
     delete_old(folder, keep)

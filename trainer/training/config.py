@@ -70,6 +70,9 @@ class TrainConfig(Config):
     final_learning_rate: float = Field(default=0.05, ge=0, le=1, description="end of the cosine, share of the peak")
     weight_decay: float = Field(default=0.01, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
+    max_skipped_steps: int = Field(
+        default=5, ge=0, description="steps in a row that may be skipped, their gradients not finite, before it stops"
+    )
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
     sigma: SigmaConfig = SigmaConfig()
     log_every: int = Field(default=10, ge=1, description="steps per row group of loss.csv")
@@ -161,7 +164,7 @@ RESUMABLE_KEYS = frozenset(
         *("shards", "reading"),
         *("lock", "relock", "base", "threads", "workers", "checkpoint_every", "keep_checkpoints", "accumulate"),
         *("gradient_checkpointing", "device", "compile", "parallel", "track", "precomputed"),
-        *("evaluate_every", "evaluate", "retention", "evaluate_batch"),
+        *("evaluate_every", "evaluate", "retention", "evaluate_batch", "max_skipped_steps"),
     )
 )
 """Keys that may change between interruption and resumption: they do not decide what is learned, beyond rounding (what

@@ -18,6 +18,7 @@ from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.mixture.statistics import simulate
+from cavendish.trainer.generators.protocol import check_prompts
 from cavendish.trainer.loss import draw_noise, draw_sigma
 from cavendish.trainer.parallel import frozen_parts, init_distributed, to_device
 from cavendish.trainer.training.config import TrainConfig
@@ -28,6 +29,7 @@ from cavendish.trainer.training.step import batch_of, split_passes, train_step
 from cavendish.trainer.training.train import open_mixture
 
 _SHOWN = 8
+_PROMPTS = 64  # whose length is looked at, spread over the run
 _GIB = 2**30
 _MANY_EPOCHS = 100
 
@@ -38,12 +40,14 @@ class DryRun:
 
     Args:
         trained: how many parameters there are, and how many are trained, in words.
+        prompts: how long the prompts are, in words.
         bytes_of: memory of one process that works alone, by what it is for.
         step_s: wall time of one step, after a first one.
         picture: PNG of the batch.
     """
 
     trained: str
+    prompts: str
     bytes_of: dict[str, int]
     step_s: float
     picture: Path
@@ -62,7 +66,7 @@ class DryRun:
             shares = [f"{n}: {self.memory_bytes(n, config.parallel == 'fsdp') / _GIB:.3f}" for n in (2, 4, 8)]
             lines.append(f"GiB for each of n processes ({config.parallel}): {', '.join(shares)}")
         lines.append(f"a step of {config.batch} on {config.device}, alone: {self.step_s:.3f} s")
-        return [*lines, f"{self.picture}: the batch as the model sees it"]
+        return [*lines, self.prompts, f"{self.picture}: the batch as the model sees it"]
 
 
 def dry_run_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
@@ -83,6 +87,7 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
         with init_distributed("none", config.device) as process:
             run = Run(single, data, process)
             items = with_cached(items, run.generator.spec, config, data)
+            prompts = _prompt_lengths(run, items, config)
             batch = [items[index] for index in range(config.batch)]
             activations = _activations(run, batch, single)
             start = time.perf_counter()
@@ -92,7 +97,20 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
             _picture(run, batch[:_SHOWN]).save(out / "batch.png")
     finally:
         torch.set_num_threads(threads)
-    return DryRun(run.trained, {**_held(run), "activations": activations}, step_s, out / "batch.png")
+    return DryRun(run.trained, prompts, {**_held(run), "activations": activations}, step_s, out / "batch.png")
+
+
+def _prompt_lengths(run: Run, items: Items, config: TrainConfig) -> str:
+    """Measure the prompts of examples spread over the run.
+
+    Raises:
+        InputError: one is longer than the text encoder reads.
+    """
+    total = math.ceil(config.steps / config.repeats) * config.batch
+    indices = sorted({total * number // _PROMPTS for number in range(_PROMPTS)})
+    longest = check_prompts(run.generator, [items[index].example.prompt for index in indices])
+    limit = run.generator.spec.max_text_tokens
+    return f"the longest of {len(indices)} prompts has {longest} tokens of at most {limit}"
 
 
 def _held(run: Run) -> dict[str, int]:

@@ -38,6 +38,7 @@ from cavendish.trainer.evaluation.retention import (
 from cavendish.trainer.evaluation.score import truth_of
 from cavendish.trainer.evaluation.sets import ask, fit_priors, read_set
 from cavendish.trainer.evaluation.tasks.task import find_evaluation
+from cavendish.trainer.generators.protocol import check_prompts
 from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.parallel import all_gather, autocast, rank0_only, reshard
 from cavendish.trainer.training.checkpoint import checkpoints, step_of
@@ -115,6 +116,7 @@ def _read_held_out(run: Run, out: Path, base_digest: str) -> HeldOut:
     base: Mapping[str, Any] = {}
     if config.retention is not None:
         kept = retention_examples(data / config.retention.samples, config.sizes, config.seed, config.retention.items)
+        check_prompts(run.generator, [example.prompt for example in kept])
         base = _base_figures(run, kept, out, base_digest)
     return HeldOut(tuple(asked), tuple(kept), base)
 
@@ -123,6 +125,7 @@ def _asked(run: Run, name: str, benchmark: Benchmark) -> Asked:
     settings = run.config.evaluate
     assert settings is not None
     passes = tuple(tuple(ask(benchmark, run.config.sizes, number)) for number in range(settings.passes))
+    check_prompts(run.generator, [example.prompt for examples in passes for example in examples])
     if run.process.rank > 0:
         return Asked(name, passes, None, None)
     priors = None if settings.priors is None else run.data / settings.priors

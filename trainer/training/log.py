@@ -67,7 +67,7 @@ def mean_losses(losses_by: Mapping[tuple[str, str], Sequence[float]]) -> dict[st
     """Return the mean loss, and that of each source and task, under the names that trackers show."""
     every = [loss for losses in losses_by.values() for loss in losses]
     means = {f"loss/{source}/{task}": math.fsum(losses) / len(losses) for (source, task), losses in losses_by.items()}
-    return {"loss": math.fsum(every) / len(every), **means}
+    return {"loss": math.fsum(every) / len(every), **means} if every else {}
 
 
 def open_trackers(config: TrainConfig, out: Path, step: int = 0) -> list[Tracker]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import math
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from cavendish.mixing.mixture.statistics import RatioRow, realised_ratios
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyGenerator
-from cavendish.trainer.parallel import Process, all_gather, barrier, reshard, to_full_cpu, wrap_parallel
+from cavendish.trainer.parallel import Process, all_gather, barrier, max_over_ranks, reshard, to_full_cpu, wrap_parallel
 from cavendish.trainer.training.checkpoint import (
     State,
     check_identity,
@@ -81,6 +83,7 @@ class Run:
             betas=(0.9, 0.98),
         )
         self.step = 0
+        self.skipped = self.skipped_in_a_row = 0  # steps whose gradient was not finite
         self.counts: dict[str, dict[str, int]] = {}
         self.replaced: dict[str, int] = {}
         self.told: set[str] = set()  # sources of which a damaged record was named
@@ -88,10 +91,27 @@ class Run:
         self.lock: Lock | None = None
 
     @torch.no_grad()
-    def follow(self) -> None:
+    def update_ema(self) -> None:
         """Move the averaged weights; young averages move faster, so that they forget where they started."""
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
         torch._foreach_lerp_(list(self.ema.values()), list(self.parameters.values()), 1 - decay)
+
+    def skip_step(self, keys: Sequence[str]) -> None:
+        """Count a step that is skipped because its gradient is not finite.
+
+        Raises:
+            RunStopped: there were too many in a row.
+        """
+        self.skipped += 1
+        self.skipped_in_a_row += 1
+        where = f"step {self.step + 1}: loss or gradient not finite (examples {', '.join(keys[:3])}, ...)"
+        if self.skipped_in_a_row > self.config.max_skipped_steps:
+            raise RunStopped(
+                f"{where}, and {self.skipped_in_a_row - 1} steps before it: the run stops. Checkpoints hold the state "
+                "before; start again with a lower learning_rate or clip_norm"
+            )
+        if self.process.rank == 0:
+            print(f"{where}; the step is skipped", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -111,10 +131,11 @@ class Run:
             self.ema[name].copy_(kept)
 
     def collect(self) -> dict[tuple[str, str], list[float]]:
-        """Count what all processes have seen since the last time; return the losses by source and task."""
+        """Count what all processes have seen since the last time; return the finite losses by source and task."""
         losses: dict[tuple[str, str], list[float]] = {}
         for source, task, loss, read, replaced in (row for rows in all_gather(self.seen, self.process) for row in rows):
-            losses.setdefault((source, task), []).append(loss)
+            if math.isfinite(loss):
+                losses.setdefault((source, task), []).append(loss)
             if read:
                 tasks = self.counts.setdefault(source, {})
                 tasks[task] = tasks.get(task, 0) + 1
@@ -129,12 +150,14 @@ class Run:
 
     def save(self, out: Path, identity: dict[str, Any]) -> None:
         """Write a checkpoint: a file when there is one process, else a folder to which each writes what it holds."""
+        self._require_finite()
         facts: dict[str, Any] = {
             "identity": identity,
             "counts": self.counts,
             "replaced": self.replaced,
             "ratios": [asdict(row) for row in self.ratios()],
             "tables": read_tables(out) if self.process.rank == 0 else {},
+            **({"skipped": self.skipped} if self.skipped else {}),
         }
         keep = self.config.keep_checkpoints
         if self.config.parallel == "none":
@@ -143,6 +166,18 @@ class Run:
             write_checkpoint(out, state, keep)
         else:
             write_sharded(out, self.step, dict(self._tensors()), facts, keep, self.process)
+
+    @torch.no_grad()
+    def _require_finite(self) -> None:
+        """Raise RunStopped when a weight is NaN or infinite: it is never saved."""
+        weights = [*self.parameters.values(), *self.ema.values()]
+        held = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in weights]
+        finite = bool(torch.stack([torch.isfinite(weight).all() for weight in held]).all())
+        if max_over_ranks(int(not finite), self.process):
+            raise RunStopped(
+                f"step {self.step}: a weight is not finite, nothing is saved, the run stops. Checkpoints hold the "
+                "state before; start again with a lower learning_rate"
+            )
 
     def restore(self, path: Path, identity: dict[str, Any]) -> dict[str, str]:
         """Become what a checkpoint of either format holds, whatever number of processes wrote it; return its tables."""
@@ -156,6 +191,7 @@ class Run:
             check_identity(path, state.identity, identity)
             self._fill(tensors, state)
         self.step, self.counts, self.replaced = facts["step"], facts["counts"], facts["replaced"]
+        self.skipped = facts.get("skipped", 0)
         tables: dict[str, str] = facts["tables"]
         return tables
 
@@ -188,6 +224,7 @@ class Run:
 
     def write_generator(self, folder: Path) -> None:
         """Write the generator with its averaged weights; what was sharded is put together on the first process."""
+        self._require_finite()
         sharded = isinstance(self.module, FSDPModule)
         averages = {name: to_full_cpu(value) for name, value in self.ema.items()} if sharded else self.ema
         if self.process.rank == 0:
@@ -196,6 +233,7 @@ class Run:
             with torch.no_grad():
                 for name, value in averages.items():
                     parameters[name].copy_(value)
-            merge_lora(generator)
+            if not hasattr(generator.module(), "add_adapter"):  # it has no format of its own for a LoRA
+                merge_lora(generator.module())
             generator.save(folder)
         barrier(self.process)

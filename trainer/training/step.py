@@ -13,7 +13,15 @@ import torch
 
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.loss import Batch, draw_noise, draw_sigma, flow_matching_loss, make_batch
-from cavendish.trainer.parallel import Process, autocast, group_by_size, max_over_ranks, sync_gradients, to_device
+from cavendish.trainer.parallel import (
+    Process,
+    autocast,
+    group_by_size,
+    max_over_ranks,
+    sync_gradients,
+    to_device,
+    to_full_cpu,
+)
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.items import CachedItem, Item
 from cavendish.trainer.training.run import Run
@@ -36,7 +44,13 @@ def split_passes(sizes: Sequence[tuple[int, ...]], most: int) -> list[list[int]]
 
 
 def train_step(run: Run, items: Sequence[Item], config: TrainConfig) -> list[float]:
-    """Take one optimiser step; return the loss of each example of this process."""
+    """Take one optimizer step; return the loss of each example of this process.
+
+    A step whose loss or gradient is not finite changes nothing: it is counted, and its losses are NaN.
+
+    Raises:
+        RunStopped: too many steps in a row were not finite.
+    """
     run.optimizer.zero_grad(set_to_none=True)
     draws = rank_indices(run.step, config.batch, run.process)
     passes = split_passes([item.example.target.shape[:2] for item in items], len(items) // config.accumulate)
@@ -48,20 +62,20 @@ def train_step(run: Run, items: Sequence[Item], config: TrainConfig) -> list[flo
         with sync_gradients(run.predict, run.module, last=number == count - 1):
             losses_B = _losses(run, [items[row] for row in rows], [draws[row] for row in rows], config)
             loss = losses_B.mean() * (0 if idle else len(rows) / len(items))
-            if not torch.isfinite(loss):
-                keys = ", ".join(items[row].example.key for row in rows[:3])
-                raise FloatingPointError(
-                    f"loss is {loss.item()} at step {run.step} (examples {keys}, ...): lower learning_rate"
-                )
             loss.backward()  # type: ignore[no-untyped-call]
         if not idle:
             for row, value in zip(rows, losses_B.tolist()):
                 losses[row] = value
-    torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), config.clip_norm)
+    norm = to_full_cpu(torch.nn.utils.clip_grad_norm_(list(run.parameters.values()), config.clip_norm))
+    finite = all(map(math.isfinite, (*losses, norm.item())))
+    if max_over_ranks(int(not finite), run.process):
+        run.skip_step([item.example.key for item in items])
+        return [math.nan] * len(items)
     for group in run.optimizer.param_groups:
         group["lr"] = learning_rate_at(run.step, config)
     run.optimizer.step()
-    run.follow()
+    run.update_ema()
+    run.skipped_in_a_row = 0
     return losses
 
 

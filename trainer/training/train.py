@@ -56,6 +56,7 @@ class TrainResult:
         counts: examples seen by source, then task.
         replaced: by source, records that were drawn but damaged or of no use, so that the next stood in.
         already: True when the run was finished before and nothing was done.
+        skipped: steps that changed nothing, since their gradient was not finite.
     """
 
     generator: Path
@@ -65,6 +66,7 @@ class TrainResult:
     counts: Mapping[str, Mapping[str, int]]
     replaced: Mapping[str, int]
     already: bool
+    skipped: int = 0
 
 
 def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None = None) -> TrainResult:
@@ -77,7 +79,7 @@ def train(config: TrainConfig, out: Path, data: Path, progress: Progress | None 
 
     Raises:
         InputError: the lock or the base cannot be read, shards are not as locked, or `out` holds another run.
-        RunStopped: `config.retention` says so; the state is kept.
+        RunStopped: `config.retention` or `config.max_skipped_steps` says so; the state is kept.
     """
     lock, items = open_mixture(config, out, data)
     return train_on(items, lock.digest, config, out, data, progress, lock)
@@ -140,10 +142,10 @@ def train_on(
             items = with_cached(items, run.generator.spec, config, data)
             with _readers_watched():
                 _loop(run, items, config, out, identity, progress, evaluate)
-            told = _finish(run, out, identity)
+            done = _finish(run, out, identity)
     finally:
         torch.set_num_threads(threads)
-    return _result(out, told, already=False)
+    return _result(out, done, already=False)
 
 
 @contextmanager
@@ -301,23 +303,26 @@ def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
         collect_dead(out / "generator")
         base = None if run.config.base is None else run.data / run.config.base
         write_lineage(out / "generator", run.step, identity, run.lock, base)
-    told = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
-    told["ratios"] = [asdict(row) for row in run.ratios()]
+    done = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}
+    done["ratios"] = [asdict(row) for row in run.ratios()]
+    if run.skipped:
+        done["skipped"] = run.skipped
     if run.process.rank == 0:
         _draw_curves(run, out)
-        write_atomic(out / "train.json", json.dumps(told, indent=1, sort_keys=True).encode())
+        write_atomic(out / "train.json", json.dumps(done, indent=1, sort_keys=True).encode())
     barrier(run.process)
-    return told
+    return done
 
 
-def _result(out: Path, told: Mapping[str, Any], already: bool) -> TrainResult:
-    examples = sum(sum(tasks.values()) for tasks in told["counts"].values())
+def _result(out: Path, done: Mapping[str, Any], already: bool) -> TrainResult:
+    examples = sum(sum(tasks.values()) for tasks in done["counts"].values())
     return TrainResult(
         generator=out / "generator",
         loss_csv=out / "loss.csv",
-        steps=told["steps"],
+        steps=done["steps"],
         examples=examples,
-        counts=told["counts"],
-        replaced=told["replaced"],
+        counts=done["counts"],
+        replaced=done["replaced"],
         already=already,
+        skipped=done.get("skipped", 0),
     )

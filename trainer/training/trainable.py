@@ -28,8 +28,14 @@ def choose_trainable(generator: Generator, config: TrainConfig) -> str:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             _add_lora(generator, config.lora)
-    elif config.trainable is not None:
-        _freeze_all_but(module, config.trainable)
+    else:
+        merged = merge_lora(module)
+        module.requires_grad_(True)
+        if config.trainable is not None:
+            _freeze_all_but(module, config.trainable)
+        for weight, dtype in merged:
+            if not weight.requires_grad:
+                weight.data = weight.data.to(dtype)
     if config.gradient_checkpointing:
         if not hasattr(module, "enable_gradient_checkpointing"):
             raise InputError(f"gradient_checkpointing: {generator.spec.name} has none; set it to false")
@@ -50,16 +56,11 @@ def describe_trainable(module: nn.Module) -> str:
 def _add_lora(generator: Generator, lora: LoraSettings) -> None:
     module = generator.module()
     targets = lora.targets or generator.spec.lora_targets
-    known = getattr(module, "peft_config", {}).get("default")
-    if known is not None:  # the base is a LoRA: go on with it
-        if (known.r, known.lora_alpha) != (lora.rank, lora.alpha):
-            raise InputError(
-                f"lora: the base has a LoRA of rank {known.r} and alpha {known.lora_alpha}, the configuration says "
-                f"{lora.rank} and {lora.alpha}; give those of the base"
-            )
+    if hasattr(module, "peft_config"):  # the base is a LoRA: go on with it
+        _check_same_lora(module, lora)
         return
     if hasattr(module, "add_adapter"):
-        from cavendish.trainer.generators.diffusers_folder import add_lora
+        from cavendish.trainer.generators.lora import add_lora
 
         add_lora(module, lora.rank, lora.alpha, targets)
         return
@@ -73,16 +74,32 @@ def _add_lora(generator: Generator, lora: LoraSettings) -> None:
         raise InputError(f"lora targets {targets!r}: {one_line(error)}") from None
 
 
-def merge_lora(generator: Generator) -> None:
-    """Add a LoRA to the weights beside it where the generator has no format of its own for LoRAs."""
-    module = generator.module()
-    if hasattr(module, "add_adapter"):
-        return
-    layers = [(name, layer) for name, layer in module.named_modules() if hasattr(layer, "lora_A")]
-    for name, layer in layers:
-        layer.merge()
-        parent, _, last = name.rpartition(".")
-        setattr(module.get_submodule(parent), last, layer.get_base_layer())
+def _check_same_lora(module: nn.Module, lora: LoraSettings) -> None:
+    """Refuse settings that the LoRA of the base does not have."""
+    from cavendish.trainer.generators.lora import lora_layers, matching_layers
+
+    layers = lora_layers(module)
+    shapes = {(layer.r["default"], layer.lora_alpha["default"]) for layer in layers.values()}
+    if shapes != {(lora.rank, lora.alpha)}:
+        found = " and ".join(f"rank {rank}, alpha {alpha:g}" for rank, alpha in sorted(shapes))
+        raise InputError(
+            f"lora: the base has a LoRA of {found}, the configuration says rank {lora.rank}, alpha {lora.alpha:g}; "
+            "give those of the base"
+        )
+    if lora.targets is not None and (wanted := matching_layers(module, lora.targets)) != set(layers):
+        raise InputError(
+            f"lora.targets: names {len(wanted)} layers, the LoRA of the base has {len(layers)}, and "
+            f"{len(wanted & {*layers})} are in both; leave targets out to go on with those of the base"
+        )
+
+
+def merge_lora(module: nn.Module) -> list[tuple[nn.Parameter, torch.dtype]]:
+    """Merge a LoRA as `generators.lora.merge_lora` does; without one nothing is done, and peft is not needed."""
+    if not any(hasattr(layer, "lora_A") for layer in module.modules()):
+        return []
+    from cavendish.trainer.generators.lora import merge_lora as merge
+
+    return merge(module)
 
 
 def _freeze_all_but(module: nn.Module, trainable: float | str) -> None:

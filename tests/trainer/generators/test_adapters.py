@@ -16,10 +16,11 @@ from diffusers import Flux2KleinPipeline
 from PIL import Image
 
 from cavendish.encoders.sample import InputError
-from cavendish.trainer.generators.diffusers_folder import add_lora
 from cavendish.trainer.generators.flux1_kontext import LORA_TARGETS as KONTEXT_TARGETS
 from cavendish.trainer.generators.flux2_klein import LORA_TARGETS as KLEIN_TARGETS
 from cavendish.trainer.generators.folder import load_generator
+from cavendish.trainer.generators.frozen import to_arrays
+from cavendish.trainer.generators.lora import add_lora
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
 from cavendish.trainer.inference.sampler import noise_levels, sample
@@ -186,6 +187,19 @@ def test_the_template_is_that_of_the_library() -> None:
     from cavendish.trainer.generators.qwen_image_edit import _TEMPLATE
 
     assert repr(_TEMPLATE)[1:-1].replace("\\'", "'") in inspect.getsource(QwenImageEditPlusPipeline.__init__)
+
+
+@pytest.mark.parametrize("family", ["klein", "kontext", "qwen"])
+def test_a_prompt_is_read_to_its_last_token_or_refused_with_the_count(family: str, models: dict[str, Path]) -> None:
+    generator = load_generator(models[family])
+    limit = generator.spec.max_text_tokens
+    words = next(n for n in range(limit + 1) if generator.count_tokens("a" + " a" * (n + 1)) > limit)
+    fits, other, longer = "a" + " a" * words, "a" + " a" * (words - 1) + " 9", "a" + " a" * (words + 1)
+    assert limit - 1 <= generator.count_tokens(fits) <= limit
+    first, second = (to_arrays(generator.encode_text([prompt])) for prompt in (fits, other))
+    assert any((first[name] != second[name]).any() for name in first)
+    with pytest.raises(InputError, match=f"{generator.count_tokens(longer)} tokens, .* reads {limit}"):
+        generator.encode_text([fits, longer])
 
 
 def test_diffusers_itself_reads_the_lora_with_its_alpha(models: dict[str, Path], tmp_path: Path) -> None:

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 
 from cavendish.encoders.codecs.palettes import COLOR_NAMES
 from cavendish.encoders.sample import InputError
-from cavendish.trainer.generators.tiny import COLOR_FEATURES, MAX_TOKENS, color_features, encode_prompts, tokenize
+from cavendish.trainer.generators.tiny import (
+    COLOR_FEATURES,
+    MAX_TOKENS,
+    TinyConfig,
+    TinyGenerator,
+    color_features,
+    encode_prompts,
+    tokenize,
+)
 
 component = st.integers(0, 255)
 
@@ -63,5 +71,5 @@ def test_padding_is_marked_and_empty() -> None:
 
 
 def test_a_prompt_is_never_cut_in_silence() -> None:
-    with pytest.raises(InputError, match="the limit is 512"):
-        tokenize("word " * (MAX_TOKENS + 1))
+    with pytest.raises(InputError, match=r"513 tokens, the text encoder of tiny/1 reads 512"):
+        TinyGenerator(TinyConfig(width=16), 0).encode_text(["word " * (MAX_TOKENS + 1)])

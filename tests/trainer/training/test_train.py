@@ -22,8 +22,10 @@ from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.storage.place import temporary_name
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig
+from cavendish.trainer.parallel import init_distributed
 from cavendish.trainer.training.checkpoint import checkpoints, read_checkpoint
 from cavendish.trainer.training.config import TrainConfig
+from cavendish.trainer.training.run import Run
 from cavendish.trainer.training.step import learning_rate_at
 from cavendish.trainer.training.train import train, train_on
 from tests.shard_folder import write_shards
@@ -303,9 +305,79 @@ def test_the_examples_can_be_read(name: str) -> None:
     assert (config.base is None) == (name == "train_base")
 
 
+def overflow_at(steps: set[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the backward pass of these steps overflow: their losses are finite, their gradients are not."""
+    backward, count = torch.Tensor.backward, itertools.count()
+
+    def overflowing(self: torch.Tensor, *args: object, **more: object) -> None:
+        backward(self * torch.inf if next(count) in steps else self)
+
+    monkeypatch.setattr(torch.Tensor, "backward", overflowing)
+
+
+def is_finite(weights: dict[str, torch.Tensor]) -> bool:
+    return all(bool(torch.isfinite(value).all()) for value in weights.values())
+
+
+def test_a_gradient_that_overflows_changes_nothing_and_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = changed(steps=6, checkpoint_every=1, keep_checkpoints=9, log_every=1)
+    overflow_at({3, 5}, monkeypatch)
+    result = train_on(ITEMS, "lock", config, tmp_path / "run", tmp_path)
+    states = [read_checkpoint(path) for path in checkpoints(tmp_path / "run")]
+    for step, state in enumerate(states, 1):
+        assert is_finite(state.model)
+        assert is_finite(state.ema)
+        same = step > 1 and all(torch.equal(value, states[step - 2].model[name]) for name, value in state.model.items())
+        assert same == (step in (4, 6))
+        assert state.skipped == (step >= 4) + (step >= 6)
+    assert is_finite(dict(load_generator(result.generator).module().state_dict()))
+    assert result.skipped == json.loads((tmp_path / "run/train.json").read_text())["skipped"] == 2
+    assert {int(row["step"]) for row in rows_of(tmp_path / "run/loss.csv")} == {1, 2, 3, 5}
+    assert sum(sum(tasks.values()) for tasks in result.counts.values()) == 6 * 4  # the examples were read all the same
+    assert "step 4: loss or gradient not finite (examples " in capsys.readouterr().err
+
+
+def test_after_a_skipped_step_an_interrupted_run_ends_as_an_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = changed(steps=8, checkpoint_every=5)
+    with monkeypatch.context() as patch:
+        overflow_at({3}, patch)
+        train_on(ITEMS, "lock", config, tmp_path / "whole", tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        overflow_at({3}, patch)
+        train_on(ITEMS, "lock", config, tmp_path / "cut", tmp_path, stop_at(6))
+    train_on(ITEMS, "lock", config, tmp_path / "cut", tmp_path)
+    for name in ("generator/weights.pt", "loss.csv", "train.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_too_many_skipped_steps_in_a_row_stop_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    overflow_at({4, 6, 7, 8}, monkeypatch)
+    with pytest.raises(JobFailed, match=r"step 9: .* and 2 steps before it: the run stops"):
+        train_on(ITEMS, "lock", changed(max_skipped_steps=2), tmp_path, tmp_path)
+    assert not (tmp_path / "generator").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="lower learning_rate"):
-        train_on(ITEMS, "lock", changed(learning_rate=1e12, clip_norm=1e12, warmup_steps=0), tmp_path, tmp_path)
+    config = changed(learning_rate=1e12, clip_norm=1e12, warmup_steps=0, checkpoint_every=1, log_every=1)
+    with pytest.raises(JobFailed, match="lower learning_rate"):
+        train_on(ITEMS, "lock", config, tmp_path, tmp_path)
+    assert all(is_finite(read_checkpoint(path).ema) for path in checkpoints(tmp_path))
+    assert not (tmp_path / "generator").exists()
+
+
+def test_a_weight_that_is_not_finite_is_never_saved(tmp_path: Path) -> None:
+    with init_distributed("none", "cpu") as process:
+        run = Run(CONFIG, tmp_path, process)
+        with torch.no_grad():
+            next(iter(run.ema.values())).view(-1)[0] = torch.inf
+        for save in (lambda: run.save(tmp_path, {}), lambda: run.write_generator(tmp_path / "generator")):
+            with pytest.raises(JobFailed, match="a weight is not finite, nothing is saved"):
+                save()
+    assert not list(tmp_path.iterdir())
 
 
 CHILD = """

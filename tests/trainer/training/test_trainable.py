@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,8 +23,8 @@ from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.dry_run import dry_run
 from cavendish.trainer.training.run import start_generator
 from cavendish.trainer.training.train import train_on
-from tests.trainer.items import FakeItems
-from tests.trainer.tiny_models import write_klein
+from tests.trainer.items import FakeItem, FakeItems
+from tests.trainer.tiny_models import TEXT_TOKENS, write_klein
 from tests.trainer.training.test_train import CONFIG, ITEMS, ROOT, Interrupted, changed, rows_of, stop_at
 
 SHORT = {"steps": 10, "checkpoint_every": 5}
@@ -177,8 +178,21 @@ def test_a_look_before_measures_and_draws_and_writes_nothing_else(klein: Path, t
     assert 8 * trained <= found.bytes_of["optimiser"] < 9 * trained  # two moments, and a step for each tensor
     assert found.bytes_of["activations"] > 0
     assert found.memory_bytes(2, sharded=True) < found.memory_bytes(2, sharded=False) < found.memory_bytes(1, False)
-    assert len(found.lines(config)) == 5
+    assert len(found.lines(config)) == 6
+    lengths = [generator.count_tokens(KLEIN_ITEMS[index].example.prompt) for index in range(4)]  # all of the run
+    assert found.prompts == f"the longest of 4 prompts has {max(lengths)} tokens of at most {TEXT_TOKENS}"
     assert np.asarray(Image.open(found.picture)).std() > 10
+
+
+def test_a_look_before_finds_a_prompt_that_is_too_long(klein: Path, tmp_path: Path) -> None:
+    class Long:
+        def __getitem__(self, index: int) -> FakeItem:
+            item = KLEIN_ITEMS[index]
+            return replace(item, example=replace(item.example, prompt="long " * 500)) if index > 300 else item
+
+    with pytest.raises(InputError, match=rf"tokens, the text encoder of flux2-klein/1 reads {TEXT_TOKENS}"):
+        dry_run(Long(), klein_config(steps=200), tmp_path, klein)
+    dry_run(Long(), klein_config(steps=100), tmp_path, klein)
 
 
 def test_less_memory_is_told_when_less_is_kept(klein: Path, tmp_path: Path) -> None:
