@@ -131,8 +131,8 @@ def _problems(model: type[BaseModel], errors: Sequence[Any]) -> list[str]:
     chosen: dict[str, Any] = {}  # of a value that may be several things, one error
     for error in errors:
         before = chosen.setdefault(_where(error), error)
-        if error["type"] == "value_error" != before["type"]:  # the words of a model's own check are the clearest
-            chosen[_where(error)] = error
+        if error["type"] == "value_error" and before["type"] != "value_error":
+            chosen[_where(error)] = error  # the words of a model's own check are the clearest
     return [
         _problem(model, error, where)
         for error in errors

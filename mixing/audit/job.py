@@ -18,7 +18,7 @@ from cavendish.mixing.audit.plan import ScanPlan, make_plan, metadata_plan
 from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
 from cavendish.mixing.audit.report.write import Verdict, WordsVerdict, recheck_report, write_report, write_words_report
 from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, scan_task, still_to_scan
-from cavendish.mixing.jobs.beam import run_elements
+from cavendish.mixing.jobs.beam import Tasks, run_tasks
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, Progress
 from cavendish.mixing.shards.dataset import committed_rows, some_rows
@@ -110,13 +110,9 @@ def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     collect_dead(plan.work / "scan")
     indices = range(engine.split[0], len(plan.tasks), engine.split[1])
     pending = still_to_scan(plan, indices)
+    done_among = lambda some: {index for index in some if is_done(plan, index)}
     already = len(indices) - len(pending)
-    if pending:
-        told = None if progress is None else lambda done, _: progress(already + done, len(indices))
-        done_among = lambda some: {index for index in some if is_done(plan, index)}
-        run_elements(partial(scan_task, plan), pending, engine, done_among, told, "parts of the scan")
-    elif progress is not None:
-        progress(len(indices), len(indices))
+    run_tasks(Tasks(partial(scan_task, plan), pending, done_among, already, "parts of the scan"), engine, progress)
 
 
 def _evidence(plan: ScanPlan) -> Evidence:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
-import shlex
 import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.mixing.accounting import LeftAside
 from cavendish.mixing.jobs.dask import Cluster, code_digest, connected, run_on_worker
+from cavendish.mixing.jobs.embedded import WORKER_DIED, WorkerProcesses, embedded_runner, is_news
 from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine, hide_module
 from cavendish.mixing.shards.dataset import (
     Plan,
@@ -48,11 +47,9 @@ from cavendish.mixing.storage.place import (
     write_atomic,
 )
 
-with hide_module("pandas"):  # Beam's BigQuery part would import it: a fifth of a CPU second a process
+with hide_module("pandas"):
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 Build = Callable[[int], Iterable[Sample | Example | Rejection | LeftAside]]
 """Makes the records of one shard from its index. Picklable: a module's function, or `functools.partial` of one."""
@@ -60,28 +57,39 @@ Build = Callable[[int], Iterable[Sample | Example | Rejection | LeftAside]]
 MAX_PARTITIONS = 20_000
 """On dask: one element each up to here; beyond, the scheduler's work for each would begin to count."""
 
-WORKER_DIED = "a worker process died (killed, out of memory, or crashed)"
 DEATHS_IN_VAIN = 3
 """Fresh workers are given what is left until so many deaths in a row had nothing committed in between."""
 
 _INPUTS = "inputs"
 _IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
-_WORKER = """
-import logging, os, sys, threading, time
-logging.disable(logging.ERROR)  # its coming and going; an element's exception reaches the job, which tells its line
-sys.stderr = open(os.devnull, "w")  # Beam prints tracebacks there too; a run with one worker shows those of bugs
-from cavendish.mixing.storage.files import is_alive
-def leave_with_driver():
-    while is_alive({driver}):
-        time.sleep(1)
-    os._exit(1)  # Beam's own worker would finish its element first, beside the run that takes over
-threading.Thread(target=leave_with_driver, daemon=True).start()
-from cavendish.mixing.jobs.runners import hide_module
-with hide_module("pandas"):
-    from apache_beam.runners.worker.sdk_worker_main import main
-main(sys.argv)
-"""
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """What a job does on an engine.
+
+    Args:
+        work: does one of the tasks and commits its own result. Picklable.
+        numbers: of the tasks that are left to do.
+        done_among: tells from disk which of some are finished.
+        already: how many were finished before; progress counts them.
+        name: what errors call the tasks.
+    """
+
+    work: Callable[[int], Any]
+    numbers: Sequence[int]
+    done_among: Callable[[Collection[int]], set[int]]
+    already: int = 0
+    name: str = "shards"
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What a pipeline left undone, and why."""
+
+    left: list[int]
+    fault: str
 
 
 def build_shard(directory: Place, plan_digest: str, build: Build, index: int) -> int:
@@ -125,84 +133,72 @@ def run(
     """
     check_engine(engine)
     start_dataset(directory, plan)
-    mine = range(engine.split[0], plan.shards, engine.split[1])
-    committed = committed_among(directory, mine, plan.digest)
-    pending = [index for index in mine if index not in committed]
+    split = range(engine.split[0], plan.shards, engine.split[1])
+    done_among = lambda indices: committed_among(directory, indices, plan.digest)
+    committed = done_among(split)
+    pending = [index for index in split if index not in committed]
     _collect_leftovers(directory, pending)
-    if pending:
-        run_elements(
-            partial(build_shard, directory, plan.digest, build),
-            pending,
-            engine,
-            done_among=lambda indices: committed_among(directory, indices, plan.digest),
-            progress=None if progress is None else lambda done, _: progress(len(mine) - len(pending) + done, len(mine)),
-        )
-        _collect_leftovers(directory, pending)  # of workers that died in this run
-    elif progress is not None:
-        progress(len(mine), len(mine))
-    return JobResult(len(mine) - len(pending), len(pending), finish_dataset(directory, plan, found, left_aside))
+    work = partial(build_shard, directory, plan.digest, build)
+    run_tasks(Tasks(work, pending, done_among, already=len(committed)), engine, progress)
+    _collect_leftovers(directory, pending)  # of workers that died in this run
+    return JobResult(len(committed), len(pending), finish_dataset(directory, plan, found, left_aside))
 
 
-def run_elements(
-    work: Callable[[int], Any],
-    elements: Sequence[int],
-    engine: Engine,
-    done_among: Callable[[Collection[int]], set[int]],
-    progress: Progress | None = None,
-    called: str = "shards",
-) -> None:
-    """Run `work` on each element on the engine; `done_among` tells from disk which of some are finished.
+def run_tasks(tasks: Tasks, engine: Engine, progress: Progress | None = None) -> None:
+    """Run tasks on an engine. Jobs that make something other than shards (the audit's scan) use this directly.
 
-    Jobs that make something other than shards (the audit's scan) use this directly; `work` commits its own result.
-    `called` is what errors call the elements. When a worker process of the embedded runner dies, what is left is given
-    to fresh workers, which a line on stderr says; an element that kills its workers is named in the end.
+    When a worker process of the embedded runner dies, what is left is given to fresh workers, which a line on stderr
+    says; a task that kills its workers is named in the end.
 
     Raises:
+        InputError: the engine is refused.
         JobFailed: see `run`.
     """
     check_engine(engine)
-    if engine.runner == "DaskRunner":
-        with connected(engine.scheduler) as cluster:
-            there = partial(run_on_worker, Path.cwd(), code_digest(), work)
-            left, fault = _run_pipeline(there, elements, engine, done_among, progress, cluster)
-    else:
-        left, fault = _run_pipeline(work, elements, engine, done_among, progress)
+    count = len(tasks.numbers)
+
+    def report(left: int) -> None:
+        if progress is not None:
+            progress(tasks.already + count - left, tasks.already + count)
+
+    if count:
+        on_cluster = engine.runner == "DaskRunner"
+        with connected(engine.scheduler) if on_cluster else contextlib.nullcontext() as cluster:
+            _run_until_done(tasks, engine, report, cluster)
+    report(0)
+
+
+def _run_until_done(tasks: Tasks, engine: Engine, report: Callable[[int], None], cluster: Cluster | None) -> None:
     order = np.random.default_rng(0)
-    in_vain = 0
-    while left and fault == WORKER_DIED and in_vain < DEATHS_IN_VAIN:
-        print(f"{fault}; {len(left)} of {len(elements)} {called} are left, for fresh workers", file=sys.stderr)
-        before = len(left)
-        again = order.permutation(left).tolist()  # so that one that kills its workers does not always come first
-        told = None if progress is None else lambda done, of: progress(len(elements) - of + done, len(elements))
-        left, fault = _run_pipeline(work, again, engine, done_among, told)
-        in_vain = in_vain + 1 if len(left) == before else 0
-    if left:
-        again_and_again = f", {in_vain} times with nothing done in between" if in_vain > 1 else ""
-        raise JobFailed(
-            f"{fault}{again_and_again}; {len(left)} of {len(elements)} {called} not done ({_some(left)}). {_SAFE}"
-        )
-    if progress is not None:
-        progress(len(elements), len(elements))
+    outcome = _run_pipeline(tasks, tasks.numbers, engine, report, cluster)
+    deaths_in_vain = 0
+    while outcome.left and outcome.fault == WORKER_DIED and deaths_in_vain < DEATHS_IN_VAIN:
+        left = f"{len(outcome.left)} of {len(tasks.numbers)} {tasks.name} are left"
+        print(f"{outcome.fault}; {left}, for fresh workers", file=sys.stderr)
+        before = len(outcome.left)
+        shuffled = order.permutation(outcome.left).tolist()  # so that one that kills its workers is not always first
+        outcome = _run_pipeline(tasks, shuffled, engine, report, cluster)
+        deaths_in_vain = deaths_in_vain + 1 if len(outcome.left) == before else 0
+    if outcome.left:
+        in_vain = f", {deaths_in_vain} times with nothing done in between" if deaths_in_vain > 1 else ""
+        undone = f"{len(outcome.left)} of {len(tasks.numbers)} {tasks.name} not done ({_some(outcome.left)})"
+        raise JobFailed(f"{outcome.fault}{in_vain}; {undone}. {_SAFE}")
 
 
 def _run_pipeline(
-    work: Callable[[int], Any],
-    elements: Sequence[int],
-    engine: Engine,
-    done_among: Callable[[Collection[int]], set[int]],
-    progress: Progress | None,
-    cluster: Cluster | None = None,
-) -> tuple[list[int], str]:
-    """Run `work` on each element once; return the elements that were not done, and why."""
-    logging.getLogger("apache_beam.runners.common").addFilter(_is_untold)
-    runner, options = _runner_with_options(engine, len(elements), cluster)
+    tasks: Tasks, numbers: Sequence[int], engine: Engine, report: Callable[[int], None], cluster: Cluster | None
+) -> _Outcome:
+    """Run some of the tasks once."""
+    logging.getLogger("apache_beam.runners.common").addFilter(is_news)
+    runner, options = _runner_with_options(engine, len(numbers), cluster)
+    work = tasks.work if cluster is None else partial(run_on_worker, Path.cwd(), code_digest(), tasks.work)
     failures: list[BaseException] = []
     results: list[Any] = []
 
     def pipeline() -> None:
         try:
             root = beam.Pipeline(runner, options=PipelineOptions(options))
-            created = root | "Plan" >> beam.Create(list(elements), reshuffle=False)
+            created = root | "Plan" >> beam.Create(list(numbers), reshuffle=False)
             shuffled = created | "Spread" >> beam.Reshuffle()
             shuffled | "Build" >> beam.Map(partial(_one_at_a_time, work))
             results.append(root.run())
@@ -212,20 +208,21 @@ def _run_pipeline(
 
     thread = threading.Thread(target=pipeline, name="beam-pipeline", daemon=True)
     thread.start()
+    pending = set(numbers)
     try:
-        pending, fault = _watch(thread, elements, engine, done_among, progress, cluster)
+        fault = _watch(thread, tasks, pending, engine, report, cluster)
     finally:
         if cluster is not None:
             _leave(results)
-    left = sorted(pending - done_among(pending))
+    left = sorted(pending - tasks.done_among(pending))
     if left and not fault:
         fault = _cause(failures[0]) if failures else "the runner reported success; does it see the same folders?"
         fault = (cluster and cluster.fault()) or fault.rstrip(".")
-    return left, fault
+    return _Outcome(left, fault)
 
 
 def _one_at_a_time(work: Callable[[int], Any], element: int) -> None:
-    """Do one element; another thread of this process waits, since renderer and models are one per process.
+    """Do one task; another thread of this process waits, since renderer and models are one per process.
 
     Nothing is returned: results are on disk, and an engine would keep and move what is returned.
     """
@@ -236,7 +233,7 @@ def _one_at_a_time(work: Callable[[int], Any], element: int) -> None:
 def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None) -> tuple[Any, list[str]]:
     options = list(engine.options)
     if engine.runner == "FnApiRunner":
-        return _embedded_runner(engine.workers), [*options, f"--direct_num_workers={engine.workers}"]
+        return embedded_runner(engine.workers), [*options, f"--direct_num_workers={engine.workers}"]
     if cluster is not None:
         from apache_beam.runners.dask.dask_runner import DaskRunner  # needs the extra [dask]
 
@@ -256,107 +253,42 @@ def _leave(results: Sequence[Any]) -> None:
             result.client.close(timeout=1)
 
 
-def _embedded_runner(workers: int) -> FnApiRunner:
-    """Return the embedded runner: this process for one worker, fresh interpreters for more."""
-    if workers == 1:
-        return FnApiRunner()
-    threading.excepthook = _tell_of_other_threads
-    logging.getLogger("apache_beam.runners.worker.data_plane").addFilter(_is_of_living_worker)
-    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(_WORKER.format(driver=os.getpid()))}"
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
-
-
-def _is_untold(record: logging.LogRecord) -> bool:
-    """Leave out Beam's traceback of an error that says itself what is wrong: the job tells it in its one line."""
-    text = logging.Formatter().format(record)
-    return not any(name in text for name in ("cavendish.encoders.sample.InputError: ", "Error: [Errno "))
-
-
-def _is_of_living_worker(record: logging.LogRecord) -> bool:
-    """Leave out the log of a connection to a worker that died, as `_tell_of_other_threads` does its traceback."""
-    kind = record.exc_info[0] if record.exc_info else None
-    return kind is None or not _is_of_connection(kind)
-
-
-def _is_of_connection(kind: type[BaseException]) -> bool:
-    return kind.__module__.partition(".")[0] == "grpc"
-
-
-def _tell_of_other_threads(args: threading.ExceptHookArgs) -> None:
-    """Leave out the tracebacks of Beam's threads for a worker that died: the job names the fault in one line."""
-    if args.thread is None or (args.thread.name != "run_worker" and not _is_of_connection(args.exc_type)):
-        threading.__excepthook__(args)
-
-
 def _watch(
     thread: threading.Thread,
-    elements: Sequence[int],
+    tasks: Tasks,
+    pending: set[int],
     engine: Engine,
-    done_among: Callable[[Collection[int]], set[int]],
-    progress: Progress | None,
+    report: Callable[[int], None],
     cluster: Cluster | None,
-) -> tuple[set[int], str]:
-    """Wait for the pipeline, reporting progress; return what was not seen done, and why it was ended here, if it was.
+) -> str:
+    """Wait for the pipeline, taking what is done out of `pending`; return why it was ended here, or "".
 
     It is ended when a worker died (Beam itself would wait for ever), and when nothing is committed for too long.
     """
-    pending = set(elements)
-    workers: dict[int, psutil.Process] = {}
+    workers = WorkerProcesses() if engine.workers > 1 and engine.runner == "FnApiRunner" else None
     last_commit = time.monotonic()
     pause_s = 0.5
     while True:
         thread.join(timeout=pause_s)
         looked = time.monotonic()
-        done = done_among(pending)
+        done = tasks.done_among(pending)
         pending -= done
         if done:
             last_commit = time.monotonic()
         pause_s = max(0.5, 10 * (time.monotonic() - looked))  # a slow file system is not asked all the time
-        if progress is not None:
-            progress(len(elements) - len(pending), len(elements))
+        report(len(pending))
+        if thread.is_alive() and workers is not None and workers.any_died() and pending:
+            thread.join(timeout=5)  # it may have ended them itself, for an error that it is about to raise
+            if thread.is_alive():
+                workers.kill()
+                return WORKER_DIED
         if not thread.is_alive():
-            return pending, ""
-        fault = ""
-        if engine.workers > 1 and engine.runner == "FnApiRunner":
-            workers |= {process.pid: process for process in _sdk_workers()}
-            if pending and any(not _is_alive(process) for process in workers.values()):
-                thread.join(timeout=5)  # it may have ended them itself, for an error that it is about to tell
-                if not thread.is_alive():
-                    return pending, ""
-                fault = WORKER_DIED
+            return ""
         if time.monotonic() - last_commit > engine.stall_timeout_s:
-            fault = f"nothing was committed for {engine.stall_timeout_s:.0f} s"
-            if cluster is not None:
-                fault += f"; {cluster.describe_workers()}"
-        if fault:
-            for process in workers.values():
-                _kill(process)
-            return pending, fault
-
-
-def _sdk_workers() -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if any("sdk_worker_main" in word for word in process.cmdline()):
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def _kill(process: psutil.Process) -> None:
-    try:
-        process.kill()
-    except psutil.Error:
-        return
+            if workers is not None:
+                workers.kill()
+            where = f"; {cluster.describe_workers()}" if cluster is not None else ""
+            return f"nothing was committed for {engine.stall_timeout_s:.0f} s{where}"
 
 
 def _some(indices: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ import argparse
 import contextlib
 import difflib
 import functools
-import importlib.util
+import importlib
 import io
 import re
 import sys
@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.extras import require_extra
 
 
 class JobFailed(RuntimeError):
@@ -142,8 +143,7 @@ def _check_beam_options(engine: Engine) -> None:
     with hide_module("pandas"):
         from apache_beam.options.pipeline_options import PipelineOptions
     if engine.runner == "DaskRunner":
-        if importlib.util.find_spec("dask") is None:
-            return  # the job is refused for that
+        require_extra("dask")
         importlib.import_module("apache_beam.runners.dask.dask_runner")  # Beam knows its options from then on
     parsers: list[argparse.ArgumentParser] = []
     PipelineOptions([]).get_all_options(add_extra_args_fn=parsers.append)

@@ -134,11 +134,9 @@ def test_a_killed_worker_and_a_killed_scheduler_cost_no_shard(tmp_path: Path, mo
 
 @pytest.mark.slow
 def test_a_scheduler_without_the_package_is_named(tmp_path: Path) -> None:
-    (tmp_path / "shadow" / "mixing").mkdir(parents=True)
-    (tmp_path / "shadow" / "mixing" / "__init__.py").write_text("raise ModuleNotFoundError('No module named mixing')")
-    message = (
-        r"the scheduler cannot run this package \(ModuleNotFoundError: No module named mixing\): install cavendish"
-    )
+    (tmp_path / "shadow" / "cavendish").mkdir(parents=True)
+    (tmp_path / "shadow" / "cavendish" / "__init__.py").write_text("raise ModuleNotFoundError('no cavendish')")
+    message = r"the scheduler cannot run this package \(ModuleNotFoundError: no cavendish\): install cavendish"
     with Dask(tmp_path, workers=0, path=tmp_path / "shadow") as dask, pytest.raises(InputError, match=message):
         run(PLAN, build, tmp_path / "out", on(dask))
 

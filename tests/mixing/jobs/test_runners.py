@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.jobs.beam import run_elements
+from cavendish.mixing.jobs.beam import Tasks, run_tasks
 from cavendish.mixing.jobs.runners import Engine, check_engine
 
 
@@ -43,7 +43,7 @@ from cavendish.mixing.jobs.runners import Engine, check_engine
 )
 def test_a_runner_known_to_be_wrong_is_refused_before_anything_runs(engine: Engine, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        run_elements(print, [0], engine, done_among=lambda _: set())
+        run_tasks(Tasks(print, [0], done_among=lambda _: set()), engine)
 
 
 @pytest.mark.parametrize(

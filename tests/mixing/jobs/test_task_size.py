@@ -63,10 +63,11 @@ def test_a_task_of_10000_inputs_is_as_large_as_one_of_100(
     sizes: dict[int, int] = {}
     for inputs in (100, 10_000):
 
-        def see(work: Any, elements: Any, *_: Any, inputs: int = inputs, **__: Any) -> None:
-            sizes[inputs] = max(len(cloudpickle.dumps((work, element))) for element in (elements[0], elements[-1]))
+        def see(tasks: beam.Tasks, *_: Any, inputs: int = inputs) -> None:
+            ends = tasks.numbers[0], tasks.numbers[-1]
+            sizes[inputs] = max(len(cloudpickle.dumps((tasks.work, number))) for number in ends)
 
-        monkeypatch.setattr(beam, "run_elements", see)
+        monkeypatch.setattr(beam, "run_tasks", see)
         (tmp_path / f"{inputs:06d}").mkdir()
         start(inputs, tmp_path / f"{inputs:06d}" / "out", monkeypatch)
     assert abs(sizes[10_000] - sizes[100]) <= 8
