@@ -17,14 +17,15 @@ from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, an
 from cavendish.annotate.report import REPORT, write_report
 from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.sources.decode import decode_image
-from cavendish.mixing.sources.items import Item, Part
-from cavendish.mixing.sources.listing import SourceConfig, fetch_source, fingerprint, list_items, read_item, source_root
+from cavendish.mixing.sources.items import Item
+from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, exists, join
 
@@ -90,11 +91,12 @@ def annotate(
         check_models(hub.depth, hub.normals)
     items: list[tuple[int, Item]] = []
     inputs = []
+    left_aside: dict[str, int] = {}
     for number, source in enumerate(config.sources):
-        root = fetch_source(source, data)
-        listed = list_items(source, root)
+        listed = list_items(source, data)
         items += [(number, item) for item in listed]
-        files = fingerprint(root, listed, config.check_inputs)
+        left_aside = add_counts((left_aside, listed.left_aside))
+        files = fingerprint(source, data, listed, config.check_inputs)
         inputs.append({"source": source.name, "images": len(listed), "digest": digest(files)})
     count = config.images_per_shard
     shards = [items[start : start + count] for start in range(0, len(items), count)]
@@ -102,7 +104,8 @@ def annotate(
     plan = Plan("annotate", len(shards), {**settings, "annotators": [asdict(spec) for spec in specs]})
     start_dataset(out, plan)
     write_inputs(out, ([[number, asdict(item)] for number, item in shard] for shard in shards))
-    result = run(plan, partial(build_shard, config, data, out), out, engine, progress)
+    found = len(items) + sum(left_aside.values())
+    result = run(plan, partial(build_shard, config, data, out), out, engine, progress, found, left_aside)
     if result.totals is not None and (result.made or not exists(join(out, REPORT))):
         write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
     return result
@@ -116,19 +119,9 @@ def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> 
 
 def build_shard(config: AnnotateConfig, data: Path, out: Place, index: int) -> Iterator[Sample | Rejection]:
     """Make the samples of one shard, a bounded number of pictures in memory at a time."""
-    listed = _listed(read_inputs(out, index))
+    listed = [(number, Item.of_dict(fields)) for number, fields in read_inputs(out, index)]
     for start in range(0, len(listed), _BATCH):
         yield from annotate_batch(config, data, listed[start : start + _BATCH], annotators_of(config, data))
-
-
-def _listed(rows: list[tuple[int, dict[str, Any]]]) -> list[tuple[int, Item]]:
-    """Return the images of a shard, with the number of the source that each is of, from its inputs."""
-    listed = []
-    for number, fields in rows:
-        for name in ("image", "text", "meta"):
-            fields[name] = fields[name] and Part(**fields[name])
-        listed.append((number, Item(**fields)))
-    return listed
 
 
 def annotate_batch(
@@ -140,7 +133,7 @@ def annotate_batch(
     for number, item in listed:
         source = config.sources[number]
         try:
-            found = read_item(source, source_root(source, data), item)
+            found = read_item(source, data, item)
             pictures.append(Picture(source, item.name, found, decode_image(found.data, config.max_side_px)))
         except InputError as error:
             results[item.key] = Rejection(item.key, f"{item.name}: {error}")
@@ -159,11 +152,7 @@ def annotate_probe(config: AnnotateConfig, data: Path, units: int) -> Probe:
     specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
     check_licences(specs, config.allowed_licences)
     check_weights(specs)
-    items = [
-        (number, item)
-        for number, source in enumerate(config.sources)
-        for item in list_items(source, fetch_source(source, data))
-    ]
+    items = [(number, item) for number, source in enumerate(config.sources) for item in list_items(source, data)]
     wanted = min(3 * units, len(items))
     if wanted < 2:
         raise InputError(f"{len(items)} pictures in the sources: a probe needs two")

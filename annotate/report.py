@@ -28,7 +28,7 @@ from cavendish.mixing.shards.reader import open_tar, read_parts
 from cavendish.mixing.shards.sample_format import parse_record
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item
-from cavendish.mixing.sources.listing import SourceConfig, read_item, source_root
+from cavendish.mixing.sources.listing import SourceConfig, read_item
 from cavendish.mixing.storage.place import Place, join, write_atomic
 from cavendish.mixing.visualize import data_uri
 
@@ -325,7 +325,7 @@ def _dropped_card(
     if reason.startswith(("nsfw ", "open-nsfw/", "centerface/")) or "(faces: drop)" in reason:
         return {**card, "why": "not shown"}
     try:
-        found = read_item(sources[number], source_root(sources[number], data), item)
+        found = read_item(sources[number], data, item)
         picture = decode_image(found.data, 2 * SIDE_PX).rgb_u8
     except InputError:
         return card

@@ -31,7 +31,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.sources.decode import MAX_BYTES
-from cavendish.mixing.sources.items import clean_text
+from cavendish.mixing.sources.text import clean_text
 from cavendish.mixing.storage.files import canonical_json, digest, writing
 from cavendish.mixing.storage.place import commit, file_sha256, read_json, temporary_name, write_atomic
 

@@ -38,7 +38,7 @@ from cavendish.annotate.annotators.saliency import CropSaliency, mask_iou
 from cavendish.annotate.labels.conventions import agreeing_share, normals_of_depth
 from cavendish.annotate.labels.hub_config import AnyModel, GroundingDinoModel, HubConfig, Owlv2Model, Qwen3VLModel
 from cavendish.encoders.sample import Sample, UInt8Image
-from cavendish.mixing.sources.items import clean_text
+from cavendish.mixing.sources.text import clean_text
 
 WIDER = 0.05
 """How much larger, on each side, the second box is that SAM 2 is asked about: a sure mask stays the same."""

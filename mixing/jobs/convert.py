@@ -1,24 +1,22 @@
-"""The convert job: shards and folders made by others -> raw shards. Pictures pass through as the files they are."""
+"""The convert job: shards and folders made by others -> raw shards. Plain images pass through as the files they are."""
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import os
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from PIL import Image
+import cv2
 from pydantic import Field
 
 from cavendish.encoders.codecs.normals import CONVENTIONS
 from cavendish.encoders.sample import Edit, InputError, Rejection, UInt8Image
 from cavendish.encoders.tasks.registry import tasks_of
+from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import decode_rgb, encode_png
@@ -28,23 +26,28 @@ from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.shards.sample_format import StoredSample
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
-from cavendish.mixing.sources.records import Found, Piece, list_records
+from cavendish.mixing.sources.decode import FILE_LIMITS, DecodedImage, decode_image
+from cavendish.mixing.sources.items import Item, Listing, Part, read_part
+from cavendish.mixing.sources.records import Fields, list_records, list_source
+from cavendish.mixing.sources.text import clean_text, clean_value, decode_text
 from cavendish.mixing.storage.place import Place, file_sha256
 
 _RECORDS = 5  # a probe makes so many times `units` of a shard: one record is a matter of milliseconds
 _MAX_BYTES = {"caption": 1 << 16, "instruction": 1 << 16, "meta": 1 << 20}
 _MAX_PIXEL_BYTES = 1 << 28
-_MAX_TEXT_CHARS = 2000
-_PICTURES = ("jpg", "jpeg", "png", "webp")
+_IMAGES = ("jpg", "jpeg", "png", "webp")
+_STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+_HARMLESS = {"grey", "icc", "icc_unusable", "exif_unusable"}
+_ROUNDING = 2
 
 
 class FieldNames(Config):
     """Which file of a record is what: the endings of its name after the first dot; the first that is there wins."""
 
-    image: tuple[str, ...] = (*_PICTURES, *(f"{name}.{end}" for name in ("image", "input") for end in _PICTURES))
+    image: tuple[str, ...] = (*_IMAGES, *(f"{name}.{end}" for name in ("image", "input") for end in _IMAGES))
     caption: tuple[str, ...] = ("txt", "caption.txt")
     meta: tuple[str, ...] = ("json",)
-    edited: tuple[str, ...] = tuple(f"{name}.{end}" for name in ("edited", "output") for end in _PICTURES)
+    edited: tuple[str, ...] = tuple(f"{name}.{end}" for name in ("edited", "output") for end in _IMAGES)
     instruction: tuple[str, ...] = ("instruction.txt", "edit.txt")
     depth: tuple[str, ...] = ("depth.png", "depth.exr", "depth.npy")
     normals: tuple[str, ...] = ("normals.png", "normals.exr", "normals.npy", "normal.png", "normal.exr", "normal.npy")
@@ -55,16 +58,17 @@ class ConvertConfig(Config):
 
     Args:
         name: begins every key and is the `source` of every sample.
-        path: a tar, a folder of tars, or a folder of files.
+        path: a tar, or a folder with tars and files below it; or a list of them. A path that is added at the end adds
+            shards and leaves those that are there.
         licence: of every record whose own json does not state another (`license` or `licence`).
         depth_unit_m: metres that one unit of the depth files stands for; 0.001 for millimetres.
         sky_from_m: from this depth on there is no surface.
         normals_convention: whose axes the normals have.
-        min_side: smaller pictures are left out.
+        min_side: smaller images are rejected.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_]{1,24}$")
-    path: Path
+    path: Path | tuple[Path, ...]
     licence: str = Field(min_length=1)
     fields: FieldNames = FieldNames()
     depth_unit_m: float = Field(default=0.001, gt=0)
@@ -89,57 +93,82 @@ def convert(
         InputError: nothing at the path, or an unknown convention.
         JobFailed: see `mixing.jobs.beam.run`.
     """
-    if config.normals_convention not in CONVENTIONS:
-        raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
-    root = data / config.path
-    records = list_records(root, config.name, config.fields.model_dump())
-    if any(piece.suffix.endswith("exr") for record in records for piece in record.pieces.values()):
+    folders = _folders(config, data)
+    listed = _list(config, folders)
+    if any(part.suffix.endswith("exr") for item in listed for part in item.parts.values()):
         require_extra("evaluate", "OpenEXR")
-    files = sorted({piece.path for record in records for piece in record.pieces.values()})
-    inputs = [[path, file_sha256(root / path if path else root)] for path in files]
-    starts = range(0, len(records), config.records_per_shard)
+    files = sorted({(part.folder, part.path) for item in listed for part in item.parts.values()})
+    inputs = [
+        [f"{number}:{path}" if number else path, file_sha256(folders[number] / path if path else folders[number])]
+        for number, path in files
+    ]
+    starts = range(0, len(listed), config.records_per_shard)
     plan = Plan("convert", len(starts), {**config.model_dump(mode="json"), "inputs": inputs})
     start_dataset(out, plan)
-    write_inputs(out, ([asdict(one) for one in records[at : at + config.records_per_shard]] for at in starts))
-    return run(plan, partial(convert_shard, config, root, out), out, engine, progress)
+    write_inputs(out, ([asdict(item) for item in listed.items[at : at + config.records_per_shard]] for at in starts))
+    build = partial(convert_shard, config, folders, out)
+    return run(plan, build, out, engine, progress, listed.found, listed.left_aside)
 
 
-def convert_shard(config: ConvertConfig, root: Path, out: Place, index: int) -> Iterator[StoredSample | Rejection]:
+def _folders(config: ConvertConfig, data: Path) -> tuple[Path, ...]:
+    return tuple(data / path for path in (config.path if isinstance(config.path, tuple) else (config.path,)))
+
+
+def _list(config: ConvertConfig, folders: Sequence[Path]) -> Listing:
+    """List the records of a source.
+
+    Raises:
+        InputError: nothing at a path that could be one, or an unknown convention.
+    """
+    if config.normals_convention not in CONVENTIONS:
+        raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
+    fields = Fields(config.fields.model_dump())
+    listed = list_source(config.name, folders, partial(list_records, fields=fields))
+    if not any(item.parts for item in listed):
+        endings = ", ".join(ending for endings in fields.endings.values() for ending in endings)
+        problem = next((item.problem for item in listed), f"no tar and no file that ends in any of {endings}")
+        account = Accounting(sum(listed.left_aside.values()), 0, 0, listed.left_aside)
+        raise InputError(f"{', '.join(map(str, folders))}: {problem}; {account}")
+    return listed
+
+
+def convert_shard(
+    config: ConvertConfig, folders: Sequence[Path], out: Place, index: int
+) -> Iterator[StoredSample | Rejection]:
     """Make the samples of shard `index` of `out`."""
-    return convert_records(config, root, map(_found, read_inputs(out, index)))
+    return convert_records(config, folders, map(Item.of_dict, read_inputs(out, index)))
 
 
-def _found(fields: Mapping[str, Any]) -> Found:
-    return Found(**{**fields, "pieces": {field: Piece(**piece) for field, piece in fields["pieces"].items()}})
-
-
-def convert_records(config: ConvertConfig, root: Path, records: Iterable[Found]) -> Iterator[StoredSample | Rejection]:
+def convert_records(
+    config: ConvertConfig, folders: Sequence[Path], records: Iterable[Item]
+) -> Iterator[StoredSample | Rejection]:
     """Make a sample of each record."""
     for record in records:
         try:
-            yield _convert_record(config, root, record)
+            yield _convert_record(config, folders, record)
         except InputError as error:
             yield Rejection(record.key, str(error))
 
 
-def _convert_record(config: ConvertConfig, root: Path, record: Found) -> StoredSample:
+def _convert_record(config: ConvertConfig, folders: Sequence[Path], record: Item) -> StoredSample:
     if record.problem:
         raise InputError(record.problem)
-    if "image" not in record.pieces:
+    if record.image is None:
         raise InputError("no image")
-    pieces = {field: read_piece(root, field, piece) for field, piece in record.pieces.items()}
-    names = {field: f"{record.name}.{piece.suffix}" for field, piece in record.pieces.items()}
-    image, files = _picture(pieces["image"], names["image"], "image")
+    pieces = {field: _read_field(folders, field, part) for field, part in record.parts.items()}
+    names = {field: f"{record.name}.{part.suffix}" for field, part in record.parts.items()}
+    image, files = _decode(pieces["image"], names["image"], "image")
     if min(image.shape[:2]) < config.min_side:
         raise InputError(f"{image.shape[1]}x{image.shape[0]} pixels, min_side is {config.min_side}")
-    meta = _meta(pieces.get("meta"))
-    caption = _text(pieces["caption"]) if "caption" in pieces else _words(meta, ("caption", "text"))
-    instruction = _text(pieces["instruction"]) if "instruction" in pieces else _words(meta, ("instruction", "edit"))
+    meta = _read_meta(pieces.get("meta"))
+    caption = decode_text(pieces["caption"]) if "caption" in pieces else _first(meta, "caption", "text")
+    given = "instruction" in pieces
+    instruction = decode_text(pieces["instruction"]) if given else _first(meta, "instruction", "edit")
     edit = None
     if "edited" in pieces and instruction:
-        edited, edited_files = _picture(pieces["edited"], names["edited"], "edited")
+        edited, edited_files = _decode(pieces["edited"], names["edited"], "edited")
         if edited.shape != image.shape:
-            raise InputError(f"the edited picture is {edited.shape[:2]}, the image {image.shape[:2]}")
+            raise InputError(f"the edited image is {edited.shape[:2]}, the image {image.shape[:2]}")
         files |= edited_files
         edit = Edit("given", instruction, 0, edited)
     depth_m = normals = None
@@ -151,7 +180,7 @@ def _convert_record(config: ConvertConfig, root: Path, record: Found) -> StoredS
         key=record.key,
         image=image,
         source=config.name,
-        licence=_words(meta, ("licence", "license")) or config.licence,
+        licence=_first(meta, "licence", "license") or config.licence,
         depth_m=depth_m,
         normals=normals,
         captions=(caption,) if caption else (),
@@ -164,49 +193,55 @@ def _convert_record(config: ConvertConfig, root: Path, record: Found) -> StoredS
     return sample
 
 
-def read_piece(root: Path, field: str, piece: Piece) -> bytes:
+def _read_field(folders: Sequence[Path], field: str, part: Part) -> bytes:
     """Read the bytes of one file of a record, within the limit of its field."""
-    limit = _MAX_BYTES.get(field, _MAX_PIXEL_BYTES)
-    if piece.size > limit:
-        raise InputError(f"{field}: {piece.size} bytes is over the limit of {limit}")
-    with (root / piece.path if piece.path else root).open("rb") as file:
-        data = os.pread(file.fileno(), piece.size, piece.offset)
-    if len(data) != piece.size:
-        raise InputError(f"{field}: the file has changed since it was listed")
-    return data
-
-
-def _picture(data: bytes, name: str, part: str) -> tuple[UInt8Image, dict[str, bytes]]:
-    """Decode a picture, and return the file to store: itself when it is plain 8-bit RGB or grey, else a PNG."""
-    pixels = decode_rgb(data, name)
-    with Image.open(io.BytesIO(data)) as header:
-        suffix = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}[str(header.format)]
-        upright = header.getexif().get(0x0112, 1) == 1
-        plain = header.mode in ("RGB", "L") and upright and not getattr(header, "is_animated", False)
-    return pixels, {f"{part}.{suffix}": data} if plain else {f"{part}.png": encode_png(pixels)}
-
-
-def _text(data: bytes) -> str:
-    """Return text on one line without control characters, cut at `_MAX_TEXT_CHARS`."""
     try:
-        text = unicodedata.normalize("NFC", data.decode())
-    except UnicodeDecodeError:
-        raise InputError("a text that is not UTF-8") from None
-    shown = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
-    return " ".join(shown.split())[:_MAX_TEXT_CHARS].rstrip()
+        return read_part(folders, part, _MAX_BYTES.get(field, _MAX_PIXEL_BYTES))
+    except InputError as error:
+        raise InputError(f"{field}: {error}") from None
 
 
-def _meta(data: bytes | None) -> Mapping[str, Any]:
+def _decode(data: bytes, name: str, part: str) -> tuple[UInt8Image, dict[str, bytes]]:
+    """Decode an image, and return the file to store: itself where our readers see the same pixels in it, else a PNG."""
+    try:
+        decoded = decode_image(data, limits=FILE_LIMITS)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    pixels = _decode_as_stored(data, decoded)
+    if pixels is None:
+        return decoded.rgb_u8, {f"{part}.png": encode_png(decoded.rgb_u8)}
+    return pixels, {f"{part}.{_STORED[decoded.format]}": data}
+
+
+def _decode_as_stored(data: bytes, decoded: DecodedImage) -> UInt8Image | None:
+    """Decode a file as readers of shards do; None where that gives other pixels than the image has.
+
+    Up to two levels apart are the same: what rounding in a color profile makes that is sRGB.
+    """
+    if decoded.format not in _STORED or decoded.mode not in ("RGB", "L") or not _HARMLESS.issuperset(decoded.flags):
+        return None
+    try:
+        pixels = decode_rgb(data, "image")
+    except InputError:
+        return None
+    same = pixels.shape == decoded.rgb_u8.shape and int(cv2.absdiff(pixels, decoded.rgb_u8).max()) <= _ROUNDING
+    return pixels if same else None
+
+
+def _read_meta(data: bytes | None) -> Mapping[str, str]:
+    """Return the facts in the json of a record: its texts, of lists of texts the first."""
     try:
         meta = json.loads(data) if data is not None else {}
     except (ValueError, RecursionError) as error:
         raise InputError(f"its json cannot be read: {error}") from None
-    return {key: value for key, value in meta.items() if isinstance(value, str)} if isinstance(meta, dict) else {}
+    if not isinstance(meta, dict):
+        raise InputError("its json is no map of facts, such as caption, licence and url")
+    firsts = {key: value[0] if isinstance(value, list) and value else value for key, value in meta.items()}
+    return {key: clean_value(value) for key, value in firsts.items() if isinstance(value, str)}
 
 
-def _words(meta: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    found = next((meta[name] for name in names if name in meta), "")
-    return _text(found.encode("utf-8", "replace"))
+def _first(meta: Mapping[str, str], *names: str) -> str:
+    return clean_text(next((meta[name] for name in names if name in meta), ""))
 
 
 def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
@@ -215,12 +250,10 @@ def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
     Raises:
         InputError: nothing at the path, fewer than two records, or an unknown convention.
     """
-    if config.normals_convention not in CONVENTIONS:
-        raise InputError(f"normals_convention {config.normals_convention!r}: known are {', '.join(CONVENTIONS)}")
-    root = data / config.path
-    records = list_records(root, config.name, config.fields.model_dump())
+    folders = _folders(config, data)
+    records = _list(config, folders).items
     if len(records) < 2:
-        raise InputError(f"{root}: {len(records)} record: a probe needs two")
+        raise InputError(f"{folders[0]}: {len(records)} record: a probe needs two")
     shards = min(3, len(records))
     each = min(_RECORDS * units, len(records) // shards)
     starts = [shard * len(records) // shards for shard in range(shards)]
@@ -230,7 +263,7 @@ def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
         unit="record",
         units=len(records),
         units_per_shard=config.records_per_shard,
-        build=partial(_convert_chosen, config, root, chosen),
+        build=partial(_convert_chosen, config, folders, chosen),
         trial_shards=shards,
         trial_units=each,
         count_rejected=True,
@@ -238,13 +271,11 @@ def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
 
 
 def _convert_chosen(
-    config: ConvertConfig, root: Path, chosen: Sequence[Sequence[Found]], index: int
+    config: ConvertConfig, folders: Sequence[Path], chosen: Sequence[Sequence[Item]], index: int
 ) -> Iterator[StoredSample | Rejection]:
     """Convert some records; their files are hashed too, as the job does before it starts."""
     for record in chosen[index]:
-        for field, piece in record.pieces.items():
-            try:
-                hashlib.sha256(read_piece(root, field, piece))
-            except InputError:  # told by the record itself
-                continue
-        yield from convert_records(config, root, [record])
+        for field, part in record.parts.items():
+            with suppress(InputError):  # told by the record itself
+                hashlib.sha256(_read_field(folders, field, part))
+        yield from convert_records(config, folders, [record])

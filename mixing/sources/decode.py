@@ -1,12 +1,17 @@
-"""Hostile bytes to safe RGB: every header is checked before any pixel is decoded, and every refusal has a reason."""
+"""The decoder of strangers' images: untrusted bytes to upright sRGB, limits first, every refusal with a reason.
+
+`mixing.images.decode_rgb` is for the bytes of our own shards alone.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -17,7 +22,7 @@ from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
-# What these decoders hold at once is 15, 9 and 8 bytes a pixel, not 4: with these limits no picture takes over 300 MB.
+# What these decoders hold at once is 15, 9 and 8 bytes a pixel, not 4: with these limits no image takes over 300 MB.
 MAX_PIXELS_WEBP = 18_000_000
 MAX_PIXELS_AVIF = 30_000_000
 MAX_PIXELS_CMYK = 36_000_000
@@ -25,12 +30,70 @@ MIN_SIDE_PX = 64
 MAX_ASPECT = 8.0
 MAX_PROFILE_BYTES = 4 * 2**20
 
+
+@dataclass(frozen=True)
+class Limits:
+    """What an image may be before any pixel of it is decoded.
+
+    Args:
+        max_bytes: of the file.
+        max_pixels: width times height; `webp`, `avif` and `cmyk` are limits of their own.
+        min_side_px, max_aspect: of its shape.
+    """
+
+    max_bytes: int = MAX_BYTES
+    max_pixels: int = MAX_PIXELS
+    webp: int = MAX_PIXELS_WEBP
+    avif: int = MAX_PIXELS_AVIF
+    cmyk: int = MAX_PIXELS_CMYK
+    min_side_px: int = MIN_SIDE_PX
+    max_aspect: float = MAX_ASPECT
+
+
+PHOTO_LIMITS = Limits()
+"""Of images from anywhere: no decoder takes over 300 MB."""
+
+FILE_LIMITS = Limits(
+    max_bytes=1 << 28, max_pixels=64_000_000, webp=64_000_000, avif=64_000_000, cmyk=64_000_000,
+    min_side_px=1, max_aspect=math.inf,
+)  # fmt: skip
+"""Of files that somebody chose: any shape, up to what shards hold."""
+
 # Only ids that are registered: an unregistered one (MPO) makes Image.open raise KeyError on unknown bytes. Never
 # formats that interpret programs or documents (EPS, PDF, WMF).
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
+ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"}
+"""The usual ending of each format that is read."""
+_OPTIONAL = {"HEIF": ("pillow_heif", "register_heif_opener", "pillow-heif")}
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF8", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+    (b"FUJIFILMCCD-RAW", "camera raw"),
+    (b"IIU\0", "camera raw"),
+    (b"IIRO", "camera raw"),
+    (b"IIRS", "camera raw"),
+    (b"MMOR", "camera raw"),
+    (b"DDS ", "DDS"),
+    (b"qoif", "QOI"),
+    (b"#?RADIANCE", "Radiance HDR"),
+)
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 
 _STRIP_PIXELS = 1_000_000
 _TIFF_TILE_TAGS = (322, 323)
+_TIFF_KIND_TAG, _TIFF_SUB_IFDS_TAG, _DNG_TAG = 254, 330, 50706
 _ORIENTATION_TAG = 0x0112
 _TURNS: dict[int, Callable[[UInt8Image], UInt8Image]] = {
     2: lambda rgb: rgb[:, ::-1],
@@ -47,14 +110,15 @@ Profile = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A picture as the pipeline uses it.
+    """An image as the pipeline uses it.
 
     Args:
         rgb_u8: (H, W, 3) uint8 sRGB, upright, no side over the asked maximum.
-        width, height: of the upright picture in the file, before it was reduced.
-        format: one of `FORMATS`, or "MPO" (a JPEG with several pictures).
+        width, height: of the upright image in the file, before it was reduced.
+        format: one of `FORMATS`, "HEIF", or "MPO" (a JPEG with several images).
         flags: what was done or could not be: animated, alpha, alpha_unusable, grey, grey16, cmyk, icc, icc_unusable,
             rotated, exif_unusable, reduced.
+        mode: of the pixels in the file, as Pillow calls it: RGB, L, P, RGBA, CMYK, ...
     """
 
     rgb_u8: UInt8Image
@@ -62,22 +126,63 @@ class DecodedImage:
     height: int
     format: str
     flags: tuple[str, ...]
+    mode: str = ""
 
 
-def decode_image(data: bytes, max_side_px: int) -> DecodedImage:
-    """Decode one untrusted picture to upright sRGB, its longer side reduced to `max_side_px` by area averaging.
+def image_kind(head: bytes) -> str:
+    """Return the format of an image by its first 64 bytes, whatever its name ends in; "" for what is no image.
 
-    Transparency is laid over white. Only the first picture of an animation is read. 16-bit grey is scaled, not cut.
+    Also formats that are not read have a name: "JPEG XL", "camera raw", ...; TGA has none, it begins like anything.
+    """
+    if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
+        return "camera raw"
+    if head.startswith(b"BM") and int.from_bytes(head[14:18], "little") in _BMP_HEADERS:
+        return "BMP"
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WEBP"
+    if head[4:8] == b"ftyp":
+        end = min(int.from_bytes(head[:4], "big"), len(head))
+        brands = {head[at : at + 4] for at in range(8, end, 4)}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        return "HEIF" if brands & _HEIF_BRANDS else "camera raw" if b"crx " in brands else ""
+    return next((kind for magic, kind in _MAGIC if head.startswith(magic)), "")
+
+
+@lru_cache(maxsize=1)
+def readable_formats() -> tuple[str, ...]:
+    """Return the formats that are read: `FORMATS`, and those whose optional decoder is installed."""
+    formats = list(FORMATS)
+    for kind, (module, register, _) in _OPTIONAL.items():
+        with suppress(ImportError):
+            getattr(importlib.import_module(module), register)()
+            formats.append(kind)
+    return tuple(formats)
+
+
+def unreadable(kind: str) -> str:
+    """Say that a format of `image_kind` is not read here, and what would help; "" for one that is."""
+    if not kind or kind in readable_formats():
+        return ""
+    help_ = f"; pip install {_OPTIONAL[kind][2]}" if kind in _OPTIONAL else "; convert it to PNG or JPEG"
+    return f"{kind} is not read here{help_}"
+
+
+def decode_image(data: bytes, max_side_px: int | None = None, limits: Limits = PHOTO_LIMITS) -> DecodedImage:
+    """Decode one untrusted image to upright sRGB, its longer side reduced to `max_side_px` by area averaging.
+
+    The orientation of its Exif is applied and its color profile converted, in every format. Transparency is laid over
+    white. Only the first image of an animation is read. 16-bit grey is scaled, not cut.
 
     Raises:
-        InputError: not one of `FORMATS`, beyond the limits of this module, damaged, or of a colour mode whose
-            meaning is unknown; the message is the reason.
+        InputError: not one of `FORMATS`, beyond the limits, damaged, or of a color mode whose meaning is unknown; the
+            message is the reason.
     """
-    if len(data) > MAX_BYTES:
-        raise InputError(f"{len(data)} bytes is over the limit of {MAX_BYTES}")
+    if len(data) > limits.max_bytes:
+        raise InputError(f"{len(data)} bytes is over the limit of {limits.max_bytes}")
     flags: set[str] = set()
-    with _refusals("cannot be read"), Image.open(io.BytesIO(data), formats=FORMATS) as picture:
-        _check_header(picture)
+    with _refusals("cannot be read", data, limits), Image.open(io.BytesIO(data), formats=readable_formats()) as picture:
+        _check_header(picture, limits)
         width, height = picture.size
         kind = str(picture.format)
         orientation = _orientation(picture, flags)
@@ -85,56 +190,63 @@ def decode_image(data: bytes, max_side_px: int) -> DecodedImage:
             flags.add("animated")
             picture.seek(0)
         profile_bytes = picture.info.get("icc_profile")
+        reduced_px = max(width, height) if max_side_px is None else max_side_px
         # JPEG only: decode at 1/2, 1/4 or 1/8 size when the result would be reduced below that anyway.
-        picture.draft(None, (max_side_px, max_side_px))
-        with _refusals("damaged or truncated"):
+        picture.draft(None, (reduced_px, reduced_px))
+        with _refusals("damaged or truncated", data, limits):
             picture.load()
-        _check_pixels(picture)  # a GIF's first frame may be larger than its screen
-        rgb_u8 = _reduce(picture, max_side_px, profile_bytes, flags)
-    if max(width, height) > max_side_px:
+        _check_pixels(picture, limits)  # a GIF's first frame may be larger than its screen
+        mode = picture.mode
+        rgb_u8 = _reduce(picture, reduced_px, profile_bytes, flags)
+    if max(width, height) > reduced_px:
         flags.add("reduced")
     if orientation in _TURNS:
         flags.add("rotated")
         rgb_u8 = _TURNS[orientation](rgb_u8)
         if orientation >= 5:
             width, height = height, width
-    return DecodedImage(np.ascontiguousarray(rgb_u8), width, height, kind, tuple(sorted(flags)))
+    return DecodedImage(np.ascontiguousarray(rgb_u8), width, height, kind, tuple(sorted(flags)), mode)
 
 
 @contextmanager
-def _refusals(stage: str) -> Iterator[None]:
+def _refusals(stage: str, data: bytes, limits: Limits) -> Iterator[None]:
     """Turn whatever a decoder raises into InputError: on hostile bytes Pillow raises nearly every type there is."""
     try:
         yield
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"not one of {', '.join(FORMATS)}") from None
+        other = unreadable(image_kind(data[:64]))
+        raise InputError(f"{other}: " * bool(other) + f"not one of {', '.join(readable_formats())}") from None
     except Image.DecompressionBombError:
-        raise InputError(f"the header claims far over the limit of {MAX_PIXELS} pixels") from None
+        raise InputError(f"the header claims far over the limit of {limits.max_pixels} pixels") from None
     except Exception as error:
         detail = one_line(error, 120)
         raise InputError(f"{stage}: {type(error).__name__}{': ' if detail else ''}{detail}") from None
 
 
-def _check_header(picture: Image.Image) -> None:
+def _check_header(picture: Image.Image, limits: Limits) -> None:
     width, height = picture.size
-    _check_pixels(picture)
-    if min(width, height) < MIN_SIDE_PX:
-        raise InputError(f"{width}x{height} has a side under {MIN_SIDE_PX} pixels")
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise InputError(f"{width}x{height} is more than {MAX_ASPECT:g} times as long as wide")
+    _check_pixels(picture, limits)
+    if min(width, height) < limits.min_side_px:
+        raise InputError(f"{width}x{height} has a side under {limits.min_side_px} pixels")
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise InputError(f"{width}x{height} is more than {limits.max_aspect:g} times as long as wide")
     if picture.format == "TIFF":
         tags = picture.tag_v2  # type: ignore[attr-defined]
         tile_width, tile_height = (int(tags.get(tag, 0)) for tag in _TIFF_TILE_TAGS)
-        if tile_width * tile_height > MAX_PIXELS:
-            raise InputError(f"TIFF tiles of {tile_width}x{tile_height} are over the limit of {MAX_PIXELS} pixels")
+        if tile_width * tile_height > limits.max_pixels:
+            raise InputError(
+                f"TIFF tiles of {tile_width}x{tile_height} are over the limit of {limits.max_pixels} pixels"
+            )
+        if _DNG_TAG in tags or (int(tags.get(_TIFF_KIND_TAG, 0)) & 1 and _TIFF_SUB_IFDS_TAG in tags):
+            raise InputError("camera raw, of which only a preview could be read; develop it to JPEG or TIFF")
 
 
-def _check_pixels(picture: Image.Image) -> None:
-    limit = {"WEBP": MAX_PIXELS_WEBP, "AVIF": MAX_PIXELS_AVIF}.get(str(picture.format), MAX_PIXELS)
+def _check_pixels(picture: Image.Image, limits: Limits) -> None:
+    limit = {"WEBP": limits.webp, "AVIF": limits.avif}.get(str(picture.format), limits.max_pixels)
     if picture.mode == "CMYK":
-        limit = min(limit, MAX_PIXELS_CMYK)
+        limit = min(limit, limits.cmyk)
     width, height = picture.size
     if width * height > limit:
         raise InputError(f"{width}x{height} is over the limit of {limit} pixels")

@@ -1,36 +1,31 @@
-"""Where images come from, listed in a fixed order and read in place: folders, WebDataset tars, COCO, saved datasets."""
+"""Sources of images: folders, WebDataset tars, COCO and saved datasets, listed in a fixed order and read in place."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from cavendish.encoders.sample import InputError, one_line
+from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
-from cavendish.mixing.shards.sample_format import check_key
-from cavendish.mixing.shards.tar_index import DamagedTar, list_members
 from cavendish.mixing.sources.coco import list_coco
 from cavendish.mixing.sources.decode import MAX_BYTES
-from cavendish.mixing.sources.items import IMAGE_SUFFIXES, Item, Part, clean_text
+from cavendish.mixing.sources.items import Item, Listing, Part, read_part
 from cavendish.mixing.sources.mirror import mirror
-from cavendish.mixing.sources.saved_datasets import list_arrow
+from cavendish.mixing.sources.records import IMAGE_ENDINGS, list_photos, list_source, list_tars
+from cavendish.mixing.sources.tables import list_arrow
+from cavendish.mixing.sources.text import clean_text, decode_text
 from cavendish.mixing.storage.files import sha256
 from cavendish.mixing.storage.place import is_url
 
 MAX_TEXT_BYTES = 64 * 1024
 MAX_META_BYTES = 1024 * 1024
-_MAX_KEY_CHARS = 80
-_SIDECARS = {".txt": "text", ".json": "meta"}
-_NOT_KEY = re.compile(r"[^A-Za-z0-9_-]+")
-_MIRRORED = (*IMAGE_SUFFIXES, ".txt", ".json", ".arrow")
 _LISTED_META = ("url", "author", "licence")
 
 
@@ -39,10 +34,11 @@ class SourceConfig(Config):
 
     Args:
         name: begins every key and is the `source` of every sample; letters, digits and `_`.
-        kind: "folder" (images anywhere under `path`, each with an optional .txt caption and .json beside it; hidden
-            files and folders behind links are left out), "tar" (a WebDataset or img2dataset tar, or a folder of
-            them), "coco" (images of a COCO json, see `annotations`) or "arrow" (a Hugging Face dataset saved to disk).
-        path: relative to the data folder; or an fsspec URL, of which `mirror` holds a copy.
+        kind: "folder" (images anywhere under `path`, each with an optional .txt caption and .json beside it), "tar" (a
+            WebDataset or img2dataset tar, or a folder with tars below it), "coco" (images of a COCO json, see
+            `annotations`) or "arrow" (a Hugging Face dataset saved to disk).
+        path: relative to the data folder, or a list of such paths; or an fsspec URL, of which `mirror` holds a copy.
+            A path that is added at the end adds shards and leaves those that are there.
         annotations: for "coco": the json, relative to `path`. Its captions and licences are read, its labels are not.
         mirror: for a URL: the local folder that its files are copied to, relative to the data folder.
         licence: of every image whose own .json does not state another.
@@ -50,7 +46,7 @@ class SourceConfig(Config):
 
     name: str = Field(pattern=r"^[A-Za-z0-9_]{1,24}$")  # no "-": it ends the name in a key, so no two sources meet
     kind: Literal["folder", "tar", "coco", "arrow"]
-    path: Path | str
+    path: Path | str | tuple[Path, ...]
     licence: str = Field(min_length=1)
     annotations: Path | None = None
     mirror: Path | None = None
@@ -64,7 +60,9 @@ class SourceConfig(Config):
     def _complete(self) -> SourceConfig:
         if (self.annotations is None) == (self.kind == "coco"):
             raise ValueError(f"source {self.name}: annotations is for kind coco, which needs it")
-        if (self.mirror is None) == is_url(self.path):
+        if isinstance(self.path, tuple) and (not self.path or self.kind == "coco"):
+            raise ValueError(f"source {self.name}: a list of paths is for the other kinds than coco, and not empty")
+        if (self.mirror is None) == (isinstance(self.path, str) and is_url(self.path)):
             raise ValueError(f"source {self.name}: mirror is for a path that is a URL, which needs it")
         return self
 
@@ -83,220 +81,109 @@ class FoundImage:
     flags: tuple[str, ...]
 
 
-def source_root(source: SourceConfig, data: Path) -> Path:
+def source_folders(source: SourceConfig, data: Path) -> tuple[Path, ...]:
     """Return where a source's files are on this machine; nothing is copied."""
-    return data / (source.path if source.mirror is None else source.mirror)
-
-
-def fetch_source(source: SourceConfig, data: Path) -> Path:
-    """Copy a source at a URL to its mirror, if it is one; return where its files are.
-
-    Raises:
-        InputError: see `mixing.sources.mirror.mirror`.
-    """
-    root = source_root(source, data)
     if source.mirror is not None:
-        mirror(str(source.path), root, (".tar",) if source.kind == "tar" else _MIRRORED)
-    return root
+        return (data / source.mirror,)
+    return tuple(data / path for path in (source.path if isinstance(source.path, tuple) else (source.path,)))
 
 
-def list_items(source: SourceConfig, root: Path) -> list[Item]:
-    """List the images of a source in a fixed order, each with a key that is unique within it; no image is read.
+def list_items(source: SourceConfig, data: Path) -> Listing:
+    """List the images of a source in a fixed order, each with a key that is unique within it; no image is decoded.
+
+    A source at a URL is copied to its mirror first.
 
     Args:
         source: what to list.
-        root: see `source_root`.
+        data: where its paths start.
 
     Raises:
-        InputError: `root` is not there, is of the wrong kind, or holds no image.
+        InputError: a folder is not there, is of the wrong kind, or holds no image, or a URL cannot be copied.
     """
+    folders = source_folders(source, data)
+    copied = Listing((), mirror(str(source.path), folders[0]) if source.mirror is not None else {})
+    for folder in folders:
+        if not (folder.is_dir() or (source.kind == "tar" and folder.is_file())):
+            expected = "no tar and no folder of tars at" if source.kind == "tar" else "no folder"
+            raise InputError(f"source {source.name}: {expected} {folder}")
     match source.kind:
         case "tar":
-            items = [item for path in _tars(source, root) for item in _list_tar(root, path)]
-        case _ if not root.is_dir():
-            raise InputError(f"source {source.name}: no folder {root}")
+            listed = list_source(source.name, folders, list_tars)
         case "folder":
-            items = _list_folder(root)
+            listed = list_source(source.name, folders, list_photos)
         case "coco":
             assert source.annotations is not None
-            items = list(list_coco(root, root / source.annotations))
+            listed = list_source(source.name, folders, partial(list_coco, annotations=folders[0] / source.annotations))
         case "arrow":
-            items = list(list_arrow(root))
-    if not items:
-        raise InputError(f"source {source.name}: no images ({', '.join(IMAGE_SUFFIXES)}) in {root}")
-    return list(_with_keys(source.name, items))
+            listed = list_source(source.name, folders, list_arrow)
+    if not listed.items:
+        endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
+        where = ", ".join(map(str, folders))
+        account = Accounting(listed.found, 0, 0, listed.left_aside)
+        raise InputError(f"source {source.name}: no images ({endings}) in {where}; {account}")
+    return listed + copied
 
 
-def fingerprint(root: Path, items: list[Item], check: Literal["sha256", "size"]) -> list[list[Any]]:
+def fingerprint(
+    source: SourceConfig, data: Path, items: Iterable[Item], check: Literal["sha256", "size"]
+) -> list[list[Any]]:
     """Describe the files that `items` read, for the plan: (relative path, size) and, for "sha256", the contents' hash.
 
     What cannot be read is in the list with the reason, so that mending it changes the plan.
     """
-    paths = {part.path for item in items for part in (item.image, item.text, item.meta) if part is not None}
+    items = list(items)
+    folders = source_folders(source, data)
+    parts = {(part.folder, part.path) for item in items for part in item.parts.values()}
     found: list[list[Any]] = []
-    for relative in sorted(paths):
+    for number, relative in sorted(parts):
+        name = f"{number}:{relative}" if number else relative
         try:
-            path = root / relative
-            entry: list[Any] = [relative, path.stat().st_size]
+            path = folders[number] / relative if relative else folders[number]
+            entry: list[Any] = [name, path.stat().st_size]
             found.append([*entry, sha256(path)] if check == "sha256" else entry)
         except OSError as error:  # reading it will fail again, and reject only what needs it
-            found.append([relative, error.strerror])
+            found.append([name, error.strerror])
     return found + [[item.name, item.problem] for item in items if item.problem]
 
 
-def read_item(source: SourceConfig, root: Path, item: Item) -> FoundImage:
+def read_item(source: SourceConfig, data: Path, item: Item) -> FoundImage:
     """Read the bytes, the caption and the facts of one image.
 
     Raises:
         InputError: the item has a problem, is too large, its file has changed since it was listed, or its json cannot
-            be read: the picture's own licence may be in there.
+            be read: the image's own licence may be in there.
     """
     if item.image is None or item.problem:
         raise InputError(item.problem or "no image under this key")
     flags: list[str] = []
-    meta = _read_meta(root, item.meta)
+    folders = source_folders(source, data)
+    meta = _read_meta(folders, item.parts.get("meta"))
     facts = {"licence": source.licence, **item.facts}
     for name in _LISTED_META:
         value = meta.get(name, meta.get("license") if name == "licence" else None)
         if isinstance(value, str) and value.strip():
             facts[name] = clean_text(value)
-    text = _read_text(root, item.text, flags) or item.caption
+    text = _read_text(folders, item.parts.get("text"), flags) or item.caption
     if not text and isinstance(meta.get("caption"), str):
         text = clean_text(meta["caption"])
-    return FoundImage(item.key, _read_part(root, item.image, MAX_BYTES), text, facts, tuple(flags))
+    return FoundImage(item.key, read_part(folders, item.image, MAX_BYTES), text, facts, tuple(flags))
 
 
-def _list_folder(root: Path) -> list[Item]:
-    items = []
-    for folder, _, names in os.walk(root):
-        here = Path(folder)
-        siblings = set(names)
-        for name in names:
-            path = here / name
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                sidecars = {
-                    field: here / f"{path.stem}{suffix}"
-                    for suffix, field in _SIDECARS.items()
-                    if f"{path.stem}{suffix}" in siblings
-                }
-                items.append(_folder_item(root, path, sidecars))
-    return sorted(items, key=lambda item: item.name)
-
-
-def _folder_item(root: Path, image: Path, sidecars: Mapping[str, Path]) -> Item:
-    relative = image.relative_to(root).as_posix()
-    name = relative.encode("utf-8", "backslashreplace").decode()
-    if name != relative:
-        return Item("", name, problem="its file name is not UTF-8")
-    parts: dict[str, Any] = {}
-    for field, path in {"image": image, **sidecars}.items():
-        if path.is_symlink() and not path.resolve().is_relative_to(root.resolve()):
-            return Item("", name, problem=f"{path.name} is a link that leaves the folder")
-        if not path.is_file():
-            return Item("", name, problem=f"{path.name} is not a file")
-        parts[field] = Part(path.relative_to(root).as_posix(), 0, path.stat().st_size)
-    return Item("", name, **parts)
-
-
-def _tars(source: SourceConfig, root: Path) -> list[Path]:
-    if root.is_file():
-        return [root]
-    if not root.is_dir():
-        raise InputError(f"source {source.name}: no tar and no folder of tars at {root}")
-    return sorted(root.glob("*.tar"))
-
-
-def _list_tar(root: Path, path: Path) -> Iterator[Item]:
-    """Group the members of a tar as WebDataset does: neighbours that share the name up to the first dot."""
-    relative = "" if path == root else path.relative_to(root).as_posix()
-    tar_name = path.stem.encode("utf-8", "backslashreplace").decode()
-    if tar_name != path.stem:
-        yield Item("", f"{tar_name}/damaged", problem="the tar's file name is not UTF-8")
-        return
-    group: Item | None = None
-    try:
-        with path.open("rb") as file:
-            for member in list_members(file):
-                folder, _, base = member.name.rpartition("/")
-                stem, _, extension = base.partition(".")
-                if not stem:
-                    continue
-                name = f"{tar_name}/{f'{folder}/' if folder else ''}{stem}"
-                if group is None or group.name != name:
-                    if group is not None:
-                        yield _finished(group)
-                    group = Item("", name)
-                group = _with_member(group, f".{extension.lower()}", Part(relative, member.offset, member.size))
-    except (DamagedTar, OSError) as error:
-        if group is not None:
-            yield _finished(group)
-        yield Item("", f"{tar_name}/damaged", problem=f"{path.name}: {error}; nothing after it was read")
-        return
-    if group is not None:
-        yield _finished(group)
-
-
-def _with_member(group: Item, suffix: str, part: Part) -> Item:
-    if suffix in IMAGE_SUFFIXES:
-        if group.image is not None:
-            return replace(group, problem="two images under one key")
-        return replace(group, image=part)
-    if suffix in _SIDECARS:
-        return replace(group, text=part) if suffix == ".txt" else replace(group, meta=part)
-    return group
-
-
-def _finished(group: Item) -> Item:
-    if group.image is None and not group.problem:
-        return replace(group, problem="no image under this key")
-    return group
-
-
-def _with_keys(source: str, items: list[Item]) -> Iterator[Item]:
-    """Give each item a key that shards accept; what had to be changed to fit carries a hash of its full name."""
-    seen: set[str] = set()
-    for item in items:
-        stem = item.name if item.image is None else os.path.splitext(item.name)[0]
-        plain = _NOT_KEY.sub("_", stem.replace("/", "-"))
-        key = f"{source}-{plain}"
-        if plain != stem.replace("/", "-") or len(key) > _MAX_KEY_CHARS or key in seen:
-            for attempt in range(1000):
-                tag = hashlib.sha256(f"{attempt or ''}{item.name}".encode("utf-8", "surrogateescape")).hexdigest()[:10]
-                key = f"{source}-{plain}"[: _MAX_KEY_CHARS - 11] + f"-{tag}"
-                if key not in seen:
-                    break
-        seen.add(check_key(key))
-        yield replace(item, key=key)
-
-
-def _read_part(root: Path, part: Part, limit: int) -> bytes:
-    if part.size > limit:
-        raise InputError(f"{part.size} bytes is over the limit of {limit}")
-    try:
-        with (root / part.path).open("rb") as file:
-            data = os.pread(file.fileno(), part.size, part.offset)
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}") from None
-    if len(data) != part.size:
-        raise InputError(f"{part.path or root.name} has changed since it was listed")
-    return data
-
-
-def _read_text(root: Path, part: Part | None, flags: list[str]) -> str:
+def _read_text(folders: Sequence[Path], part: Part | None, flags: list[str]) -> str:
     if part is None:
         return ""
     try:
-        return clean_text(_read_part(root, part, MAX_TEXT_BYTES).decode())
-    except (InputError, UnicodeDecodeError):
+        return decode_text(read_part(folders, part, MAX_TEXT_BYTES))
+    except InputError:
         flags.append("text_unusable")
         return ""
 
 
-def _read_meta(root: Path, part: Part | None) -> dict[str, Any]:
+def _read_meta(folders: Sequence[Path], part: Part | None) -> dict[str, Any]:
     if part is None:
         return {}
     try:
-        meta = json.loads(_read_part(root, part, MAX_META_BYTES))
+        meta = json.loads(read_part(folders, part, MAX_META_BYTES))
     except (InputError, ValueError, RecursionError) as error:
         raise InputError(f"its json cannot be read, and may name another licence: {one_line(error)}") from None
     if not isinstance(meta, dict):

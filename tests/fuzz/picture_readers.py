@@ -156,22 +156,22 @@ def _read_web_tar(folder: Path) -> None:
     from cavendish.mixing.jobs.convert import ConvertConfig, convert_records
     from cavendish.mixing.sources.decode import decode_image
     from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
-    from cavendish.mixing.sources.records import list_records
+    from cavendish.mixing.sources.records import Fields, list_records, with_keys
 
     source = SourceConfig(name="web", kind="tar", path=Path("web"), licence="x")
     try:
-        items = list_items(source, folder / "web")
-        fingerprint(folder / "web", items, "sha256")
+        items = list_items(source, folder)
+        fingerprint(source, folder, items, "sha256")
         for item in items:
             try:
-                decode_image(read_item(source, folder / "web", item).data, 256)
+                decode_image(read_item(source, folder, item).data, 256)
             except InputError:
                 continue
     except InputError:
         pass
     config = ConvertConfig(name="web", path=Path("web"), licence="x")
-    records = list_records(folder / "web", "web", config.fields.model_dump())
-    for made in convert_records(config, folder / "web", records):
+    records = with_keys("web", list_records(folder / "web", Fields(config.fields.model_dump())))
+    for made in convert_records(config, [folder / "web"], records):
         assert isinstance(made, Rejection) or made.image.ndim == 3
 
 
@@ -210,14 +210,14 @@ def _read_sources(folder: Path) -> None:
         values = {"name": "s", "kind": kind, "path": name, "licence": "x", "annotations": listing}
         source = SourceConfig.model_validate(values)
         try:
-            items = list_items(source, folder / name)
+            items = list_items(source, folder)
         except InputError as error:
             assert "\n" not in str(error)  # noqa: PT017
             continue
-        fingerprint(folder / name, items, "sha256")
+        fingerprint(source, folder, items, "sha256")
         for item in items:
             try:
-                read_item(source, folder / name, item)
+                read_item(source, folder, item)
             except InputError:
                 continue
     files = list_files(folder / "urls.parquet")

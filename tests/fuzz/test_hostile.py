@@ -172,9 +172,9 @@ def test_links_devices_and_traversal_in_a_tar_write_and_read_nothing_outside(tmp
     put(tmp_path, "data/web/w.tar", hostile_tar())
     put(tmp_path, "secret.png", picture(7))
     source = SourceConfig(name="web", kind="tar", path=Path("web"), licence="x")
-    items = list_items(source, tmp_path / "data/web")
+    items = list_items(source, tmp_path / "data")
     assert all(item.image is not None for item in items)  # links and devices are passed over
-    assert {read_item(source, tmp_path / "data/web", item).data for item in items} == {picture()}
+    assert {read_item(source, tmp_path / "data", item).data for item in items} == {picture()}
     assert all("/" not in item.key and ".." not in item.key for item in items)
     before = {path for path in tmp_path.rglob("*") if "out" not in path.parts}
     config = ConvertConfig(name="web", path=Path("web"), licence="x")
@@ -200,9 +200,9 @@ def test_a_member_that_claims_gigabytes_is_named_and_not_read(tmp_path: Path, si
     with (tmp_path / "w.tar").open("r+b") as file:
         file.truncate(1 << 32)  # sparse: 4 GB that take no room
     source = SourceConfig(name="web", kind="tar", path=Path("w.tar"), licence="x")
-    items = list_items(source, tmp_path / "w.tar")
+    items = list_items(source, tmp_path)
     assert [item.name for item in items] == ["w/a", "w/damaged"]
-    assert "beyond the end of the file" in items[-1].problem
+    assert "beyond the end of the file" in items.items[-1].problem
 
 
 class _Evil:
@@ -340,7 +340,7 @@ def test_offsets_beyond_an_arrow_file_are_named_before_they_end_the_process(tmp_
     put(tmp_path, "d/state.json", json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
     source = SourceConfig(name="s", kind="arrow", path=Path("d"), licence="x")
     with pytest.raises(InputError, match="not an arrow stream"):
-        list_items(source, tmp_path / "d")
+        list_items(source, tmp_path)
 
 
 def test_a_flipped_byte_in_the_weights_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:

@@ -213,9 +213,9 @@ def test_what_was_downloaded_is_a_source_to_annotate(server: int, tmp_path: Path
     result = download(config(server, Path("list.parquet")), tmp_path / "out", tmp_path)
     assert result.reasons == {"sha256 differs from the list's": 1}
     source = SourceConfig(name="web", kind="tar", path=Path("out"), licence="unknown")
-    items = list_items(source, tmp_path / "out")
+    items = list_items(source, tmp_path).items
     assert len(items) == 1
-    found = read_item(source, tmp_path / "out", items[0])
+    found = read_item(source, tmp_path, items[0])
     assert found.data == PICTURE
     assert found.text == "about good/1"
     assert found.facts["licence"] == "CC0-1.0"

@@ -19,8 +19,7 @@ from cavendish.mixing.jobs.convert import ConvertConfig, convert
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.jobs.runners import JobResult
 from cavendish.mixing.shards.dataset import Row
-from cavendish.mixing.sources.items import Item, Part
-from cavendish.mixing.sources.records import Found, Piece
+from cavendish.mixing.sources.items import Item, Listing, Part
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.render.job import RenderConfig, render
 from tests.mixing.shard_data import write_raw
@@ -42,15 +41,15 @@ def start_encode(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult
 
 
 def start_convert(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
-    records = [Found(f"w-{n}", f"{n}", {"image": Piece("a.tar", n, 9, "jpg")}) for n in range(inputs)]
-    patch.setattr(converting, "list_records", lambda *_: records)
+    records = [Item(f"w-{n}", f"{n}", {"image": Part("a.tar", n, 9, "jpg")}) for n in range(inputs)]
+    patch.setattr(converting, "list_source", lambda *_: Listing(records))
     patch.setattr(converting, "file_sha256", lambda _: "0" * 64)
     return convert(ConvertConfig(name="w", path=Path("w"), licence="MIT", records_per_shard=50), out)
 
 
 def start_annotate(inputs: int, out: Path, patch: pytest.MonkeyPatch) -> JobResult:
-    items = [Item(f"w-{n}", f"{n}.jpg", Part(f"{n}.jpg", 0, 9)) for n in range(inputs)]
-    patch.setattr(annotating, "list_items", lambda *_: items)
+    items = [Item(f"w-{n}", f"{n}.jpg", {"image": Part(f"{n}.jpg", 0, 9)}) for n in range(inputs)]
+    patch.setattr(annotating, "list_items", lambda *_: Listing(items))
     patch.setattr(annotating, "fingerprint", lambda *_: [])
     source = {"name": "w", "kind": "folder", "path": "w", "licence": "MIT"}
     return annotate(AnnotateConfig.model_validate({"sources": [source], "images_per_shard": 50}), out)

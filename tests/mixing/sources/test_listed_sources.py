@@ -13,8 +13,8 @@ import pytest
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.images import encode_png
-from cavendish.mixing.sources.listing import SourceConfig, fetch_source, list_items, read_item, source_root
-from cavendish.mixing.sources.saved_datasets import list_arrow
+from cavendish.mixing.sources.listing import SourceConfig, list_items, read_item
+from cavendish.mixing.sources.tables import list_arrow
 
 PICTURES = [encode_png(np.full((40 + i, 50, 3), 20 * i, np.uint8)) for i in range(6)]
 
@@ -98,7 +98,7 @@ def dataset(pictures: list[bytes | None]) -> pa.Table:
 def test_a_saved_dataset_is_read_in_place(tmp_path: Path, files: int, batch: int) -> None:
     save(tmp_path / "set", dataset(list(PICTURES)), files, batch)
     source = SourceConfig(name="hub", kind="arrow", path=Path("set"), licence="unknown")
-    found = read_all(source, tmp_path / "set")
+    found = read_all(source, tmp_path)
     assert [data for data, _, _ in found.values()] == PICTURES
     assert [text for _, text, _ in found.values()] == [f"picture {i}" for i in range(6)]
     assert {facts["licence"] for _, _, facts in found.values()} == {"MIT"}
@@ -108,25 +108,25 @@ def test_splits_nulls_and_plain_bytes(tmp_path: Path) -> None:
     save(tmp_path / "d/train", dataset([PICTURES[0], None, PICTURES[2]]))
     save(tmp_path / "d/test", pa.table({"jpg": pa.array(PICTURES[3:5], pa.large_binary())}))
     (tmp_path / "d/dataset_dict.json").write_text('{"splits": ["train", "test"]}')
-    items = list(list_arrow(tmp_path / "d"))
+    items = list_arrow(tmp_path / "d").items
     assert [item.problem for item in items] == ["", "holds no bytes, only the name of a file", "", "", ""]
     source = SourceConfig(name="hub", kind="arrow", path=Path("d"), licence="MIT")
-    assert [data for data, _, _ in read_all(source, tmp_path / "d").values()] == [PICTURES[i] for i in (0, 2, 3, 4)]
+    assert [data for data, _, _ in read_all(source, tmp_path).values()] == [PICTURES[i] for i in (0, 2, 3, 4)]
 
 
 def test_what_is_no_saved_dataset_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="save_to_disk"):
-        list(list_arrow(tmp_path))
+        list_arrow(tmp_path)
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "../x.arrow"}]}')
     with pytest.raises(InputError, match="names no arrow files"):
-        list(list_arrow(tmp_path))
+        list_arrow(tmp_path)
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "x.arrow"}]}')
     (tmp_path / "x.arrow").write_bytes(b"not arrow at all")
     with pytest.raises(InputError, match="not an arrow stream"):
-        list(list_arrow(tmp_path))
+        list_arrow(tmp_path)
     save(tmp_path / "words", pa.table({"text": ["a"]}))
     with pytest.raises(InputError, match="no column of images"):
-        list(list_arrow(tmp_path / "words"))
+        list_arrow(tmp_path / "words")
 
 
 def test_a_url_is_copied_once_and_read_there(tmp_path: Path) -> None:
@@ -138,18 +138,19 @@ def test_a_url_is_copied_once_and_read_there(tmp_path: Path) -> None:
     source = SourceConfig(
         name="far", kind="folder", path="memory://bucket/photos", licence="MIT", mirror=Path("mirror/photos")
     )
-    root = fetch_source(source, tmp_path)
-    assert root == source_root(source, tmp_path) == tmp_path / "mirror/photos"
+    listed = list_items(source, tmp_path)
+    root = tmp_path / "mirror/photos"
+    assert listed.left_aside == {".exe: not copied from its URL": 1}
     assert sorted(path.name for path in root.iterdir()) == ["0.png", "0.txt", "1.png", "2.png"]
-    found = read_all(source, root)
+    found = read_all(source, tmp_path)
     assert [data for data, _, _ in found.values()] == PICTURES[:3]
     assert found["0.png"][1] == "the first"
     before = {path: path.stat().st_mtime_ns for path in root.iterdir()}
     (root / "1.png").write_bytes(b"half")
-    fetch_source(source, tmp_path)
+    list_items(source, tmp_path)
     assert (root / "1.png").read_bytes() == PICTURES[1]
     assert all(path.stat().st_mtime_ns == before[path] for path in root.iterdir() if path.name != "1.png")
     with pytest.raises(InputError, match="no files there"):
-        fetch_source(source.model_copy(update={"path": "memory://bucket/nothing"}), tmp_path)
+        list_items(source.model_copy(update={"path": "memory://bucket/nothing"}), tmp_path)
     with pytest.raises(ValueError, match="mirror"):
         SourceConfig(name="far", kind="folder", path="memory://bucket/photos", licence="MIT")
