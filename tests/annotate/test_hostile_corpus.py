@@ -26,7 +26,7 @@ CHILD = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from annotate import job
+from cavendish.annotate import job
 from cavendish.annotate.annotators.protocol import AnnotatorSpec
 from cavendish.annotate.annotators.saliency import Saliency
 from cavendish.annotate.job import AnnotateConfig, annotate
