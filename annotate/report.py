@@ -24,11 +24,12 @@ from cavendish.annotate.annotators.protocol import Failure, load_once
 from cavendish.annotate.labels.label import LabelConfig
 from cavendish.encoders.sample import InputError, Rejection, Sample, UInt8Image
 from cavendish.mixing.shards.dataset import Row, committed_rows
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.reader import read_parts
 from cavendish.mixing.shards.sample_format import parse_record
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item
 from cavendish.mixing.sources.listing import SourceConfig, read_item
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.place import Place, join, write_atomic
 from cavendish.mixing.visualize import data_uri
 
@@ -148,7 +149,7 @@ def _tally(out: Place, rows: Sequence[Row], rejected: Sequence[Rejection]) -> _T
     tally = _Tally()
     wanted = set(_spread([key for row in rows for key in row.samples], MAX_READ))
     for row in rows:
-        with open_tar(join(out, row.shard)) as file:
+        with open_file(join(out, row.shard)) as file:
             for key in row.samples:
                 if key in wanted:
                     _count(tally, json.loads(read_parts(file, row, key, {"json"})["json"]), row.samples[key])
@@ -268,7 +269,7 @@ def _chart(
 
 
 def _kept_card(out: Place, row: Row, key: str) -> dict[str, Any]:
-    with open_tar(join(out, row.shard)) as file:
+    with open_file(join(out, row.shard)) as file:
         sample = parse_record(key, read_parts(file, row, key))
     if not isinstance(sample, Sample):
         raise InputError(f"{join(out, row.shard)}: {key} is not a sample of an annotation run")

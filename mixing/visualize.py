@@ -20,9 +20,10 @@ from cavendish.encoders.sample import Example, InputError, Sample, UInt8Image
 from cavendish.mixing.images import encode_png
 from cavendish.mixing.provenance.lineage import split_place
 from cavendish.mixing.shards.dataset import committed_rows
-from cavendish.mixing.shards.reader import open_tar, read_dataset, read_parts, read_shard
+from cavendish.mixing.shards.reader import read_dataset, read_parts, read_shard
 from cavendish.mixing.shards.sample_format import parse_record
-from cavendish.mixing.storage.place import Place, exists, is_url, join, write_atomic
+from cavendish.mixing.storage.cache import open_file
+from cavendish.mixing.storage.place import Place, exists, is_file, join, name_of, write_atomic
 
 Panel = tuple[str, UInt8Image]
 """A title and an (H, W, 3) uint8 picture."""
@@ -109,7 +110,7 @@ TableRow = tuple[str, str, str, str]
 
 def is_directory(path: Place) -> bool:
     """Tell a directory of shards from a shard."""
-    return not str(path).endswith(".tar") if is_url(path) else Path(path).is_dir()
+    return not name_of(path).endswith(".tar") and not is_file(path)
 
 
 def read_records(path: Place, count: int) -> list[Sample | Example]:
@@ -135,7 +136,7 @@ def read_one(path: Place, key: str) -> Sample | Example:
     directory, shard = split_place(path)
     for row in committed_rows(directory):
         if stored in row.samples and shard in ("", row.shard):
-            with open_tar(join(directory, row.shard)) as file:
+            with open_file(join(directory, row.shard)) as file:
                 return parse_record(stored, read_parts(file, row, stored))
     raise InputError(f"{path}: no record with key {key}")
 

@@ -25,7 +25,7 @@ from cavendish.cli.app import (
     say,
 )
 from cavendish.mixing.config import read_config
-from cavendish.mixing.storage.place import Place, is_url, parse_place
+from cavendish.mixing.storage.place import Place, make_folder, parent_of, parse_place
 from cavendish.mixing.storage.sync import Published, now_and_then, published
 from cavendish.verbs import read_questions
 
@@ -184,8 +184,7 @@ def say_verdict(verdict, exclude: Place | None, work: Published) -> None:  # typ
     from cavendish.mixing.storage.place import write_atomic
 
     if exclude is not None:
-        if not is_url(exclude):
-            Path(exclude).parent.mkdir(parents=True, exist_ok=True)
+        make_folder(parent_of(exclude))
         write_atomic(exclude, verdict.exclude.read_bytes())
     say(verdict.words)
     if verdict.incomplete and verdict.outcome != "incomplete":

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from cavendish.cli.app import CHECK, DataPlace, Overrides, app, console, counted, here_only, say
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.place import is_url, parse_place
+from cavendish.mixing.storage.place import make_folder, parent_of, parse_place
 
 if TYPE_CHECKING:
     from cavendish.mixing.lock import Lock
@@ -72,10 +72,9 @@ def mix(
         if preview is None:
             _refuse_unused(context, "mix without --preview", set(context.params) - {"size"})
         lock = lock_mixture(load(mixture, override or ()), data)
-        if not is_url(out):
-            if out.is_dir():
-                raise InputError(f"--out {out}: is a folder; name a file, such as {out / 'mixture.lock.json'}")
-            out.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(out, Path) and out.is_dir():
+            raise InputError(f"--out {out}: is a folder; name a file, such as {out / 'mixture.lock.json'}")
+        make_folder(parent_of(out))
         write_lock(out, lock)
     streams, sources = counted(len(lock.streams), "stream"), counted(len(lock.sources), "source")
     say(f"{stats or out}: {streams} of {sources}, digest {lock.digest[:16]}")
@@ -88,8 +87,7 @@ def mix(
         from cavendish.mixing.shards.reader import Reading
 
         with tempfile.TemporaryDirectory(prefix="cavendish-") as blocks:
-            reading = Reading(cache=Path(blocks)) if is_url(data) else Reading()
-            write_preview(lock, data, size, preview, reading=reading)
+            write_preview(lock, data, size, preview, reading=Reading(cache=Path(blocks)))
         say(f"{preview}")
 
 

@@ -21,11 +21,11 @@ from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, s
 from cavendish.mixing.jobs.beam import Tasks, run_tasks
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, Progress
-from cavendish.mixing.shards.dataset import committed_rows, some_rows
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.dataset import committed_rows, load_dataset, some_rows
+from cavendish.mixing.shards.reader import read_parts
 from cavendish.mixing.shards.writer import ShardWriter
-from cavendish.mixing.storage.files import collect_dead
-from cavendish.mixing.storage.place import Place, join, read_json
+from cavendish.mixing.storage.cache import open_file
+from cavendish.mixing.storage.place import Place, collect_leftovers, join, read_json
 
 __all__ = ["AuditConfig", "audit", "audit_words", "index_benchmarks", "report", "scan", "verify_report"]
 
@@ -107,7 +107,7 @@ def verify_report(config: AuditConfig, out: Path, data: Path = Path(), reader: R
 
 def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:
     (plan.work / "scan").mkdir(parents=True, exist_ok=True)
-    collect_dead(plan.work / "scan")
+    collect_leftovers(plan.work / "scan")
     indices = range(engine.split[0], len(plan.tasks), engine.split[1])
     pending = still_to_scan(plan, indices)
     done_among = lambda some: {index for index in some if is_done(plan, index)}
@@ -143,8 +143,7 @@ def _excluded_keys(config: AuditConfig, data: Path) -> frozenset[str]:
 
 
 def _uncommitted(directory: Place) -> int:
-    planned: int = read_json(join(directory, "dataset.json"), "the plan of a shard directory")["shards"]
-    return planned - len(committed_rows(directory))
+    return load_dataset(directory).shards - len(committed_rows(directory))
 
 
 _folders: list[str] = []
@@ -204,7 +203,7 @@ def _prepared(
         row = next(row for row in committed_rows(join(data, directory)) if row.shard == shard)
         with (
             ShardWriter(folder / "shards", number, "probe") as writer,
-            open_tar(join(join(data, directory), shard)) as f,
+            open_file(join(join(data, directory), shard)) as f,
         ):
             writer.add_parts(key, read_parts(f, row, key))
     values = AuditConfig.model_validate_json(config).model_copy(

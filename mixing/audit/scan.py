@@ -16,7 +16,8 @@ from cavendish.mixing.audit.signals.registry import METADATA_SIGNALS, SIGNALS
 from cavendish.mixing.audit.signals.signal import DAMAGED, Record, ShardResults, Signal
 from cavendish.mixing.shards.dataset import read_row
 from cavendish.mixing.shards.reader import read_parts
-from cavendish.mixing.shards.sample_format import Parts
+from cavendish.mixing.shards.sample_format import Origin, Parts
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import (
     Place,
@@ -95,7 +96,7 @@ def scan_shard(plan: ScanPlan, path: Place, signals: Sequence[Signal] = SIGNALS)
     row = read_row(with_suffix(path, ".json"))
     results = ShardResults(Counter({name: 0 for signal in signals for name in signal.counters}))
     results.counts["records"] = len(row.samples)
-    with local_copy(path) as tar, tar.open("rb") as file:
+    with local_copy(path) as tar, open_file(tar) as file:
         if file_sha256(tar) != row.sha256:
             results.fail(name_of(path), "its sha256 is not the one it was committed with")
         for key in row.samples:
@@ -135,7 +136,4 @@ def sample_key(key: str, parts: Parts) -> str:
     if "instruction.json" not in parts:
         return key
     meta = json.loads(parts["instruction.json"])
-    spec = meta.get("spec")
-    origin = spec.get("origin") if isinstance(spec, dict) else None
-    named = origin.get("key") if isinstance(origin, dict) else None
-    return str(named if named is not None else str(meta.get("key", key)).partition(".")[0])
+    return Origin.of_spec(meta.get("spec")).sample_of(str(meta.get("key", key)))

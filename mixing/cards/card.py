@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import posixpath
 import shlex
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import find_task
 from cavendish.mixing.cards.croissant import About, croissant, rai
 from cavendish.mixing.cards.facts import Credit, ShardSet, add_up, licence_of, read_mixture, read_shard_set
 from cavendish.mixing.lock import Lock, read_lock
-from cavendish.mixing.storage.place import Place, is_file, is_url, join, make_folder, write_atomic
+from cavendish.mixing.storage.place import Place, is_file, join, make_folder, split_server, write_atomic
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M"))
 
@@ -206,21 +204,16 @@ def write_card(path: Place, out: Place, about: About, data: Place = Path()) -> t
 
 def _folder(one: ShardSet, folder: Place, out: Place, about: About, several: bool) -> str:
     """Say where the tars of a set are, for the metadata in `out`: where they are published, else relative to it."""
-    if is_url(one.path) and several:
+    if several and split_server(one.path)[0]:
         return one.path.rstrip("/")
     if about.url:
-        if not is_url(about.url):
+        if not split_server(about.url)[0]:
             raise InputError(f"--url {about.url}: an address with a scheme, such as https://")
         return "/".join([about.url.rstrip("/"), *([one.path] if several else [])])
-    if is_url(folder) and is_url(out):
-        there, here = urlsplit(str(folder)), urlsplit(str(out))
-        if there[:2] != here[:2]:
-            return str(folder)
-        relative = posixpath.relpath(there.path or "/", here.path or "/")
-    elif is_url(folder):
-        return str(folder)
-    elif is_url(out):
+    (server, path), (server_of_out, path_of_out) = split_server(folder), split_server(out)
+    if server == server_of_out:
+        relative = posixpath.relpath(path or ".", path_of_out or ".")
+        return "" if relative == "." else relative
+    if not server:
         raise InputError(f"{folder}: is on this machine, and its card would not be: give --url, where both can be read")
-    else:
-        relative = Path(os.path.relpath(folder, out)).as_posix()
-    return "" if relative == "." else relative
+    return str(folder)

@@ -12,8 +12,10 @@ from typing import Any
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock
 from cavendish.mixing.provenance.lineage import inputs_of, shards_digest
-from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, read_plan
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, complete_rows, dataset_path, load_dataset
+from cavendish.mixing.shards.reader import read_parts
+from cavendish.mixing.shards.sample_format import Origin
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.place import Place, exists, join, name_of
 
 Credit = tuple[str, str, str]
@@ -77,14 +79,11 @@ def read_shard_set(directory: Place, data: Place, name: str = "", path: str = ""
     Raises:
         InputError: not a directory of shards, not finished, or a damaged record.
     """
-    plan, _ = read_plan(directory)
-    rows = committed_rows(directory)
-    if len(rows) < plan.shards or not rows:
-        raise InputError(f"{directory}: {len(rows)} of {plan.shards} shards are committed; finish the job first")
+    plan, rows = load_dataset(directory).plan, complete_rows(directory)
     tally = _Tally()
     _count(directory, rows, tally)
     for inner, _ in inputs_of(plan):
-        if exists(join(join(data, inner), "dataset.json")):
+        if exists(dataset_path(join(data, inner))):
             raw = _Tally()
             _count(join(data, inner), committed_rows(join(data, inner)), raw)
             tally.credits.update(raw.credits)
@@ -141,7 +140,7 @@ def _sum(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
 
 def _count(directory: Place, rows: list[Row], tally: _Tally) -> None:
     for row in rows:
-        with open_tar(join(directory, row.shard)) as file:
+        with open_file(join(directory, row.shard)) as file:
             for key in row.samples:
                 parts = read_parts(file, row, key, ("json", "instruction.json"))
                 _count_record(key, parts, tally)
@@ -150,8 +149,8 @@ def _count(directory: Place, rows: list[Row], tally: _Tally) -> None:
 def _count_record(key: str, parts: Mapping[str, bytes], tally: _Tally) -> None:
     try:
         if "instruction.json" in parts:
-            origin = json.loads(parts["instruction.json"])["spec"].get("origin", {})
-            tally.sources[str(origin.get("source", "unknown"))] += 1
+            origin = Origin.of_spec(json.loads(parts["instruction.json"])["spec"])
+            tally.sources[origin.source or "unknown"] += 1
             return
         meta = json.loads(parts["json"])
         tally.sources[str(meta["source"])] += 1

@@ -34,7 +34,7 @@ from cavendish.mixing.shards.dataset import (
     start_dataset,
 )
 from cavendish.mixing.shards.writer import ShardWriter
-from cavendish.mixing.storage.files import canonical_json, collect_dead, is_left
+from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import (
     Place,
     collect_leftovers,
@@ -137,10 +137,11 @@ def run(
     done_among = lambda indices: committed_among(directory, indices, plan.digest)
     committed = done_among(split)
     pending = [index for index in split if index not in committed]
-    _collect_leftovers(directory, pending)
+    stems = {name_of(shard_path(directory, index)).removesuffix(".tar") for index in pending}
+    collect_leftovers(directory, stems)
     work = partial(build_shard, directory, plan.digest, build)
     run_tasks(Tasks(work, pending, done_among, already=len(committed)), engine, progress)
-    _collect_leftovers(directory, pending)  # of workers that died in this run
+    collect_leftovers(directory, stems)  # of workers that died in this run
     return JobResult(len(committed), len(pending), finish_dataset(directory, plan, found, left_aside))
 
 
@@ -308,18 +309,6 @@ def _cause(error: BaseException) -> str:
         what, path = of_system.groups()
         return f"{path}: {what}" if path else what
     return cause if re.match(r"[\w.]*(Error|Failed|Exception)\b", cause) else f"{type(error).__name__}: {cause}"
-
-
-def _collect_leftovers(directory: Place, indices: Iterable[int]) -> None:
-    """Delete temporary files that killed processes left for these shards; another run may be writing its own."""
-    if is_url(directory):
-        collect_leftovers(str(directory))
-        return
-    names = {name_of(shard_path(directory, index)).partition(".")[0] for index in indices}
-    for path in Path(directory).glob("shard-*.tmp-*"):
-        if path.name.partition(".")[0] in names and is_left(path):
-            path.unlink(missing_ok=True)
-    collect_dead(Path(directory))
 
 
 def write_inputs(out: Place, shards: Iterable[Any]) -> None:

@@ -20,10 +20,10 @@ from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.mixture.config import Positive, Task
 from cavendish.mixing.mixture.draw import draw_example
 from cavendish.mixing.mixture.make_lock import read_exclusions
-from cavendish.mixing.shards.dataset import Plan, committed_rows, shard_path, some_rows
+from cavendish.mixing.shards.dataset import Plan, complete_rows, shard_path, some_rows
 from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.storage.files import digest
-from cavendish.mixing.storage.place import Place, join, name_of, read_json
+from cavendish.mixing.storage.place import Place, join, name_of
 
 _EXAMPLES = 5  # of a raw sample; a probe makes so many times `units` of a shard
 
@@ -59,12 +59,7 @@ def encode(
     inputs = []
     seen: dict[str, Path] = {}
     for source in config.sources:
-        dataset = read_json(join(join(data, source), "dataset.json"), "the plan of a directory of raw shards")
-        rows = committed_rows(join(data, source))
-        if len(rows) < dataset["shards"]:
-            raise InputError(
-                f"{join(data, source)}: {len(rows)} of {dataset['shards']} shards are committed; finish it first"
-            )
+        rows = complete_rows(join(data, source))
         counts.append(len(rows))
         for number, row in enumerate(rows):
             if row.shard != name_of(shard_path("", number)):

@@ -16,10 +16,10 @@ import numpy as np
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Form, LockedShard, LockedSource, pack_bits
 from cavendish.mixing.mixture.config import Filter, Source
-from cavendish.mixing.shards.dataset import Row, is_row_name, parse_row, read_plan
+from cavendish.mixing.shards.dataset import Row, load_dataset, parse_row, row_names
 from cavendish.mixing.shards.reader import read_shard
 from cavendish.mixing.shards.sample_format import record_facts, record_key
-from cavendish.mixing.storage.place import Place, is_url, join, list_names, read_all
+from cavendish.mixing.storage.place import Place, join, read_all
 
 HELD_OUT = "held out"
 EXCLUDED = "excluded"
@@ -150,7 +150,7 @@ def scan_source(resolved: ResolvedSource, data: Place) -> LockedSource:
         locked.append(_lock_shard(shard, candidates, reasons, resolved.source))
     return LockedSource(
         name=resolved.name,
-        path=str(path) if is_url(path) else Path(path).as_posix(),
+        path=str(join(Path(), path)),
         form=form,
         plan=plan_digest,
         records=sum(shard.row.count for shard in shards),
@@ -192,15 +192,15 @@ class _Shard:
 def _read_shards(name: str, directory: Place) -> tuple[str, list[_Shard]]:
     """Return the digest of the plan of a finished directory, and its shards."""
     try:
-        plan, plan_digest = read_plan(directory)
+        dataset = load_dataset(directory)
     except InputError as error:
         raise InputError(f"{error} (the shards of source {name})") from None
-    places = [join(directory, row_name) for row_name in list_names(directory) if is_row_name(row_name)]
+    places = [join(directory, row_name) for row_name in row_names(directory)]
     texts = zip(places, read_all(places))
     shards = [_Shard(parse_row(text, place), hashlib.sha256(text).hexdigest()) for place, text in texts]
-    if len(shards) < plan.shards or not shards:
-        raise InputError(f"{directory}: {len(shards)} of {plan.shards} shards are committed; finish the job first")
-    return plan_digest, shards
+    if len(shards) < dataset.shards or not shards:
+        raise InputError(f"{directory}: {len(shards)} of {dataset.shards} shards are committed; finish the job first")
+    return dataset.digest, shards
 
 
 def _lock_shard(

@@ -14,7 +14,7 @@ from pydantic import Field
 from cavendish.encoders.augment import resize_sample
 from cavendish.encoders.sample import Example, Sample
 from cavendish.encoders.tasks.registry import find_task, make_example
-from cavendish.mixing.shards.sample_format import EDITED_PARTS, IMAGE_PARTS, parse_sample
+from cavendish.mixing.shards.sample_format import EDITED_PARTS, IMAGE_PARTS, Origin, parse_sample
 
 _PARTS_OF: Mapping[str, tuple[str, ...]] = {
     "depth_m": ("depth.png",),
@@ -90,7 +90,5 @@ def draw_example(
     """
     sample = resize_sample(sample, *nearest_size(sample.image.shape[0], sample.image.shape[1], sizes))
     example = make_example(sample, task, draw_rng(seed, sample.key, task, epoch), negatives, colormaps)
-    origin = {"key": sample.key, "source": sample.source, "licence": sample.licence}
-    if "scene_key" in sample.facts:
-        origin["scene"] = str(sample.facts["scene_key"])
-    return dataclasses.replace(example, key=f"{sample.key}.{task}.{epoch}", spec={**example.spec, "origin": origin})
+    spec = {**example.spec, "origin": Origin.of_sample(sample).as_dict()}
+    return dataclasses.replace(example, key=f"{sample.key}.{task}.{epoch}", spec=spec)

@@ -18,7 +18,7 @@ from cavendish.mixing.mixture.config import Floor as FloorSetting
 from cavendish.mixing.mixture.config import Mixture, Source, ratio_bends
 from cavendish.mixing.mixture.ratios import Bends, Floor, draws_in, multiply, raise_to_floors
 from cavendish.mixing.storage.files import digest
-from cavendish.mixing.storage.place import Place, file_sha256, is_url, join, read_json
+from cavendish.mixing.storage.place import Place, file_sha256, join, read_json
 
 
 @dataclass(frozen=True)
@@ -118,9 +118,8 @@ def read_exclusions(path: Place) -> set[str]:
     return set(keys)
 
 
-def _same_place(data: Place, path: str) -> str:
-    place = join(data, path)
-    return str(place).rstrip("/") if is_url(place) else str(Path(place).resolve())
+def _same_place(data: Place, path: str) -> Path:
+    return Path(join(data, path)).resolve()
 
 
 def _refuse_double_draws(data: Place, sources: Sequence[LockedSource]) -> None:

@@ -20,8 +20,9 @@ from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
 from cavendish.mixing.mixture.reader import MixtureItem, MixtureReader
 from cavendish.mixing.mixture.statistics import Account, index_of, simulate
 from cavendish.mixing.shards.dataset import read_row
-from cavendish.mixing.shards.reader import Reading, open_tar, read_parts
+from cavendish.mixing.shards.reader import Reading, read_parts
 from cavendish.mixing.shards.sample_format import parse_sample
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.place import Place, join, with_suffix, write_atomic
 from cavendish.mixing.visualize import data_uri, fit
 
@@ -274,7 +275,7 @@ def _some_samples(data: Place, source: LockedSource, looked_at: int) -> list[Sam
         tar = join(join(data, source.path), source.shards[number].name)
         row = read_row(with_suffix(tar, ".json"))
         key = sorted(row.samples)[place]
-        with open_tar(tar) as file:
+        with open_file(tar) as file:
             samples.append(parse_sample(key, read_parts(file, row, key)))
     return samples
 

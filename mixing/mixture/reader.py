@@ -27,8 +27,7 @@ from cavendish.mixing.mixture.draw import Sizes, draw_example, parse_sample_for,
 from cavendish.mixing.mixture.shuffle import LocalOrder
 from cavendish.mixing.shards.reader import OPEN_SHARDS, ChangedShard, MissingShard, OpenShard, Reading, Recent, Shards
 from cavendish.mixing.shards.sample_format import parse_example, parse_sample
-from cavendish.mixing.storage.cache import Unreachable
-from cavendish.mixing.storage.place import is_url
+from cavendish.mixing.storage.objects import Unreachable
 
 BLOCK = 4096  # indices scheduled at a time: 1.5 ms, once per block
 _ATTEMPTS = 16  # records tried for one draw before the run stops
@@ -130,7 +129,7 @@ class MixtureReader:
         self.shards = Shards(data, self.reading)
         self._max_bad = Fraction(lock.max_bad)
         self._sources = {source.name: source for source in lock.sources}
-        self._remote = is_url(data) or any(is_url(source.path) for source in lock.sources)
+        self._remote = any(self.shards.is_remote(source.path) for source in lock.sources)
         self._open_caches()
 
     def _open_caches(self) -> None:

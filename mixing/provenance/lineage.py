@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, read_plan
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, dataset_path, load_dataset
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, exists, file_sha256, is_file, join, name_of, parent_of
 
@@ -66,15 +66,16 @@ def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:
 def plan_link(directory: Place, recorded: str) -> Link:
     """Compare the plan in a directory with the digest that its rows, or a lock, know it by."""
     try:
-        plan, written = read_plan(directory)
+        dataset = load_dataset(directory)
     except InputError as error:
         return Link("plan", f"{recorded[:16]}: {error}", "missing")
+    plan = dataset.plan
     said = f"{plan.kind}, digest {recorded[:16]}, {plan.shards} shards"
-    if plan.digest != written:
+    if plan.digest != dataset.digest:
         return Link("plan", f"{said}; dataset.json was edited, its digest is {plan.digest[:16]}", "changed")
     if plan.digest != recorded:
         return Link("plan", f"{said}; the directory now holds plan {plan.digest[:16]}", "changed")
-    return Link("plan", f"{said}, of {join(directory, 'dataset.json')}", "ok")
+    return Link("plan", f"{said}, of {dataset_path(directory)}", "ok")
 
 
 def inputs_of(plan: Plan) -> tuple[tuple[str, str], ...]:
@@ -105,10 +106,10 @@ def directory_link(
     """
     directory = join(data, path)
     said = f"{directory}, {recorded[:16]}"
-    if not exists(join(directory, "dataset.json")):
+    if not exists(dataset_path(directory)):
         return Link(name, f"{said}: no shards here", "missing")
     rows = committed_rows(directory)
-    plan, _ = read_plan(directory)
+    plan = load_dataset(directory).plan
     made_by = plan_digest or next((row.plan for row in rows), plan.digest)
     links = [plan_link(directory, made_by), *(() if quick else tars(directory, rows))]
     links += [directory_link("raw shards", *one, data, quick) for one in inputs_of(plan)]

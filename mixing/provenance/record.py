@@ -13,8 +13,10 @@ import yaml
 
 from cavendish.encoders.sample import InputError, Rejection
 from cavendish.mixing.provenance.lineage import Link, State, inputs_of, plan_link, shards_digest, split_place
-from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, parse_row, read_plan, row_names
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, dataset_path, load_dataset, parse_row, row_names
+from cavendish.mixing.shards.reader import read_parts
+from cavendish.mixing.shards.sample_format import Origin
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import (
     Place,
@@ -41,7 +43,7 @@ def trace_record(path: Place, key: str, data: Place = Path()) -> Link:
         InputError: nothing with that key there, or a damaged row or record.
     """
     directory, _ = split_place(path)
-    if not exists(join(directory, "dataset.json")):
+    if not exists(dataset_path(directory)):
         raise InputError(f"{directory}: no shards here (a directory of shards has a dataset.json)")
     stored = key.replace(".", "_")
     letters: list[tuple[Row, Rejection]] = []
@@ -70,7 +72,7 @@ def _trace(directory: Place, row: Row, key: str, data: Place) -> Link:
     tar = join(directory, row.shard)
     if not exists(tar):
         raise InputError(f"{tar}: its row is here, the tar is not")
-    with open_tar(tar) as file:
+    with open_file(tar) as file:
         parts = read_parts(file, row, key)
     example = "instruction.json" in parts
     meta = _json(parts["instruction.json" if example else "json"], f"{key}.json")
@@ -103,7 +105,7 @@ def _number(row: Row) -> int:
 
 def _configuration(directory: Place) -> list[Link]:
     try:
-        verb, config = job_of(read_plan(directory)[0])
+        verb, config = job_of(load_dataset(directory).plan)
     except InputError:
         return []
     return [Link("configuration", f"of {verb}: {canonical_json(config).decode()}")]
@@ -182,16 +184,15 @@ def _version(name: str, used: str) -> str:
 
 def _example_links(directory: Place, meta: Mapping[str, Any], data: Place) -> list[Link]:
     """Follow an example to the raw sample it was drawn from."""
-    spec = meta.get("spec")
-    origin = spec.get("origin") if isinstance(spec, dict) else None
-    if not isinstance(origin, dict) or "key" not in origin:
+    origin = Origin.of_spec(meta.get("spec"))
+    key = origin.key
+    if key is None:
         return [Link("raw sample", "the example does not say which", "missing")]
-    key = str(origin["key"])
-    plan, _ = read_plan(directory)
+    plan = load_dataset(directory).plan
     changed = []
     for path, recorded in inputs_of(plan):
         folder = join(data, path)
-        if not exists(join(folder, "dataset.json")):
+        if not exists(dataset_path(folder)):
             changed.append(Link("raw shards", f"{folder}, {recorded[:16]}: no shards here", "missing"))
             continue
         row = next((row for row in _rows_with(folder, (key,)) if key in row.samples), None)
@@ -200,7 +201,7 @@ def _example_links(directory: Place, meta: Mapping[str, Any], data: Place) -> li
         found = _trace(folder, row, key, data)
         whole = _same_shards(folder, recorded)
         return [Link("raw sample", found.said, found.state, (whole, *found.links))]
-    said = f"{key} of {origin.get('source')}, licence {origin.get('licence')}"
+    said = f"{key} of {origin.source}, licence {origin.licence}"
     return [Link("raw sample", f"{said}: not in the inputs that are here", "missing", tuple(changed))]
 
 
@@ -230,7 +231,7 @@ def job_of(plan: Plan) -> tuple[str, dict[str, Any]]:
 
 def write_config(directory: Place, path: Place) -> str:
     """Write the configuration that a directory of shards was made with as YAML; return the verb that takes it."""
-    verb, config = job_of(read_plan(directory)[0])
+    verb, config = job_of(load_dataset(directory).plan)
     text = f"# cavendish {verb}: the configuration of {name_of(directory)}, from its plan\n"
     make_folder(parent_of(path))
     write_atomic(path, (text + yaml.safe_dump(config, sort_keys=False, allow_unicode=True)).encode())
@@ -242,7 +243,7 @@ def rebuild_commands(directory: Place, shard: int, data: Place) -> tuple[str, ..
 
     With the tool versions and inputs of the record the tar and its row have the same bytes.
     """
-    plan, _ = read_plan(directory)
+    plan = load_dataset(directory).plan
     try:
         verb, _ = job_of(plan)
     except InputError:

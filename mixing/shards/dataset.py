@@ -11,20 +11,35 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar, NotRequired
+
+from annotated_types import Len
+from pydantic import (
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
+from typing_extensions import TypedDict
 
 from cavendish.encoders.sample import InputError, Rejection
 from cavendish.mixing.accounting import Accounting, add_counts
-from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.objects import Unreachable
 from cavendish.mixing.storage.place import (
     Place,
     exists,
-    is_url,
     join,
+    list_sizes,
     make_folder,
-    name_of,
+    read_all,
     read_json,
+    size_of,
     with_suffix,
     write_atomic,
 )
@@ -32,8 +47,11 @@ from cavendish.mixing.storage.place import (
 SHARD_SCHEMA = "cavendish-shard/1"
 DATASET_SCHEMA = "cavendish-dataset/1"
 _ROW_NAME = re.compile(r"shard-\d{6}\.json")
-_TAR_NAME = re.compile(r"shard-\d{6}\.tar")
 _SHOWN_CHANGES, _SHOWN_CHARS = 5, 40  # of another plan: how many differences, and how much of a value
+
+Count = Annotated[int, Field(strict=True, ge=0)]
+Span = tuple[Count, Count, Annotated[int, Field(strict=True, ge=0, lt=1 << 32)]]
+"""Where a part is in the tar of its shard: offset, size, crc32."""
 
 
 @dataclass(frozen=True)
@@ -54,25 +72,63 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Dataset:
+    """What dataset.json says.
+
+    Args:
+        kind, shards, config: see `Plan`.
+        digest: of the plan, when it was written.
+        totals: of all shards; None until each is committed.
+    """
+
+    kind: StrictStr
+    shards: Count
+    config: dict[str, Any]
+    digest: StrictStr
+    totals: dict[str, Any] | None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the shards are made by."""
+        return Plan(self.kind, self.shards, self.config)
+
+
+@with_config(ConfigDict(extra="allow"))
+class Facts(TypedDict):
+    """What a mixture chooses a record by; see `mixing.shards.sample_format.record_facts`."""
+
+    sample: StrictStr
+    scene: NotRequired[StrictStr]
+    licence: StrictStr
+    tasks: list[StrictStr]
+    size: Annotated[list[Annotated[int, Field(strict=True, gt=0)]], Len(2, 2)]
+    quality: dict[str, StrictInt | StrictFloat]
+
+
+@dataclass(frozen=True)
 class Row:
     """The committed facts of one shard.
 
-    `samples` maps a key to {part: (offset, size, crc32)}; `licences` and `tasks` count records; `facts`
-    has what a mixture chooses by (see `mixing.shards.sample_format.record_facts`), for each key; `left_aside` counts
-    inputs by the reason that made them none of the job's.
+    `samples` maps a key to {part: span}; `licences` and `tasks` count records; `facts` has what a mixture chooses by,
+    for each key; `left_aside` counts inputs by the reason that made them none of the job's.
     """
 
-    shard: str
-    plan: str
-    count: int
-    bytes: int
-    sha256: str
-    samples: Mapping[str, Mapping[str, tuple[int, int, int]]]
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    shard: Annotated[str, StringConstraints(pattern=r"^shard-\d{6}\.tar$")]
+    plan: StrictStr
+    count: Count
+    bytes: Count
+    sha256: StrictStr
+    samples: dict[str, dict[str, Span]]
     rejected: tuple[Rejection, ...] = ()
-    licences: Mapping[str, int] = field(default_factory=dict)
-    tasks: Mapping[str, int] = field(default_factory=dict)
-    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    left_aside: Mapping[str, int] = field(default_factory=dict)
+    licences: dict[str, Count] = field(default_factory=dict)
+    tasks: dict[str, Count] = field(default_factory=dict)
+    facts: dict[str, Facts] = field(default_factory=dict)
+    left_aside: dict[str, Count] = field(default_factory=dict)
+
+
+_DATASET, _ROW = TypeAdapter(Dataset), TypeAdapter(Row)
 
 
 def is_row_name(name: str) -> bool:
@@ -85,6 +141,33 @@ def shard_path(directory: Place, index: int) -> Place:
     return join(directory, f"shard-{index:06d}.tar")
 
 
+def dataset_path(directory: Place) -> Place:
+    """Name the plan of a directory of shards: where it is not, there are no shards."""
+    return join(directory, "dataset.json")
+
+
+def load_dataset(directory: Place) -> Dataset:
+    """Read the plan of a directory of shards, finished or not.
+
+    Raises:
+        InputError: no plan there, or a damaged one.
+    """
+    path = dataset_path(directory)
+    values = read_json(path, "the plan of a shard directory")
+    if not isinstance(values, dict) or values.pop("schema", None) != DATASET_SCHEMA:
+        raise InputError(f"{path}: not a {DATASET_SCHEMA} plan")
+    try:
+        return _DATASET.validate_python(values)
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged plan: {first_problem(error)}") from None
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the first problem that pydantic found, on one line: field and reason."""
+    problem = error.errors(include_url=False)[0]
+    return f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+
+
 def start_dataset(directory: Place, plan: Plan) -> None:
     """Make `directory` and write its plan, or check that the plan it has is this one.
 
@@ -92,28 +175,25 @@ def start_dataset(directory: Place, plan: Plan) -> None:
         InputError: the directory holds shards of another plan; mixing two would make neither reproducible.
     """
     make_folder(directory)
-    path = join(directory, "dataset.json")
-    if exists(path):
-        try:
-            found = read_json(path, "the plan of a shard directory")
-        except InputError as error:
-            raise InputError(f"{error}; delete it and run again: what is committed stays") from None
-        if not isinstance(found, dict):
-            raise InputError(f"{path}: not the plan of a shard directory; delete it and run again")
-        if found.get("digest") != plan.digest:
-            raise InputError(
-                f"{directory}: holds shards of another plan (there -> here): {_plan_changes(found, plan)}. "
-                "Choose another --out, or delete the directory"
-            )
+    if not exists(dataset_path(directory)):
+        _write_dataset(directory, plan, None)
         return
-    _write_dataset(path, plan, None)
+    try:
+        found = load_dataset(directory)
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run again: what is committed stays") from None
+    if found.digest != plan.digest:
+        raise InputError(
+            f"{directory}: holds shards of another plan (there -> here): {_plan_changes(found.plan, plan)}. "
+            "Choose another --out, or delete the directory"
+        )
 
 
-def _plan_changes(found: Mapping[str, Any], plan: Plan) -> str:
-    """Return what differs between the dataset.json of a directory and a plan, the first few keys."""
+def _plan_changes(found: Plan, plan: Plan) -> str:
+    """Return what differs between the plan of a directory and another, the first few keys."""
     there, here = (
-        {"kind": values.get("kind"), "shards": values.get("shards"), **values.get("config", {})}
-        for values in (found, json.loads(canonical_json({**asdict(plan), "config": dict(plan.config)})))
+        {"kind": each.kind, "shards": each.shards, **json.loads(canonical_json(dict(each.config)))}
+        for each in (found, plan)
     )
     changes = list(differences(there, here)) or ["its digest alone: dataset.json was edited"]
     more = [f"and {len(changes) - _SHOWN_CHANGES} more"] if len(changes) > _SHOWN_CHANGES else []
@@ -181,26 +261,13 @@ def finish_dataset(
     accounted = totals["records"] + totals["rejected"] + sum(totals["left_aside"].values())
     totals["found"] = accounted if found is None else found
     Accounting.of_totals(totals)
-    _write_dataset(join(directory, "dataset.json"), plan, totals)
+    _write_dataset(directory, plan, totals)
     return totals
 
 
-def _write_dataset(path: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
+def _write_dataset(directory: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
     values = {"schema": DATASET_SCHEMA, **asdict(plan), "config": dict(plan.config), "digest": plan.digest}
-    write_atomic(path, canonical_json({**values, "totals": totals}))
-
-
-def read_plan(directory: Place) -> tuple[Plan, str]:
-    """Read the plan of a directory of shards, finished or not, and the digest it was given.
-
-    Raises:
-        InputError: no plan there, or a damaged one.
-    """
-    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
-    try:
-        return Plan(str(values["kind"]), int(values["shards"]), dict(values["config"])), str(values["digest"])
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+    write_atomic(dataset_path(directory), canonical_json({**values, "totals": totals}))
 
 
 def finished_plan(directory: Place) -> Plan:
@@ -209,27 +276,34 @@ def finished_plan(directory: Place) -> Plan:
     Raises:
         InputError: no shards there, or not all of them.
     """
-    values = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
-    try:
-        plan = Plan(values["kind"], int(values["shards"]), dict(values["config"]))
-        finished = values["totals"] is not None
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
-    if not finished:
+    dataset = load_dataset(directory)
+    if dataset.totals is None:
         raise InputError(f"{directory}: not every shard is committed; finish the job first")
-    return plan
+    return dataset.plan
 
 
 def row_names(directory: Place) -> list[str]:
     """List the names of the rows in a directory, in shard order."""
-    if is_url(directory):
-        return [name for name in objects.names(str(directory)) if is_row_name(name)]
-    return sorted(path.name for path in Path(directory).glob("shard-*.json") if is_row_name(path.name))
+    return [name for name in list_sizes(directory) if is_row_name(name)]
 
 
 def committed_rows(directory: Place) -> list[Row]:
     """Read the rows of all committed shards, in shard order."""
-    return [row for _, row in _read_rows(directory, row_names(directory))]
+    places = [join(directory, name) for name in row_names(directory)]
+    return [_row_again(data, place) for place, data in zip(places, read_all(places), strict=True)]
+
+
+def complete_rows(directory: Place) -> list[Row]:
+    """Read the rows of a directory whose shards are all committed.
+
+    Raises:
+        InputError: no plan there, not every shard, or none at all.
+    """
+    planned = load_dataset(directory).shards
+    rows = committed_rows(directory)
+    if len(rows) < planned or not rows:
+        raise InputError(f"{directory}: {len(rows)} of {planned} shards are committed; finish the job first")
+    return rows
 
 
 def some_rows(directory: Place) -> list[Row]:
@@ -243,7 +317,7 @@ def some_rows(directory: Place) -> list[Row]:
         return rows
     told = "no committed shards here"
     if isinstance(directory, Path) and not directory.exists():
-        told = "no such directory"
+        told = "no such shard or directory"
     elif isinstance(directory, Path) and directory.is_file():
         told = "a file; name the directory that its shards are in"
     elif isinstance(directory, Path):
@@ -255,29 +329,37 @@ def some_rows(directory: Place) -> list[Row]:
 def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
     """Tell whether shard `index` of this plan is finished; restarts ask nothing else.
 
-    One whose row cannot be read, or whose tar is gone or not as long as its row says, is not: it is made again.
+    One whose row is damaged, or whose tar is gone or not as long as its row says, is not: it is made again.
+
+    Raises:
+        Unreachable: its server does not say.
     """
-    path = with_suffix(shard_path(directory, index), ".json")
-    if is_url(path):
-        try:
-            return read_row(path).plan == plan_digest
-        except objects.MissingFile:
-            return False
+    tar = shard_path(directory, index)
     try:
-        row = read_row(path)
-        return row.plan == plan_digest and Path(shard_path(directory, index)).stat().st_size == row.bytes
-    except (InputError, FileNotFoundError):
+        row = read_row(with_suffix(tar, ".json"))
+        return row.plan == plan_digest and size_of(tar) == row.bytes
+    except Unreachable:
+        raise
+    except InputError:
         return False
 
 
 def committed_among(directory: Place, indices: Collection[int], plan_digest: str) -> set[int]:
-    """Return which of these shards of this plan are finished; at a URL with one listing and the rows that are there."""
-    if not is_url(directory):
-        return {index for index in indices if is_committed(directory, index, plan_digest)}
-    there = set(objects.names(str(directory))) if indices else set()
+    """Return which of these shards of this plan are finished, as `is_committed` does, with one listing for all."""
+    sizes = list_sizes(directory) if indices else {}
     rows = {f"shard-{index:06d}.json": index for index in indices}
-    found = _read_rows(directory, sorted(there & rows.keys()))
-    return {rows[name] for name, row in found if row.plan == plan_digest}
+    places = {join(directory, name): index for name, index in rows.items() if name in sizes}
+    finished = set()
+    for (place, index), data in zip(places.items(), read_all(list(places)), strict=True):
+        try:
+            row = _row_again(data, place)
+        except Unreachable:
+            raise
+        except InputError:
+            continue
+        if row.plan == plan_digest and sizes.get(row.shard) == row.bytes:
+            finished.add(index)
+    return finished
 
 
 def read_row(path: Place) -> Row:
@@ -286,21 +368,15 @@ def read_row(path: Place) -> Row:
     Raises:
         InputError: missing, not json, or not a row of this schema.
     """
-    return row_of(read_json(path, "the row of a shard"), path)
+    return _row_of(read_json(path, "the row of a shard"), path)
 
 
-def _read_rows(directory: Place, names: Sequence[str]) -> Iterator[tuple[str, Row]]:
-    """Yield rows by name; those at a URL are asked for many at a time."""
-    if not is_url(directory):
-        yield from ((name, read_row(join(directory, name))) for name in names)
-        return
-    urls = [str(join(directory, name)) for name in names]
-    for url, data in objects.read_many(urls):
-        try:
-            row = None if data is None else parse_row(data, url)
-        except InputError:
-            row = None
-        yield name_of(url), read_row(url) if row is None else row  # alone, what failed is asked for again
+def _row_again(data: bytes, path: Place) -> Row:
+    """Parse a row that was read among many; a damaged one is read again, alone: its reply may have been cut short."""
+    try:
+        return parse_row(data, path)
+    except InputError:
+        return read_row(path)
 
 
 def row_bytes(row: Row) -> bytes:
@@ -318,69 +394,27 @@ def parse_row(data: bytes, path: Place) -> Row:
         InputError: not json, or not a row of this schema.
     """
     try:
-        return row_of(json.loads(data), path)
+        values = json.loads(data)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{path}: not valid json (the row of a shard): {error}") from None
+    return _row_of(values, path)
 
 
-def row_of(values: Any, path: Place) -> Row:
-    """Return the row that parsed json holds; `path` says where it is from.
-
-    Raises:
-        InputError: not a row of this schema.
-    """
+def _row_of(values: Any, path: Place) -> Row:
     if not isinstance(values, dict) or values.pop("schema", None) != SHARD_SCHEMA:
         raise InputError(f"{path}: not a {SHARD_SCHEMA} row")
     written = values.pop("digest", None)
     try:
         if written is not None and written != digest(values):
             raise ValueError("its digest is not that of its content")
-        values["rejected"] = tuple(Rejection(**item) for item in values["rejected"])
-        values["samples"] = {
-            key: {name: (int(at[0]), int(at[1]), int(at[2])) for name, at in parts.items()}
-            for key, parts in values["samples"].items()
-        }
-        row = Row(**values)
-        _check_row(row)
-        return row
-    except (TypeError, KeyError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        row = _ROW.validate_python(values)
+        if row.count != len(row.samples):
+            raise ValueError(f"it counts {row.count} records and lists {len(row.samples)}")
+        spans = (span for parts in row.samples.values() for span in parts.values())
+        if any(offset + size > row.bytes for offset, size, _ in spans):
+            raise ValueError("a part that lies outside of the shard")
+    except ValidationError as error:
+        raise InputError(f"{path}: damaged shard row: {first_problem(error)}") from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged shard row: {error}") from None
-
-
-def _check_row(row: Row) -> None:
-    """Check the kinds of what a row says, so that nothing after this has to: a row may be anybody's.
-
-    Raises:
-        ValueError: naming what is wrong.
-    """
-    texts = (row.plan, row.sha256)
-    counts = (row.licences, row.tasks, row.left_aside)
-    numbers = (row.count, row.bytes, *(number for each in counts for number in each.values()))
-    if not isinstance(row.shard, str) or _TAR_NAME.fullmatch(row.shard) is None:
-        raise ValueError(f"shard {row.shard!r:.60} is no name of a shard")
-    if not all(isinstance(text, str) for text in texts) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise ValueError("a hash or a count of another kind")
-    if row.count != len(row.samples):
-        raise ValueError(f"it counts {row.count} records and lists {len(row.samples)}")
-    spans = (at for parts in row.samples.values() for at in parts.values())
-    if any(min(at) < 0 or at[0] + at[1] > row.bytes or at[2] >= 1 << 32 for at in spans):
-        raise ValueError("a part that lies outside of the shard")
-    if not all(isinstance(text, str) for item in row.rejected for text in (item.key, item.reason)):
-        raise ValueError("a rejection of another kind")
-    for key, fact in row.facts.items():
-        tasks, size, quality = fact["tasks"], fact["size"], fact["quality"]
-        sound = (
-            isinstance(fact["sample"], str)
-            and isinstance(fact["licence"], str)
-            and isinstance(tasks, list)
-            and all(isinstance(task, str) for task in tasks)
-            and isinstance(size, list)
-            and len(size) == 2
-            and all(type(side) is int and side > 0 for side in size)
-            and isinstance(quality, dict)
-            and all(type(score) in (int, float) for score in quality.values())
-        )
-        if not sound:
-            raise ValueError(f"facts of {key} of another kind")
+    return row

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import tarfile
 import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Generic, Literal, Protocol, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +19,13 @@ from pydantic import Field
 from cavendish.encoders.sample import Example, InputError, Sample
 from cavendish.mixing.config import Config
 from cavendish.mixing.lock import LockedShard
-from cavendish.mixing.shards.dataset import SHARD_SCHEMA, Row, read_row, row_names, some_rows
+from cavendish.mixing.shards.dataset import Row, load_dataset, parse_row, read_row, row_names, some_rows
 from cavendish.mixing.shards.sample_format import Parts, parse_record
-from cavendish.mixing.storage.cache import BlockCache, MissingFile, RemoteFile, Server
-from cavendish.mixing.storage.objects import RemoteBytes
-from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, read_json, with_suffix
+from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.cache import BlockCache, LocalFile, RemoteFile, Server, open_file
+from cavendish.mixing.storage.files import MissingFile
+from cavendish.mixing.storage.objects import Retry
+from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, with_suffix
 
 OPEN_SHARDS = 128  # indexes and files kept open; an order of records touches about so many shards at a time
 OnDamage = Literal["stop", "replace", "replace_shards"]
@@ -57,32 +56,6 @@ class MissingShard(ChangedShard):
     """A shard is not there, or is cut short."""
 
 
-class _Bytes(Protocol):
-    def read(self, offset: int, size: int) -> bytes: ...
-    def fetch(self, offset: int, size: int) -> None: ...
-    def discard(self, offset: int, size: int) -> None: ...
-
-
-class _LocalFile:
-    """A file of this machine; closed when nobody holds it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            os.close(self._file)
-
-    def read(self, offset: int, size: int) -> bytes:
-        return os.pread(self._file, size, offset)
-
-    def fetch(self, offset: int, size: int) -> None:
-        os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
-
-    def discard(self, offset: int, size: int) -> None:
-        """Do nothing: the file itself is damaged."""
-
-
 @dataclass(frozen=True)
 class ShardIndex:
     """Where the parts of a shard's records are: what a reader keeps of a row, a tenth of its memory.
@@ -104,27 +77,17 @@ class ShardIndex:
                 yield name, offset, size, crc32
 
 
-def read_index(data: bytes, name: str) -> ShardIndex:
+def read_index(data: bytes, path: Place) -> ShardIndex:
     """Read the index out of the bytes of a shard's row.
 
     Raises:
         InputError: not a row of this schema.
     """
-    try:
-        values = json.loads(data)
-        if values["schema"] != SHARD_SCHEMA:
-            raise InputError(f"{name}: not a {SHARD_SCHEMA} row")
-        samples = values["samples"]
-        keys = tuple(sorted(samples))
-        names = tuple(sorted({part for parts in samples.values() for part in parts}))
-        none = (-1, 0, 0)
-        table = [[samples[key].get(part, none) for part in names] for key in keys]
-        parts = np.array(table, np.int64).reshape(len(keys), len(names), 3)
-        if (parts < -1).any() or (parts[..., 1] > int(values.get("bytes", 1 << 62))).any():
-            raise ValueError("a part that lies outside of the shard")
-    except (TypeError, KeyError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise InputError(f"{name}: damaged shard row: {error}") from None
-    return ShardIndex(keys, names, parts)
+    samples = parse_row(data, path).samples
+    keys = tuple(sorted(samples))
+    names = tuple(sorted({part for parts in samples.values() for part in parts}))
+    table = [[samples[key].get(part, (-1, 0, 0)) for part in names] for key in keys]
+    return ShardIndex(keys, names, np.array(table, np.int64).reshape(len(keys), len(names), 3))
 
 
 @dataclass(frozen=True)
@@ -133,25 +96,16 @@ class OpenShard:
 
     name: str
     index: ShardIndex
-    file: _Bytes
+    file: LocalFile | RemoteFile
 
     def parts(self, place: int, names: Collection[str] | None = None) -> Parts:
         """Read the parts of the record at `place`, all or those among `names`, and check the hash of each.
 
         Raises:
-            InputError: a part's bytes are not those that were written, also when they are fetched a second time.
+            InputError: see `read_part`.
         """
-        return {name: self._part(place, name, *rest) for name, *rest in self.index.ranges(place, names)}
-
-    def _part(self, place: int, name: str, offset: int, size: int, crc32: int) -> bytes:
-        for attempt in range(2):
-            if attempt:
-                self.file.discard(offset, size)
-            data = self.file.read(offset, size)
-            if len(data) == size and zlib.crc32(data) == crc32:
-                return data
-        found = "is damaged (its hash differs from the row's)" if len(data) == size else "is cut off"
-        raise InputError(f"{self.name}: {self.index.keys[place]}.{name} {found}")
+        where = f"{self.name}: {self.index.keys[place]}"
+        return {name: read_part(self.file, f"{where}.{name}", *at) for name, *at in self.index.ranges(place, names)}
 
     def fetch(self, place: int, names: Collection[str] | None = None) -> None:
         """Have the bytes of a record brought near."""
@@ -167,7 +121,7 @@ def open_local(tar: Path) -> OpenShard:
     """
     row = tar.with_suffix(".json")
     try:
-        return OpenShard(tar.name, read_index(row.read_bytes(), str(row)), _LocalFile(tar))
+        return OpenShard(tar.name, read_index(row.read_bytes(), row), LocalFile(tar))
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: not there") from None
 
@@ -203,8 +157,12 @@ class Shards:
                         f"reading.block_bytes {reading.block_bytes} is over reading.cache_bytes {reading.cache_bytes}"
                     )
                 cache = BlockCache(reading.cache, reading.cache_bytes)
-                self._server = Server(cache, reading.block_bytes, reading.attempts, reading.backoff_s)
+                self._server = Server(cache, reading.block_bytes, Retry(reading.attempts, reading.backoff_s))
             return self._server
+
+    def is_remote(self, source: str) -> bool:
+        """Tell whether the shards of a source are at a URL."""
+        return is_url(join(self._data, source))
 
     def open(self, source: str, locked: LockedShard) -> OpenShard:
         """Open a shard of a source.
@@ -213,24 +171,22 @@ class Shards:
             ChangedShard: it is not the locked one.
             MissingShard: it is not there; a tar cut short is opened all the same when `on_damage` says so.
         """
-        base = source if is_url(source) or not str(self._data) else f"{str(self._data).rstrip('/')}/{source}"
-        tar = f"{base}/{locked.name}"
-        row = f"{tar.removesuffix('.tar')}.json"
+        tar = join(join(self._data, source), locked.name)
+        row = with_suffix(tar, ".json")
+        file: LocalFile | RemoteFile
         try:
-            data = self.server.whole(row, locked.row_sha256) if is_url(row) else Path(row).read_bytes()
-            if hashlib.sha256(data).hexdigest() != locked.row_sha256:
-                raise ChangedShard(f"{row}: changed since the mixture was locked; lock it again")
-            file: _Bytes
-            if is_url(tar):
-                size = self.server.size(tar)
-                file = RemoteFile(self.server, tar, locked.sha256, min(size, locked.bytes))
+            if self.is_remote(source):
+                data = self.server.read_file(str(row), locked.row_sha256)
+                size = objects.size(str(tar), self.server.retry)
+                file = RemoteFile(self.server, str(tar), locked.sha256, min(size, locked.bytes))
             else:
-                size = Path(tar).stat().st_size
-                file = _LocalFile(Path(tar))
+                data, size, file = Path(row).read_bytes(), Path(tar).stat().st_size, LocalFile(Path(tar))
         except FileNotFoundError as error:
             raise MissingShard(f"{error.filename}: not there, but the lock names it") from None
         except MissingFile as error:
             raise MissingShard(f"{error}, but the lock names it") from None
+        if hashlib.sha256(data).hexdigest() != locked.row_sha256:
+            raise ChangedShard(f"{row}: changed since the mixture was locked; lock it again")
         if size < locked.bytes and self._reading.on_damage != "replace_shards":
             raise MissingShard(f"{tar}: {size} bytes, locked with {locked.bytes}: cut short")
         if size > locked.bytes:
@@ -272,37 +228,37 @@ class Recent(Generic[Key, Value]):
             return value
 
 
-@contextmanager
-def open_tar(path: Place) -> Iterator[BinaryIO | RemoteBytes]:
-    """Open the tar of a shard for `read_parts`."""
-    if is_url(path):
-        yield RemoteBytes(str(path))
-        return
-    with Path(path).open("rb") as file:
-        yield file
+def read_part(file: LocalFile | RemoteFile, name: str, offset: int, size: int, crc32: int) -> bytes:
+    """Read a part of a record from the tar of its shard, and check its hash.
+
+    Raises:
+        InputError: its bytes are not those that were written, also when they are fetched a second time.
+    """
+    data = b""
+    for attempt in range(2):
+        if attempt:
+            file.discard(offset, size)
+        data = file.read(offset, size)
+        if len(data) == size and zlib.crc32(data) == crc32:
+            return data
+    found = "is damaged (its hash differs from the row's)" if len(data) == size else "is cut off"
+    raise InputError(f"{name} {found}")
 
 
-def read_parts(file: BinaryIO | RemoteBytes, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
-    """Read the parts of one key from an open tar, checking the hash of each.
+def read_parts(file: LocalFile | RemoteFile, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
+    """Read the parts of one key from the tar of a shard, checking the hash of each.
 
     Args:
         names: only these parts, as far as the key has them; None: all.
 
     Raises:
-        InputError: a part's bytes are not those that were written, also when they are fetched a second time.
+        InputError: see `read_part`.
     """
-    parts: Parts = {}
-    for name, (offset, size, crc32) in row.samples[key].items():
-        if names is not None and name not in names:
-            continue
-        if isinstance(file, RemoteBytes):
-            data = file.read(offset, size, crc32)
-        else:
-            data = os.pread(file.fileno(), size, offset)
-        if len(data) != size or zlib.crc32(data) != crc32:
-            raise InputError(f"{row.shard}: {key}.{name} is damaged (its hash differs from the row's)")
-        parts[name] = data
-    return parts
+    return {
+        name: read_part(file, f"{row.shard}: {key}.{name}", *at)
+        for name, at in row.samples[key].items()
+        if names is None or name in names
+    }
 
 
 def read_shard(path: Place) -> Iterator[Sample | Example]:
@@ -318,7 +274,7 @@ def read_shard(path: Place) -> Iterator[Sample | Example]:
         pyrender-1-000001 (64, 64, 3) float32
     """
     row = read_row(with_suffix(path, ".json"))
-    with open_tar(path) as file:
+    with open_file(path) as file:
         for key in row.samples:
             yield parse_record(key, read_parts(file, row, key))
 
@@ -338,11 +294,7 @@ def verify(directory: Place) -> list[str]:
 
     An empty list means: every planned shard is there, every byte is as committed, every record can be read.
     """
-    dataset = read_json(join(directory, "dataset.json"), "the plan of a shard directory")
-    try:
-        planned, plan_digest = int(dataset["shards"]), str(dataset["digest"])
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise InputError(f"{directory}/dataset.json: damaged plan: {error}") from None
+    dataset = load_dataset(directory)
     problems = []
     rows = []
     for name in row_names(directory):
@@ -350,12 +302,12 @@ def verify(directory: Place) -> list[str]:
             rows.append(read_row(join(directory, name)))
         except InputError as error:
             problems.append(str(error))
-    missing = planned - len(rows)
+    missing = dataset.shards - len(rows)
     if missing:
-        problems.append(f"{directory}: {missing} of {planned} planned shards are not committed")
+        problems.append(f"{directory}: {missing} of {dataset.shards} planned shards are not committed")
     seen: set[str] = set()
     for row in rows:
-        problems += _verify_shard(directory, row, plan_digest, seen)
+        problems += _verify_shard(directory, row, dataset.digest, seen)
     return problems
 
 
@@ -375,7 +327,7 @@ def _verify_shard(directory: Place, row: Row, plan_digest: str, seen: set[str]) 
         }:
             problems.append(f"{place}: its members are not those of its row")
         try:
-            with open_tar(path) as file:
+            with open_file(path) as file:
                 for key in row.samples:
                     parse_record(key, read_parts(file, row, key))
         except InputError as error:

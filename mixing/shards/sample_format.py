@@ -30,6 +30,7 @@ from cavendish.encoders.sample import (
 )
 from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
 from cavendish.mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
+from cavendish.mixing.shards.dataset import Facts
 from cavendish.mixing.storage.files import canonical_json
 
 Parts = dict[str, bytes]
@@ -340,31 +341,63 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
         raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None
 
 
-def record_facts(record: Sample | Example) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """The raw sample that an example was drawn from, as its spec says under `origin`; None for what it does not say.
+
+    Args:
+        key, source, licence: of the sample.
+        scene: key of the scene that the sample shares with other views.
+    """
+
+    key: str | None = None
+    source: str | None = None
+    licence: str | None = None
+    scene: str | None = None
+
+    @classmethod
+    def of_sample(cls, sample: Sample) -> Origin:
+        """Return the origin of an example that is drawn from `sample`."""
+        scene = sample.facts.get("scene_key")
+        return cls(sample.key, sample.source, sample.licence, None if scene is None else str(scene))
+
+    @classmethod
+    def of_spec(cls, spec: object) -> Origin:
+        """Read the origin out of the spec of an example."""
+        stated = spec.get("origin") if isinstance(spec, Mapping) else None
+        values = stated if isinstance(stated, Mapping) else {}
+        fields = {field.name: values.get(field.name) for field in dataclasses.fields(cls)}
+        return cls(**{name: None if value is None else str(value) for name, value in fields.items()})
+
+    def as_dict(self) -> dict[str, str]:
+        """Return what a spec holds under `origin`."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    def sample_of(self, key: str) -> str:
+        """Return the key of the raw sample; where the spec does not say, the key of the example begins with it."""
+        return key.partition(".")[0] if self.key is None else self.key
+
+
+def record_facts(record: Sample | Example) -> Facts:
     """Return what a mixture has to know of a record to choose it, json-able: rows of shards carry it.
 
-    `sample` is the key of the picture it is of, `scene` that of the scene it shares with other views if it does, `size`
-    its height and width in pixels, `tasks` what it can serve.
+    `sample` is the key of the raw sample it is of, `scene` that of the scene it shares with other views if it does,
+    `size` its height and width in pixels, `tasks` what it can serve.
     """
     if isinstance(record, Sample):
-        return {
-            "sample": record.key,
-            **({"scene": record.facts["scene_key"]} if isinstance(record.facts.get("scene_key"), str) else {}),
-            "licence": record.licence,
-            "tasks": list(tasks_of(record)),
-            "size": list(record.image.shape[:2]),
-            "quality": dict(record.quality),
-        }
-    origin = record.spec.get("origin")
-    origin = origin if isinstance(origin, Mapping) else {}
-    return {
-        "sample": str(origin.get("key", record.key.partition(".")[0])),
-        **({"scene": origin["scene"]} if isinstance(origin.get("scene"), str) else {}),
-        "licence": str(origin.get("licence", "unknown")),
-        "tasks": [record.task],
-        "size": list(record.target.shape[:2]),
-        "quality": {},
+        origin, image, tasks, quality = Origin.of_sample(record), record.image, list(tasks_of(record)), record.quality
+    else:
+        origin, image, tasks, quality = Origin.of_spec(record.spec), record.target, [record.task], {}
+    facts: Facts = {
+        "sample": origin.sample_of(record.key),
+        "licence": "unknown" if origin.licence is None else origin.licence,
+        "tasks": tasks,
+        "size": list(image.shape[:2]),
+        "quality": dict(quality),
     }
+    if origin.scene is not None:
+        facts["scene"] = origin.scene
+    return facts
 
 
 def record_key(record: Sample | Example) -> str:

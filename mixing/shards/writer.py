@@ -8,10 +8,10 @@ import zlib
 from collections import Counter
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
-from cavendish.mixing.shards.dataset import Row, row_bytes, shard_path
+from cavendish.mixing.shards.dataset import Facts, Row, row_bytes, shard_path
 from cavendish.mixing.shards.sample_format import Parts, record_facts, record_key, record_parts
 from cavendish.mixing.storage.files import writing
 from cavendish.mixing.storage.place import (
@@ -58,7 +58,7 @@ class ShardWriter:
         self._left_aside: Counter[str] = Counter()
         self._licences: dict[str, int] = {}
         self._tasks: dict[str, int] = {}
-        self._facts: dict[str, dict[str, Any]] = {}
+        self._facts: dict[str, Facts] = {}
 
     def __enter__(self) -> ShardWriter:
         with writing(self._temporary, self._path):

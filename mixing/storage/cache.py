@@ -1,6 +1,7 @@
-"""Byte ranges of files anywhere: any fsspec URL, through a disk cache that is bounded and shared by all processes.
+"""Byte ranges of files anywhere: of this machine, and at fsspec URLs through a cache of blocks.
 
-A file is read in blocks. A block in the cache is named by the sha256 that its file is known by, so that another file,
+The cache is on disk, bounded and shared by all processes; a reader of one file keeps its last block in memory instead.
+A block in the cache is named by the sha256 that its file is known by, so that another file,
 or another version of one, is never taken for it. Nothing here trusts what a block holds: whoever reads a range checks
 it against a hash of its own and calls `discard` when it differs.
 """
@@ -11,19 +12,19 @@ import fcntl
 import hashlib
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cavendish.mixing.storage.objects import MissingFile, Unreachable, ask, is_url
-
-__all__ = ["BlockCache", "MissingFile", "RemoteFile", "Server", "Traffic", "Unreachable", "is_url"]
+from cavendish.mixing.storage import files, objects
+from cavendish.mixing.storage.objects import Retry, Unreachable
+from cavendish.mixing.storage.place import Place, is_url
 
 _STRIPES = 256  # lock files, so that a block is fetched once by all processes together
 _KEPT_SHARE = 0.9  # of the limit that an eviction leaves, so that not every block evicts
+_LAST_BLOCK_BYTES = 8 << 20  # of a file that is read once, mostly forwards
 _DEAD_S = 600.0  # a half-filled block this old has lost its process
 
 
@@ -35,7 +36,6 @@ class Traffic:
     bytes: int = 0
     hits: int = 0
     discarded: int = 0
-    retries: Counter[str] = field(default_factory=Counter)
 
 
 class BlockCache:
@@ -149,6 +149,32 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(file)
 
 
+class LastBlock:
+    """The block that was read last, in memory: the cache of a reader that goes through one file once."""
+
+    def __init__(self) -> None:
+        self._held = "", b""
+
+    def read(self, name: str, at: int = 0, size: int | None = None) -> bytes | None:
+        """Return bytes of the block, or None when another one is held."""
+        held, data = self._held
+        return None if held != name else data[at:] if size is None else data[at : at + size]
+
+    def has(self, name: str) -> bool:
+        """Tell whether this block is held."""
+        return self._held[0] == name
+
+    def discard(self, name: str) -> None:
+        """Drop a block whose bytes turned out to be wrong."""
+        if self.has(name):
+            self._held = "", b""
+
+    def fill(self, name: str, size: int, fetch: Callable[[], bytes]) -> bool:
+        """Hold this block."""
+        self._held = name, fetch()
+        return True
+
+
 @dataclass(frozen=True)
 class Server:
     """How files are fetched.
@@ -156,18 +182,16 @@ class Server:
     Args:
         cache: where their blocks go.
         block: bytes of a block.
-        attempts: how often a range is asked for before its file is given up.
-        backoff_s: wait after the first failure; twice as long after each further one.
+        retry: how often a range is asked for before its file is given up.
     """
 
-    cache: BlockCache
-    block: int = 4 << 20
-    attempts: int = 5
-    backoff_s: float = 0.5
+    cache: BlockCache | LastBlock
+    block: int
+    retry: Retry
     traffic: Traffic = field(default_factory=Traffic)
 
-    def whole(self, url: str, sha256: str) -> bytes:
-        """Return all bytes of a small file, fetched when the cache has none of this sha256; who asks checks them.
+    def read_file(self, url: str, sha256: str) -> bytes:
+        """Return all bytes of a small file, fetched when the cache has none of this sha256; the caller checks them.
 
         Raises:
             MissingFile: the file is not there.
@@ -189,46 +213,55 @@ class Server:
             return data
 
         try:
-            whole: bytes = self._ask(url, fetch)
+            fetched = objects.ask(url, fetch, retry=self.retry)
         except Unreachable:
             if others:  # the server answers well enough: this is another file
                 return others[-1]
             raise
-        self.cache.fill(name, len(whole), lambda: whole)
-        return whole
+        self.cache.fill(name, len(fetched), lambda: fetched)
+        return fetched
 
-    def size(self, url: str) -> int:
-        """Return the size of a file in bytes."""
-
-        def fetch(fs: Any, path: str) -> int:
-            size = fs.size(path)
-            if size is None:
-                raise OSError("the server does not tell the size of the file")
-            return int(size)
-
-        return int(self._ask(url, fetch))
-
-    def range(self, url: str, start: int, end: int) -> bytes:
+    def read_range(self, url: str, start: int, end: int) -> bytes:
         """Return bytes start to end of a file, from where it really is.
 
         Raises:
             MissingFile: the file is not there.
-            Unreachable: every attempt failed or gave fewer or more bytes; the message says why and how often.
+            Unreachable: every attempt failed or gave fewer or more bytes.
         """
-
-        def fetch(fs: Any, path: str) -> bytes:
-            data: bytes = fs.cat_file(path, start=start, end=end)
-            if len(data) != end - start:
-                raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
-            return data
-
-        data: bytes = self._ask(url, fetch)
+        data = objects.read_range(url, start, end, self.retry)
         self.traffic.blocks += 1
         self.traffic.bytes += len(data)
         return data
 
-    def _ask(self, url: str, what: Callable[[Any, str], Any]) -> Any:
-        return ask(url, what, "read", self.attempts, self.backoff_s, self.traffic.retries)
+
+class LocalFile:
+    """A file of this machine; closed at the end of a `with`, or when nobody holds it any more."""
+
+    _file = -1
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY)
+
+    def __enter__(self) -> LocalFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+
+    __del__ = __exit__
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return bytes of the file; fewer only where it ends."""
+        return os.pread(self._file, size, offset)
+
+    def fetch(self, offset: int, size: int) -> None:
+        """Have the bytes of a range read ahead."""
+        os.posix_fadvise(self._file, offset, size, os.POSIX_FADV_WILLNEED)
+
+    def discard(self, offset: int, size: int) -> None:
+        """Do nothing: the file itself is damaged."""
 
 
 class RemoteFile:
@@ -237,15 +270,21 @@ class RemoteFile:
     def __init__(self, server: Server, url: str, sha256: str, size: int) -> None:
         self._server, self._url, self._sha256, self._size = server, url, sha256, size
 
+    def __enter__(self) -> RemoteFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing: no connection is held."""
+
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file; fewer only where it ends."""
         end = min(offset + size, self._size)
         parts = []
         while offset < end:
             block, at = divmod(offset, self._server.block)
-            take = min(end - offset, self._server.block - at)
-            parts.append(self._read_block(block, at, take))
-            offset += take
+            length = min(end - offset, self._server.block - at)
+            parts.append(self._read_block(block, at, length))
+            offset += length
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def _read_block(self, block: int, at: int, size: int) -> bytes:
@@ -259,7 +298,7 @@ class RemoteFile:
                 self._server.cache.discard(name)
             self._fetch(block)
         start = block * self._server.block + at
-        return self._server.range(self._url, start, start + size)
+        return self._server.read_range(self._url, start, start + size)
 
     def fetch(self, offset: int, size: int) -> None:
         """Bring the blocks of a range into the cache."""
@@ -276,7 +315,7 @@ class RemoteFile:
     def _fetch(self, block: int) -> None:
         start = block * self._server.block
         end = min(start + self._server.block, self._size)
-        self._server.cache.fill(self._name(block), end - start, lambda: self._server.range(self._url, start, end))
+        self._server.cache.fill(self._name(block), end - start, lambda: self._server.read_range(self._url, start, end))
 
     def _blocks(self, offset: int, size: int) -> range:
         end = min(offset + size, self._size)
@@ -284,3 +323,16 @@ class RemoteFile:
 
     def _name(self, block: int) -> str:
         return f"{self._sha256}-{self._server.block}-{block}"
+
+
+def open_file(place: Place) -> LocalFile | RemoteFile:
+    """Open a file to read ranges of it once, wherever it is.
+
+    Raises:
+        InputError: it is not there or cannot be read.
+    """
+    if not is_url(place):
+        with files.reading(place):
+            return LocalFile(Path(place))
+    url = str(place)
+    return RemoteFile(Server(LastBlock(), _LAST_BLOCK_BYTES, objects.RETRY), url, "", objects.size(url))

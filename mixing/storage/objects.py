@@ -1,99 +1,96 @@
-"""Objects at fsspec URLs: read, written whole and checked, listed, deleted.
+"""Objects at fsspec URLs: read, written and checked, listed, deleted.
 
-A server may fail, be slow, or cut a reply short: what it is asked is asked again, a bounded number of times, and then
-given up with one line. What it refuses (credentials, permission, no such bucket) is told at once. An object that was
-written is compared with what was sent before anybody is told that it is there.
+The file systems of fsspec retry some errors of some servers. Here every kind of failure that may pass is retried, a
+bounded number of times, and a reply cut short counts as one. What a server refuses (credentials, permission, no such
+bucket) is an error at once. An object that was written is compared with what was sent before it counts as written.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
+import tempfile
 import threading
 import time
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.extras import missing_extra
+from cavendish.mixing.storage.files import MissingFile, digest, is_alive
 
-ATTEMPTS = 5
-BACKOFF_S = 0.5
 PART_BYTES = 16 << 20
 """Of an upload to S3: a file of two parts or more is sent in parts, so that a fault costs one of them."""
 _PARTS_AT_ONCE = 4
 _MOST_PARTS = 10_000
 _BLOCK_BYTES = 8 << 20
-_ROWS_AT_ONCE = 64
-_NO_USE_TO_ASK_AGAIN = frozenset(
+_FILES_AT_ONCE = 64
+_FINAL_ERRORS = frozenset(
     (
         *("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ProfileNotFound"),
         *("TokenRetrievalError", "UnauthorizedSSOTokenError", "SSOTokenLoadError", "NoRegionError"),
         *("ParamValidationError", "DefaultCredentialsError", "ClientAuthenticationError"),
     )
 )
-"""Errors of the clients of S3, GCS and Azure, by name, since none of them need be installed."""
+"""Errors of the clients of S3, GCS and Azure that no retry helps, by name, since none of them need be installed."""
 
 Value = TypeVar("Value")
 
-retries: Counter[str] = Counter()
-"""How often this process had to ask again, by URL."""
-
-
-class MissingFile(InputError):
-    """A remote file is not there."""
-
 
 class MissingBucket(MissingFile):
-    """Not even the bucket of a remote file is there."""
+    """Not even the bucket of a file is there."""
 
 
 class Unreachable(InputError):
-    """A remote file could not be read or written, however often it was tried: nothing is known of its bytes."""
+    """An object could not be read or written in all attempts: nothing is known of its bytes."""
 
 
 class Refused(Unreachable):
-    """A server, or its client, says no: credentials, permission, a name that cannot be."""
+    """A server, or its client, says no: credentials, permission, an invalid name."""
 
 
-def is_url(path: object) -> bool:
-    """Tell whether a path is an fsspec URL rather than a folder of this machine."""
-    return "://" in str(path)
+@dataclass(frozen=True)
+class Retry:
+    """How often a server is asked.
+
+    Args:
+        attempts: until the object is given up.
+        backoff_s: wait after the first failure; twice as long after each further one.
+        failures: counts them by URL.
+    """
+
+    attempts: int = 5
+    backoff_s: float = 0.5
+    failures: Counter[str] = field(default_factory=Counter)
 
 
-def ask(
-    url: str,
-    what: Callable[[Any, str], Value],
-    doing: str = "read",
-    attempts: int | None = None,
-    backoff_s: float | None = None,
-    counts: Counter[str] = retries,
-) -> Value:
-    """Return `what(file system, path)`, tried again after a failure that may pass.
+RETRY = Retry()
+
+
+def ask(url: str, what: Callable[[Any, str], Value], doing: str = "read", retry: Retry | None = None) -> Value:
+    """Return `what(file system, path)`, retried after a failure that may pass.
 
     Args:
         doing: for the message: "read" or "written".
-        attempts: how often it is tried; `ATTEMPTS` unless told.
-        backoff_s: wait after the first failure, `BACKOFF_S` unless told; twice as long after each further one.
-        counts: gets one under the URL for each failure.
+        retry: `RETRY` unless given.
 
     Raises:
         MissingFile: it is not there.
-        Refused: there is no use in asking again.
-        Unreachable: every attempt failed; the message says why and how often.
+        Refused: no retry helps.
+        Unreachable: every attempt failed; the message has the last error and the number of attempts.
     """
     import fsspec  # not needed, and not paid for, where every path is of this machine
 
-    attempts = ATTEMPTS if attempts is None else attempts
-    backoff_s = BACKOFF_S if backoff_s is None else backoff_s
+    retry = RETRY if retry is None else retry
     reason = ""
-    for attempt in range(attempts):
+    for attempt in range(retry.attempts):
         try:
             # A listing is never kept: other processes write too. Writers have connections of their own: aiohttp 3.14
             # can leave one that it read from deaf, and a write would wait on it for ever for "100 Continue".
@@ -101,36 +98,35 @@ def ask(
             return what(*fsspec.core.url_to_fs(url, use_listings_cache=False, **own))
         except InputError:
             raise
-        except FileNotFoundError as error:
-            if "bucket does not exist" in _words(error):
-                raise MissingBucket(f"{url}: not there: its bucket does not exist") from None
-            raise MissingFile(f"{url}: not there") from None
-        except ImportError as error:
-            raise Refused(f"{url}: {_missing(error)}") from None
-        except PermissionError as error:
-            raise Refused(f"{url}: may not be {doing}: {_words(error)}; check the credentials") from None
         except Exception as error:  # every kind of server has its own errors
-            name = type(error).__name__
-            if name in _NO_USE_TO_ASK_AGAIN or (isinstance(error, ValueError) and not _is_torn(error)):
-                raise Refused(f"{url}: cannot be {doing}: {_words(error) or name}") from None
-            counts[url] += 1
-            reason = f"{name} {_words(error)}".strip()
-            if attempt + 1 < attempts:
-                time.sleep(backoff_s * 2**attempt)
-    raise Unreachable(f"{url}: could not be {doing} in {attempts} attempts; the last: {reason}")
+            _raise_final(url, doing, error)
+            retry.failures[url] += 1
+            reason = f"{type(error).__name__} {_one_line(error)}".strip()
+            if attempt + 1 < retry.attempts:
+                time.sleep(retry.backoff_s * 2**attempt)
+    raise Unreachable(f"{url}: could not be {doing} in {retry.attempts} attempts; the last: {reason}")
 
 
-def _missing(error: ImportError) -> str:
-    cause = error.__cause__  # fsspec's own words do not name the extra
-    return str((missing_extra(cause) if isinstance(cause, ImportError) else None) or _words(error))
+def _raise_final(url: str, doing: str, error: Exception) -> None:
+    """Raise what an error means, if no retry helps."""
+    name, text = type(error).__name__, _one_line(error)
+    if isinstance(error, FileNotFoundError):
+        if "bucket does not exist" in text:
+            raise MissingBucket(f"{url}: not there: its bucket does not exist") from None
+        raise MissingFile(f"{url}: not there") from None
+    if isinstance(error, ImportError):
+        cause = error.__cause__  # fsspec's own words do not name the extra
+        missing = missing_extra(cause) if isinstance(cause, ImportError) else None
+        raise Refused(f"{url}: {missing or text}") from None
+    if isinstance(error, PermissionError):
+        raise Refused(f"{url}: may not be {doing}: {text}; check the credentials") from None
+    cut_short = isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
+    if name in _FINAL_ERRORS or (isinstance(error, ValueError) and not cut_short):
+        raise Refused(f"{url}: cannot be {doing}: {text or name}") from None
 
 
-def _words(error: BaseException) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _is_torn(error: ValueError) -> bool:
-    return isinstance(error, (json.JSONDecodeError, UnicodeDecodeError))
 
 
 def read(url: str) -> bytes:
@@ -139,29 +135,37 @@ def read(url: str) -> bytes:
 
 
 def read_json(url: str) -> Any:
-    """Return what a json object holds; a reply cut short is no json, and is asked for again.
-
-    Raises:
-        InputError: it is not there, cannot be reached, or is not json.
-    """
+    """Return what a json object holds; a reply cut short is no json, and is read again."""
     return ask(url, lambda system, path: json.loads(system.cat_file(path)))
 
 
-def read_many(urls: Sequence[str]) -> Iterator[tuple[str, bytes | None]]:
-    """Yield each URL, of one server, with its bytes, many asked for at a time; None when that failed."""
-    for start in range(0, len(urls), _ROWS_AT_ONCE):
-        some = urls[start : start + _ROWS_AT_ONCE]
+def read_range(url: str, start: int, end: int, retry: Retry | None = None) -> bytes:
+    """Return bytes start to end of an object: all of them, or it is Unreachable."""
+
+    def get(system: Any, path: str) -> bytes:
+        data = bytes(system.cat_file(path, start=start, end=end))
+        if len(data) != end - start:
+            raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
+        return data
+
+    return ask(url, get, retry=retry) if end > start else b""
+
+
+def read_many(urls: Sequence[str]) -> Iterator[bytes]:
+    """Yield the bytes of small json objects of one server, in order, many read at a time."""
+    for start in range(0, len(urls), _FILES_AT_ONCE):
+        some = urls[start : start + _FILES_AT_ONCE]
 
         def fetch(system: Any, _: str, some: Sequence[str] = some) -> list[Any]:
             paths = [system._strip_protocol(url) for url in some]
-            found = system.cat(paths, on_error="return")
-            return [found.get(path) for path in paths]
+            return list(system.cat_ranges(paths, None, None, on_error="return"))
 
         for url, data in zip(some, ask(some[0], fetch), strict=True):
-            yield url, data if isinstance(data, bytes) else None
+            # What failed, or was cut short (a json map ends in a brace), is read again, alone.
+            yield data if isinstance(data, bytes) and data.endswith(b"}") else read(url)
 
 
-def size(url: str) -> int:
+def size(url: str, retry: Retry | None = None) -> int:
     """Return the size of an object in bytes."""
 
     def measure(system: Any, path: str) -> int:
@@ -170,7 +174,7 @@ def size(url: str) -> int:
             raise OSError("the server does not tell the size of the file")
         return int(found)
 
-    return ask(url, measure)
+    return ask(url, measure, retry=retry)
 
 
 def exists(url: str) -> bool:
@@ -193,46 +197,39 @@ def sha256(url: str) -> str:
 
 
 def _sha256(system: Any, path: str) -> str:
-    digest, length = hashlib.sha256(), 0
+    found, length = hashlib.sha256(), 0
     expected = int(system.info(path)["size"])
     with system.open(path, "rb", cache_type="none") as file:
         while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
+            found.update(block)
             length += len(block)
     if length != expected:
         raise OSError(f"{length} bytes came where {expected} were to")
-    return digest.hexdigest()
+    return found.hexdigest()
 
 
-def names(url: str) -> list[str]:
-    """List the names in a folder, sorted; none where there is no folder."""
-
-    def look(system: Any, path: str) -> list[str]:
-        found = [str(entry).rstrip("/") for entry in system.ls(path, detail=False)]
-        return sorted(entry.rpartition("/")[2] for entry in found if entry != path.rstrip("/"))
-
-    try:
-        return ask(url, look)
-    except MissingBucket:
-        raise
-    except MissingFile:
-        return []
+def sizes(url: str) -> dict[str, int]:
+    """Return the size in bytes of everything in a folder, by name; empty where there is no folder."""
+    return _below(url, lambda system, path: system.ls(path, detail=True))
 
 
 def tree(url: str) -> list[str]:
     """List every object below a folder, by its path in that folder, sorted."""
+    return sorted(_below(url, lambda system, path: list(system.find(path, detail=True).values())))
 
-    def look(system: Any, path: str) -> list[str]:
+
+def _below(url: str, look: Callable[[Any, str], list[dict[str, Any]]]) -> dict[str, int]:
+    def below(system: Any, path: str) -> dict[str, int]:
         root = path.rstrip("/") + "/"
-        found = [str(entry) for entry in system.find(path)]
-        return sorted(entry.removeprefix(root) for entry in found if entry.startswith(root))
+        found = {str(entry["name"]).rstrip("/"): int(entry["size"] or 0) for entry in look(system, path)}
+        return {name.removeprefix(root): size for name, size in found.items() if name.startswith(root)}
 
     try:
-        return ask(url, look)
+        return ask(url, below)
     except MissingBucket:
         raise
     except MissingFile:
-        return []
+        return {}
 
 
 def write(url: str, data: bytes) -> None:
@@ -241,14 +238,8 @@ def write(url: str, data: bytes) -> None:
     Raises:
         Refused, Unreachable: it is not there, or not all of it.
     """
-    tags = {hashlib.md5(data, usedforsecurity=False).hexdigest()}
-    whole = hashlib.sha256(data).hexdigest()
-
-    def put(system: Any, path: str) -> None:
-        system.pipe_file(path, data)
-        _check(system, path, len(data), tags, whole)
-
-    _ask_to_write(url, put)
+    tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    _put(url, lambda system, path: system.pipe_file(path, data), len(data), {tag}, hashlib.sha256(data).hexdigest())
 
 
 def upload(file: Path, url: str) -> None:
@@ -259,20 +250,22 @@ def upload(file: Path, url: str) -> None:
     """
     length = file.stat().st_size
     part = _part_bytes(length)
-    tags, whole = _digests(file, part)
+    if length < 2 * part:  # s3fs would send it as an open file, for which aiohttp can wait for ever (100-continue)
+        write(url, file.read_bytes())
+        return
 
+    def send(system: Any, path: str) -> None:
+        in_parts = {"chunksize": part, "max_concurrency": _PARTS_AT_ONCE} if "s3" in system.protocol else {}
+        system.put_file(str(file), path, **in_parts)
+
+    _put(url, send, length, *_digests(file, part))
+
+
+def _put(url: str, send: Callable[[Any, str], None], length: int, tags: set[str], whole: str) -> None:
     def put(system: Any, path: str) -> None:
-        if length < 2 * part:  # s3fs would send it as an open file, for which aiohttp can wait for ever (100-continue)
-            system.pipe_file(path, file.read_bytes())
-        else:
-            in_parts = {"chunksize": part, "max_concurrency": _PARTS_AT_ONCE} if "s3" in system.protocol else {}
-            system.put_file(str(file), path, **in_parts)
+        send(system, path)
         _check(system, path, length, tags, whole)
 
-    _ask_to_write(url, put)
-
-
-def _ask_to_write(url: str, put: Callable[[Any, str], None]) -> None:
     try:
         ask(url, put, "written")
     except MissingFile:
@@ -284,15 +277,15 @@ def _part_bytes(length: int) -> int:
 
 
 def _digests(file: Path, part: int) -> tuple[set[str], str]:
-    """Return the tags that S3 may give a file, sent whole or in parts of that size, and its sha256."""
+    """Return the tags that S3 may give a file, sent as one or in parts of that size, and its sha256."""
     whole, md5, parts = hashlib.sha256(), hashlib.md5(usedforsecurity=False), []
     with file.open("rb") as stream:
         while block := stream.read(part):
             whole.update(block)
             md5.update(block)
             parts.append(hashlib.md5(block, usedforsecurity=False).digest())
-    joined = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
-    return {md5.hexdigest(), f"{joined}-{len(parts)}"}, whole.hexdigest()
+    of_parts = hashlib.md5(b"".join(parts), usedforsecurity=False).hexdigest()
+    return {md5.hexdigest(), f"{of_parts}-{len(parts)}"}, whole.hexdigest()
 
 
 def _check(system: Any, path: str, length: int, tags: set[str], whole: str) -> None:
@@ -305,10 +298,10 @@ def _check(system: Any, path: str, length: int, tags: set[str], whole: str) -> N
 
 
 def download(url: str, file: Path) -> None:
-    """Fetch an object into a file, which is whole or not there.
+    """Copy an object to a file, which is complete or not there.
 
     Raises:
-        MissingFile, Refused, Unreachable: it cannot be fetched.
+        MissingFile, Refused, Unreachable: it cannot be read.
     """
     temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")
 
@@ -326,14 +319,35 @@ def download(url: str, file: Path) -> None:
 
 def delete(url: str) -> None:
     """Delete an object, which may be gone already."""
-    try:
+    with contextlib.suppress(MissingFile):
         ask(url, lambda system, path: system.rm_file(path), "deleted")
-    except MissingFile:
-        return
+
+
+def temporary_name(url: str) -> Path:
+    """Name the file on a local disk that becomes an object; a thread is found alive as a process is."""
+    folder, _, name = url.rpartition("/")
+    return Path(tempfile.gettempdir()) / f"{_temporary_prefix(folder)}-{name}.tmp-{threading.get_native_id()}"
+
+
+def _temporary_prefix(folder: str) -> str:
+    return f"cavendish-{digest(folder)[:16]}"
+
+
+def collect_leftovers(folder: str) -> None:
+    """Delete what killed processes left on the way to the objects of a folder: local files, and uploads in parts.
+
+    What may be of a process that still works is left alone: files of one that is alive, uploads younger than a day.
+    """
+    for path in Path(tempfile.gettempdir()).glob(f"{_temporary_prefix(folder)}-*.tmp-*"):
+        if not is_alive(int(path.name.rpartition("-")[2])):
+            path.unlink(missing_ok=True)
+    # Only tidying: a server that cannot, or an account that may not, list uploads is no reason not to work.
+    with contextlib.suppress(Unreachable):
+        end_uploads(folder, older_than_s=24 * 3600.0)
 
 
 def end_uploads(folder: str, older_than_s: float) -> int:
-    """End the uploads in parts to objects of a folder on S3 that were never finished: their parts are kept, and cost.
+    """End the unfinished multipart uploads to objects of a folder on S3: their parts are stored, and cost.
 
     Args:
         older_than_s: younger ones may be of another process at work.
@@ -356,36 +370,4 @@ def end_uploads(folder: str, older_than_s: float) -> int:
             system.call_s3("abort_multipart_upload", Bucket=bucket, Key=name, UploadId=upload)
         return len(found)
 
-    return ask(folder, end, "cleared of unfinished uploads", attempts=2)
-
-
-class RemoteBytes:
-    """A remote file read by ranges, mostly forwards: blocks of it are fetched and the last is kept."""
-
-    def __init__(self, url: str) -> None:
-        self._url, self._size = url, size(url)
-        self._start, self._block = 0, b""
-        self._lock = threading.Lock()
-
-    def read(self, offset: int, length: int, crc32: int) -> bytes:
-        """Return bytes of the file, fetched once more when they have another crc32; fewer only where it ends."""
-        end = min(offset + length, self._size)
-        with self._lock:
-            for _ in range(2):
-                if not self._start <= offset <= end <= self._start + len(self._block):
-                    until = min(self._size, max(end, offset + _BLOCK_BYTES))
-                    self._start, self._block = offset, self._fetch(offset, until)
-                data = self._block[offset - self._start : end - self._start]
-                if zlib.crc32(data) == crc32:
-                    break
-                self._start, self._block = 0, b""
-            return data
-
-    def _fetch(self, start: int, end: int) -> bytes:
-        def get(system: Any, path: str) -> bytes:
-            data = bytes(system.cat_file(path, start=start, end=end))
-            if len(data) != end - start:
-                raise OSError(f"{len(data)} bytes came where {end - start} were asked for")
-            return data
-
-        return ask(self._url, get) if end > start else b""
+    return ask(folder, end, "cleared of unfinished uploads", Retry(attempts=2, backoff_s=RETRY.backoff_s))

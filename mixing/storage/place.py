@@ -1,37 +1,39 @@
-"""Where files are: folders of this machine and fsspec URLs alike; read, listed, written whole, hashed."""
+"""Where files are: folders of this machine and fsspec URLs alike. Read, list, write atomically, hash."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import platform
+import posixpath
 import re
-import tempfile
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage import files, objects
-from cavendish.mixing.storage.files import Place, digest, is_alive, writing
-from cavendish.mixing.storage.objects import is_url
+from cavendish.mixing.storage.files import MissingFile, Place, writing
 
 __all__ = ["Place", "is_url"]
 
-Value = TypeVar("Value")
 _URL_AS_PATH = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/+")
+
+
+def is_url(place: object) -> bool:
+    """Tell whether a place is an fsspec URL rather than a path of this machine."""
+    return "://" in str(place)
+
+
+def _url(place: Place) -> str | None:
+    return str(place) if is_url(place) else None
 
 
 def parse_place(text: Place) -> Place:
     """Read a place out of text: a path, or a URL that fsspec knows; `file://` is a path of this machine."""
-    if isinstance(text, Path):
-        return text
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    return text.rstrip("/") if is_url(text) else expand_user(Path(text))
+    if is_url(text) and not str(text).startswith("file://"):
+        return str(text).rstrip("/")
+    return expand_user(Path(str(text).removeprefix("file://")))
 
 
 def expand_user(path: Path) -> Path:
@@ -49,28 +51,31 @@ def join(base: Place, path: Place) -> Place:
     """Return `path` below `base`; a URL stands for itself."""
     if is_url(path):
         return str(path)
-    if not is_url(base):
-        return Path(base) / path
-    below = Path(path).as_posix()
-    return str(base).rstrip("/") if below == "." else f"{str(base).rstrip('/')}/{below}"
+    if isinstance(base, Path):
+        return base / path
+    return posixpath.join(base, Path(path).as_posix()).removesuffix("/.")
+
+
+def split_server(place: Place) -> tuple[str, str]:
+    """Split a place into its server, such as `s3://bucket`, and its path there; the server of a path is ""."""
+    scheme, mark, rest = str(place).rpartition("://")
+    server, _, path = rest.partition("/") if mark else ("", "", rest)
+    return f"{scheme}{mark}{server}", path
 
 
 def name_of(place: Place) -> str:
     """Return the last part of a place's name."""
-    return str(place).rstrip("/").rpartition("/")[2] if is_url(place) else Path(place).name
+    return PurePosixPath(place).name
 
 
 def parent_of(place: Place) -> Place:
     """Return the folder that a place is in."""
-    return str(place).rstrip("/").rpartition("/")[0] if is_url(place) else Path(place).parent
+    return place.parent if isinstance(place, Path) else posixpath.dirname(place.rstrip("/"))
 
 
 def with_suffix(place: Place, suffix: str) -> Place:
     """Return the place with its last suffix replaced."""
-    if is_url(place):
-        folder, slash, name = str(place).rpartition("/")
-        return f"{folder}{slash}{Path(name).with_suffix(suffix)}"
-    return Path(place).with_suffix(suffix)
+    return join(parent_of(place), PurePosixPath(place).with_suffix(suffix).name)
 
 
 def make_folder(place: Place) -> None:
@@ -81,34 +86,29 @@ def make_folder(place: Place) -> None:
 
 def exists(place: Place) -> bool:
     """Tell whether a file is there."""
-    return objects.exists(str(place)) if is_url(place) else Path(place).exists()
+    url = _url(place)
+    return Path(place).exists() if url is None else objects.exists(url)
 
 
 def is_file(place: Place) -> bool:
     """Tell whether a file, rather than a folder or nothing, is there."""
-    return objects.is_file(str(place)) if is_url(place) else Path(place).is_file()
+    url = _url(place)
+    return Path(place).is_file() if url is None else objects.is_file(url)
+
+
+def list_sizes(folder: Place) -> dict[str, int]:
+    """Return the size in bytes of everything in a folder, by name, sorted; empty where there is no folder."""
+    url = _url(folder)
+    return dict(sorted((files.sizes(folder) if url is None else objects.sizes(url)).items()))
 
 
 def files_below(folder: Place) -> list[str]:
-    """List every file below a folder by its path in it, sorted; none where there is no folder."""
-    if is_url(folder):
-        return objects.tree(str(folder))
-    paths = Path(folder).rglob("*")
-    return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+    """List every file below a folder by its path in it, sorted; none where there is no folder.
 
-
-def list_names(place: Place) -> list[str]:
-    """List the names in a folder, sorted.
-
-    Raises:
-        InputError: it is not there or cannot be listed.
+    Links are followed: a linked folder once, so that no cycle is.
     """
-    if not is_url(place):
-        return _local(place, lambda: sorted(path.name for path in Path(place).iterdir()))
-    found = objects.names(str(place))
-    if not found:
-        raise InputError(f"{place}: not there")
-    return found
+    url = _url(folder)
+    return files.tree(Path(folder)) if url is None else objects.tree(url)
 
 
 def size_of(place: Place) -> int:
@@ -117,16 +117,20 @@ def size_of(place: Place) -> int:
     Raises:
         InputError: it is not there, or its server does not say.
     """
-    return objects.size(str(place)) if is_url(place) else _local(place, lambda: Path(place).stat().st_size)
+    url = _url(place)
+    with files.reading(place):
+        return Path(place).stat().st_size if url is None else objects.size(url)
 
 
-def file_sha256(path: Place) -> str:
+def file_sha256(place: Place) -> str:
     """Return the sha256 of a file of any size, in hex.
 
     Raises:
         InputError: it is not there or cannot be read.
     """
-    return objects.sha256(str(path)) if is_url(path) else _local(path, lambda: files.sha256(Path(path)))
+    url = _url(place)
+    with files.reading(place):
+        return files.sha256(Path(place)) if url is None else objects.sha256(url)
 
 
 def read_bytes(place: Place) -> bytes:
@@ -135,104 +139,71 @@ def read_bytes(place: Place) -> bytes:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    return objects.read(str(place)) if is_url(place) else _local(place, lambda: Path(place).read_bytes())
+    url = _url(place)
+    with files.reading(place):
+        return Path(place).read_bytes() if url is None else objects.read(url)
 
 
 def read_all(places: Sequence[Place]) -> Iterator[bytes]:
-    """Yield the bytes of small json files, in order; of those at URLs of one server many are asked for at a time.
+    """Yield the bytes of small json files of one folder, in order; of those at a URL many are read at a time.
 
     Raises:
         InputError: one is not there or cannot be read.
     """
-    if not places or not is_url(places[0]):
-        yield from (read_bytes(place) for place in places)
-        return
-    for url, data in objects.read_many([str(place) for place in places]):
-        # What did not come, or was cut short (a json map ends in a brace), is asked for again, alone.
-        yield data if data is not None and data.endswith(b"}") else objects.read(url)
+    remote = bool(places) and is_url(places[0])
+    return objects.read_many([str(place) for place in places]) if remote else map(read_bytes, places)
 
 
-def read_json(path: Place, what: str) -> Any:
+def read_json(place: Place, what: str) -> Any:
     """Read a json file.
 
     Raises:
         InputError: the file is not there or not json; the message names `what` it should have been.
     """
-    if is_url(path):
-        try:
-            return objects.read_json(str(path))
-        except objects.MissingFile as error:
-            raise objects.MissingFile(f"{error} ({what})") from None
+    url = _url(place)
     try:
-        return json.loads(Path(path).read_bytes())
+        return json.loads(Path(place).read_bytes()) if url is None else objects.read_json(url)
     except FileNotFoundError:
-        raise InputError(f"{path}: no such file ({what})") from None
+        raise MissingFile(f"{place}: no such file ({what})") from None
+    except MissingFile as error:
+        raise MissingFile(f"{error} ({what})") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: not valid json ({what}): {error}") from None
+        raise InputError(f"{place}: not valid json ({what}): {error}") from None
 
 
-def _local(place: Place, ask: Callable[[], Value]) -> Value:
-    try:
-        return ask()
-    except FileNotFoundError:
-        raise InputError(f"{place}: not there") from None
-    except OSError as error:
-        raise InputError(f"{place}: cannot be read: {type(error).__name__} {' '.join(str(error).split())}") from None
-
-
-def write_atomic(path: Place, data: bytes) -> None:
-    """Write `data` so that `path` holds either its old content or all of the new one, whatever happens.
+def write_atomic(place: Place, data: bytes) -> None:
+    """Write a small file so that it holds either its old content or all of `data`, whatever happens.
 
     A temporary name in the same folder, fsync, rename, fsync of the folder; at a URL one put, checked.
     """
-    if is_url(path):
-        objects.write(str(path), data)
+    url = _url(place)
+    if url is not None:
+        objects.write(url, data)
         return
-    temporary = temporary_name(path)
-    with writing(temporary, path), temporary.open("wb") as file:
+    temporary = temporary_name(place)
+    with writing(temporary, place), temporary.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    commit(temporary, path)
+    commit(temporary, place)
 
 
-def temporary_name(path: Place) -> Path:
-    """Name the file that a process writes before it becomes `path`; what becomes a URL is made on a local disk."""
-    if is_url(path):
-        folder, _, name = str(path).rpartition("/")
-        thread = threading.get_native_id()  # several may write at a time; it is found alive as a process is
-        return Path(tempfile.gettempdir()) / f"cavendish-{digest(folder)[:16]}-{name}.tmp-{thread}"
-    # containers that share a folder have equal process ids: the machine's name tells them apart
-    return Path(path).with_name(f"{Path(path).name}.tmp-{platform.node()}-{os.getpid()}")
+def temporary_name(place: Place) -> Path:
+    """Name the file of this machine that a process writes before it becomes `place`."""
+    url = _url(place)
+    return files.temporary_name(Path(place)) if url is None else objects.temporary_name(url)
 
 
-def commit(temporary: Path, path: Place) -> None:
+def commit(temporary: Path, place: Place) -> None:
     """Give a finished, fsynced temporary file its final name, durably; for a URL, upload and delete it."""
-    if is_url(path):
-        try:
-            objects.upload(temporary, str(path))
-        finally:
-            temporary.unlink(missing_ok=True)
+    url = _url(place)
+    if url is None:
+        files.rename(temporary, Path(place))
         return
-    temporary.replace(path)
-    folder = os.open(Path(path).parent, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        objects.upload(temporary, url)
     finally:
-        os.close(folder)
-
-
-def collect_leftovers(folder: str) -> None:
-    """Delete what killed processes left on the way to the files of a URL: files of this machine, and uploads in parts.
-
-    What may be of a process that still works is left alone: files of one that is alive, uploads younger than a day.
-    """
-    for path in Path(tempfile.gettempdir()).glob(f"cavendish-{digest(folder)[:16]}-*.tmp-*"):
-        if not is_alive(int(path.name.rpartition("-")[2])):
-            path.unlink(missing_ok=True)
-    # Only tidying: a server that cannot, or an account that may not, list uploads is no reason not to work.
-    with contextlib.suppress(objects.Unreachable):
-        objects.end_uploads(folder, older_than_s=24 * 3600.0)
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -240,14 +211,28 @@ def local_copy(place: Place) -> Iterator[Path]:
     """Give a file of this machine: itself, or for as long as the context lasts a copy.
 
     Raises:
-        MissingFile, Unreachable: it cannot be fetched.
+        MissingFile, Unreachable: it cannot be read.
     """
-    if not is_url(place):
+    url = _url(place)
+    if url is None:
         yield Path(place)
         return
     temporary = temporary_name(place)
     try:
-        objects.download(str(place), temporary)
+        objects.download(url, temporary)
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def collect_leftovers(folder: Place, stems: Collection[str] = ()) -> None:
+    """Delete what killed processes left on the way to the files of a folder: temporary files, and unfinished uploads.
+
+    Args:
+        stems: names up to the first dot: of these files, those of processes of other machines too.
+    """
+    url = _url(folder)
+    if url is None:
+        files.collect_leftovers(Path(folder), stems)
+    else:
+        objects.collect_leftovers(url)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import digest, is_alive
@@ -133,12 +134,15 @@ def published(
         superseded: which of them newer ones have made useless: deleted after each publishing.
 
     Raises:
+        InputError: there are several processes, each with a temporary folder of its own.
         Refused, Unreachable: the URL cannot be read or written.
     """
     if not is_url(place):
         yield Published(Path(place), None)
         return
     url = str(place)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"--out {url}: several processes need a folder that all see; copy it there when they are done")
     _collect_folders(url)
     collect_leftovers(url)
     folder = _own_folder(url, "folder")

@@ -26,8 +26,8 @@ from cavendish.mixing.shards.dataset import Plan, parse_row, read_row, row_bytes
 from cavendish.mixing.shards.sample_format import parse_sample, sample_parts
 from cavendish.mixing.shards.writer import ShardWriter
 from cavendish.mixing.sources.arrays import decode_depth_file
-from cavendish.mixing.storage.files import canonical_json, collect_dead, digest
-from cavendish.mixing.storage.place import read_json, temporary_name
+from cavendish.mixing.storage.files import canonical_json, digest
+from cavendish.mixing.storage.place import collect_leftovers, read_json, temporary_name
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
 from cavendish.trainer.evaluation.benchmarks.files import read_gray, read_npy
 from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
@@ -383,5 +383,5 @@ def test_what_killed_processes_left_is_collected_and_nothing_else(tmp_path: Path
     left = mine.with_name(mine.name.replace(str(os.getpid()), str(dead.pid)))
     for path in (mine, left, tmp_path / "a.json", tmp_path / "b.tmp-elsewhere-1"):
         path.touch()
-    collect_dead(tmp_path)
+    collect_leftovers(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.json", "b.tmp-elsewhere-1", mine.name])

@@ -7,7 +7,6 @@ lock of its mixture, and the lineage of its base in turn.
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,15 @@ from typing import Any
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.provenance.lineage import Link, State, directory_link, file_link
-from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import (
     Place,
     exists,
     file_sha256,
+    files_below,
     is_file,
-    is_url,
     join,
+    local_copy,
     name_of,
     parent_of,
     read_json,
@@ -46,12 +45,12 @@ def write_lineage(
         identity: what the run was: its settings, and digests of lock and base.
         base: folder it started from.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE)
+    files = [name for name in files_below(folder) if name_of(name) != FILE]
     values: dict[str, Any] = {
         "schema": SCHEMA,
         "steps": steps,
         "identity": dict(identity),
-        "weights": {path.relative_to(folder).as_posix(): file_sha256(path) for path in files},
+        "weights": {name: file_sha256(folder / name) for name in files},
         "lock": None if lock is None else lock_summary(lock),
         "base": None if base is None else {"digest": identity["base_digest"], "lineage": _lineage_of(base)},
     }
@@ -150,10 +149,7 @@ def _checkpoint(path: Place, search: _Search) -> Link:
 def _facts_of_file(path: Place) -> dict[str, Any]:
     from cavendish.trainer.training.checkpoint import read_checkpoint
 
-    with tempfile.TemporaryDirectory(prefix="cavendish-") as folder:
-        file = Path(folder) / name_of(path) if is_url(path) else Path(path)
-        if is_url(path):
-            objects.download(str(path), file)
+    with local_copy(path) as file:
         state = read_checkpoint(file)
     return {"step": state.step, "identity": state.identity}
 

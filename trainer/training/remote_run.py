@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.runners import Progress
-from cavendish.mixing.storage.place import Place, is_url
+from cavendish.mixing.storage.place import Place
 from cavendish.mixing.storage.sync import Published, fetched, paths_in, published
 from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
 from cavendish.trainer.training.checkpoint import step_of_name
@@ -26,16 +24,14 @@ def local_run(config: TrainConfig, out: Place, data: Place) -> Iterator[tuple[Tr
     Only the lock and the base are copied: shards are read where they are.
 
     Raises:
-        InputError: a server refuses or cannot be reached; or there are several processes.
+        InputError: see `mixing.storage.sync.published`.
     """
-    if is_url(out) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(f"--out {out}: several processes need a folder that all see; copy it there when they are done")
     old = partial(old_checkpoints, keep=config.keep_checkpoints)
     with (
         fetched(data, paths_in(config)) as folder,
         published(out, ("train.json",), without_old_checkpoints, old) as work,
     ):
-        if is_url(data):
+        if folder != Path(data):  # a copy of what is at a URL
             reading = config.reading.model_copy(update={"cache": config.reading.cache or Path("blocks")})
             config = config.model_copy(update={"shards": config.shards or str(data), "reading": reading})
         yield config, work, folder

@@ -27,8 +27,8 @@ from cavendish.mixing.lock import Lock, read_lock, verify_lock, write_lock
 from cavendish.mixing.mixture.config import Mixture
 from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.reader import DAMAGED
-from cavendish.mixing.storage.files import canonical_json, collect_dead
-from cavendish.mixing.storage.place import is_url, read_json, write_atomic
+from cavendish.mixing.storage.files import canonical_json
+from cavendish.mixing.storage.place import collect_leftovers, is_url, read_json, write_atomic
 from cavendish.trainer.generators.weights import model_digest
 from cavendish.trainer.parallel import Process, barrier, init_distributed
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints
@@ -125,7 +125,7 @@ def train_on(
 ) -> TrainResult:
     """Train on any endless sequence of items; `lock_digest` names it, and with its `lock` the ratios are logged."""
     out.mkdir(parents=True, exist_ok=True)
-    collect_dead(out)
+    collect_leftovers(out)
     identity = _identity(config, lock_digest, data)
     if (out / "train.json").exists():
         done = read_json(out / "train.json", "the result of a training run")
@@ -300,7 +300,7 @@ def _is_due(step: int, config: TrainConfig) -> bool:
 def _finish(run: Run, out: Path, identity: dict[str, Any]) -> dict[str, Any]:
     run.write_generator(out / "generator")
     if run.process.rank == 0:
-        collect_dead(out / "generator")
+        collect_leftovers(out / "generator")
         base = None if run.config.base is None else run.data / run.config.base
         write_lineage(out / "generator", run.step, identity, run.lock, base)
     done = {"steps": run.step, "counts": run.counts, "replaced": run.replaced, "identity": identity}

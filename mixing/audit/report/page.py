@@ -26,8 +26,9 @@ from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.audit.signals.texts import normalized
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.shards.dataset import read_row
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.reader import read_parts
 from cavendish.mixing.shards.sample_format import Parts
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.objects import Unreachable
 from cavendish.mixing.storage.place import join, with_suffix
@@ -153,7 +154,7 @@ def _parts(finding: Mapping[str, Any], data: Path) -> Parts | None:
     path = join(join(data, finding["directory"]), finding["shard"])
     try:
         row = read_row(with_suffix(path, ".json"))
-        with open_tar(path) as file:
+        with open_file(path) as file:
             return read_parts(file, row, finding["key"])
     except Unreachable:
         raise

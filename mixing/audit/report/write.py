@@ -27,7 +27,8 @@ from cavendish.mixing.audit.scan import is_done, scan_record
 from cavendish.mixing.audit.signals.registry import SIGNALS
 from cavendish.mixing.audit.signals.signal import ShardResults
 from cavendish.mixing.shards.dataset import read_row
-from cavendish.mixing.shards.reader import open_tar, read_parts
+from cavendish.mixing.shards.reader import read_parts
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import file_sha256, join, read_json, with_suffix, write_atomic
 
@@ -156,7 +157,7 @@ def _recheck(findings: list[dict[str, Any]], plan: ScanPlan) -> list[str]:
     for (directory, shard, key), expected in groupby(records, key=by_record):
         path = join(join(plan.data, directory), shard)
         results = ShardResults(Counter())
-        with open_tar(path) as file:
+        with open_file(path) as file:
             scan_record(plan, key, read_parts(file, read_row(with_suffix(path, ".json")), key), SIGNALS, results)
         found = {(one["member"], one["benchmark"], one["image"], one["stage"]) for one in results.findings}
         problems += [

@@ -14,6 +14,7 @@ import yaml
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.signals.signal import Record, ShardResults, Signal, SourceFacts
+from cavendish.mixing.shards.sample_format import Origin
 
 if TYPE_CHECKING:
     from cavendish.mixing.audit.plan import ScanPlan
@@ -92,11 +93,10 @@ def named_datasets(text: str) -> list[str]:
 
 def record_origin(parts: Mapping[str, bytes]) -> tuple[str | None, str, list[str]]:
     """Return what a record says of where it is from: its source, its licence, and the datasets it names."""
-    member = "instruction.json" if "instruction.json" in parts else "json"
-    meta = json.loads(parts[member]) if member in parts else {}
-    if member == "instruction.json":
-        spec = meta.get("spec")
-        meta = spec.get("origin") if isinstance(spec, dict) and isinstance(spec.get("origin"), dict) else {}
+    if "instruction.json" in parts:
+        origin = Origin.of_spec(json.loads(parts["instruction.json"]).get("spec"))
+        return origin.source, origin.licence or "", named_datasets(origin.source or "")
+    meta = json.loads(parts["json"]) if "json" in parts else {}
     source, licence = meta.get("source"), meta.get("licence")
     texts = [text for values in (meta.get("provenance"), meta.get("facts")) for text in _origins(values)]
     named = [name for text in (source, *texts) if isinstance(text, str) for name in named_datasets(text)]

@@ -22,6 +22,7 @@ from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset, read_parts, verify
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 from cavendish.mixing.storage import objects
+from cavendish.mixing.storage.cache import open_file
 from tests.mixing.storage.s3_server import every_tenth, s3_server
 
 ROOT = Path(__file__).parents[3]
@@ -75,7 +76,7 @@ def test_captions_of_img2dataset_become_shards_without_a_pixel_changed(tmp_path:
         "web-00001-000010000": "CC-BY-4.0",
     }
     row = committed_rows(tmp_path / "raw")[0]
-    with (tmp_path / "raw" / row.shard).open("rb") as file:
+    with open_file(tmp_path / "raw" / row.shard) as file:
         assert read_parts(file, row, "web-00000-000000001")["image.jpg"] == picture(1)
 
 

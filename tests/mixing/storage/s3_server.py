@@ -150,7 +150,7 @@ def s3_server(patch: pytest.MonkeyPatch) -> Iterator[Proxy]:
         ("AWS_ENDPOINT_URL", proxy.url),
     ):
         patch.setenv(name, value)
-    patch.setattr(objects, "BACKOFF_S", 0.01)
+    patch.setattr(objects, "RETRY", objects.Retry(backoff_s=0.01))
     s3fs.S3FileSystem.clear_instance_cache()
     try:
         proxy.start_anew()

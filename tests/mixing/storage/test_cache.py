@@ -98,7 +98,7 @@ def test_a_url_gives_what_the_folder_gives_and_the_cache_stays_in_its_limit(tmp_
         assert cached_bytes(tmp_path) <= 9 * BLOCK
     traffic = items.reader.shards.server.traffic
     assert traffic.blocks > 20  # more than fit: some were fetched again
-    assert not traffic.retries
+    assert not items.reader.shards.server.retry.failures
 
 
 def test_one_source_may_be_at_a_url_of_its_own(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_failed_or_truncated_reply_is_asked_for_again_and_counted(tmp_path: Pa
     Pages.faults = {1: fault, 2: fault}
     items = MixtureDataset(lock, web, 16, count=12, reading=reading(tmp_path))
     assert [facts(item) for item in items] == [facts(item) for item in MixtureDataset(lock, tmp_path, 16, count=12)]
-    retries = items.reader.shards.server.traffic.retries
+    retries = items.reader.shards.server.retry.failures
     assert set(retries) <= {f"{web}/raw/{path.name}" for path in (tmp_path / "raw").iterdir()}
     assert sum(retries.values()) >= 2 * items.reader.shards.server.traffic.blocks
     assert items.ledger.bad == 0

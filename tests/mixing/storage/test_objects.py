@@ -126,7 +126,7 @@ def test_what_a_server_kept_half_of_is_put_again_and_one_that_always_does_is_tol
     ):
         write_raw("s3://bucket/raw")
     assert not is_committed("s3://bucket/raw", 0, PLAN.digest)
-    assert objects.names("s3://bucket/raw") == ["dataset.json", "shard-000000.tar"]
+    assert list(objects.sizes("s3://bucket/raw")) == ["dataset.json", "shard-000000.tar"]
 
 
 def test_two_drivers_at_once_give_the_bytes_of_one(s3: Proxy, tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_process_killed_in_an_upload_leaves_nothing_that_counts_and_what_it_le
     process.kill()
     process.wait()
     assert came
-    assert objects.names("s3://bucket/out") == ["dataset.json"]
+    assert list(objects.sizes("s3://bucket/out")) == ["dataset.json"]
     assert [path.name.partition("-shard")[2] for path in tmp_path.iterdir()] == [f"-000000.tar.tmp-{process.pid}"]
     s3.choose = lambda *_: ""
     assert objects.end_uploads("s3://bucket/out", older_than_s=1e9) == 0  # moto says of every upload: of 2010

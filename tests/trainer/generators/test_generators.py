@@ -8,6 +8,7 @@ import torch
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
+from cavendish.trainer.generators.weights import model_digest
 from cavendish.trainer.loss import draw_noise, flow_matching_loss, make_batch
 from tests.trainer.items import FakeItems
 
@@ -106,3 +107,17 @@ def test_damaged_folders_are_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "generator.json").write_text(json.dumps({"name": "flux"}))
     with pytest.raises(InputError, match="this version reads tiny/1"):
         load_generator(tmp_path)
+
+
+@pytest.mark.parametrize("marker", ["generator.json", "model_index.json"])
+def test_a_changed_file_in_a_linked_folder_changes_the_digest_of_a_model(tmp_path: Path, marker: str) -> None:
+    for name in ("model", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / marker).write_text("{}")
+    (tmp_path / "model" / "transformer").symlink_to(tmp_path / "elsewhere")
+    digests = []
+    for text in ("a", "ab"):
+        for name in ("config.json", "weights.safetensors"):
+            (tmp_path / "elsewhere" / name).write_text(text)
+            digests.append(model_digest(tmp_path / "model"))
+    assert len(set(digests)) == 4
