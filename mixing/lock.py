@@ -1,6 +1,6 @@
 """The lock of a mixture: every shard with its hashes, which records may be drawn for what, and the exact shares.
 
-A lock is canonical json. Training reads nothing but a lock, so that what a model saw can be told from one file.
+A lock is canonical json. Training reads nothing but a lock, so that one file tells what a model saw.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import find_task
@@ -46,8 +46,8 @@ class LockedShard:
     name: str
     sha256: str
     row_sha256: str
-    bytes: int
-    count: int
+    bytes: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0, le=_MAX_SHARD_RECORDS)]
     usable: Mapping[str, str]
     held_out: str
 
@@ -70,14 +70,14 @@ class LockedSource:
     licences: Mapping[str, int]
     left_out: Mapping[str, int]
     sizes: Mapping[str, int]
-    negatives: float
+    negatives: Annotated[float, Field(ge=0, le=1)]
     colormaps: Mapping[str, float] | None
     shards: tuple[LockedShard, ...]
 
 
 @dataclass(frozen=True)
 class Stream:
-    """What the schedule deals in: one task of one source, its pool of records and its share of all examples.
+    """What the schedule draws from: one task of one source, its pool of records and its share of all examples.
 
     `share` are (global index, fraction) points as text, linear between them.
     """
@@ -85,7 +85,7 @@ class Stream:
     source: str
     task: str
     kind: Kind
-    pool: int
+    pool: Annotated[int, Field(ge=1)]
     share: tuple[tuple[int, str], ...]
 
     @property
@@ -112,7 +112,7 @@ class Lock:
 
     mixture: Mapping[str, Any]
     mixture_digest: str
-    seed: int
+    seed: Annotated[int, Field(ge=0)]
     max_bad: str
     sources: tuple[LockedSource, ...]
     streams: tuple[Stream, ...]
@@ -182,64 +182,37 @@ def read_lock(path: Place) -> Lock:
         raise InputError(f"{path}: schema {schema!r}, this version reads {LOCK_SCHEMA!r}: lock the mixture again")
     written = values.pop("digest", None)
     try:
-        sources = tuple(
-            LockedSource(**{**source, "shards": tuple(LockedShard(**shard) for shard in source["shards"])})
-            for source in values.pop("sources")
-        )
-        streams = tuple(
-            Stream(**{**stream, "share": tuple((int(index), str(share)) for index, share in stream["share"])})
-            for stream in values.pop("streams")
-        )
-        lock = Lock(sources=sources, streams=streams, **values)
-    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
+        lock = _LOCK.validate_json(canonical_json(values), strict=True)
+        if lock.digest == written:
+            _check_lock(lock)
+            return lock
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        more = f", and {error.error_count() - 1} more problems" if error.error_count() > 1 else ""
+        raise InputError(f"{path}: damaged lock: {where}: {first['msg']}{more}") from None
+    except (ValueError, ArithmeticError) as error:
         raise InputError(f"{path}: damaged lock: {error}") from None
-    try:
-        if lock.digest != written:
-            raise InputError(f"{path}: edited since it was written (its digest differs): lock the mixture again")
-    except ValueError as error:  # a value that canonical json has no word for: nobody has written that digest
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: damaged lock: {error}") from None
-    try:
-        _check_lock(lock)
-    except (TypeError, KeyError, ValueError, ArithmeticError, AttributeError) as error:
-        raise InputError(f"{path}: damaged lock: {error}") from None
-    return lock
+    raise InputError(f"{path}: edited since it was written (its digest differs): lock the mixture again")
 
 
 _LOCK = TypeAdapter(Lock)
 
 
 def _check_lock(lock: Lock) -> None:
-    """Check kinds and bounds of what a lock says: its digest can be anybody's.
+    """Check what the types of a lock do not: its digest can be anybody's.
 
     Raises:
-        ValueError: naming what is wrong.
+        ValueError, ArithmeticError: naming what is wrong.
     """
-    try:
-        _LOCK.validate_json(canonical_json(_values(lock)), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where}: {first['msg']}, and {error.error_count() - 1} more problems") from None
-    sources = {source.name: source for source in lock.sources}
+    if not 0 <= Fraction(lock.max_bad) <= 1:
+        raise ValueError("max_bad outside 0 to 1")
+    sources = {source.name for source in lock.sources}
     for stream in lock.streams:
-        if (
-            stream.source not in sources
-            or stream.pool < 1
-            or not stream.points
-            or find_task(stream.task).kind != stream.kind
-        ):
-            raise ValueError(f"stream {stream.name} of no source, of nothing, or of another kind")
+        if stream.source not in sources or not stream.points or find_task(stream.task).kind != stream.kind:
+            raise ValueError(f"stream {stream.name} of no source, without a share, or of another kind")
         if any(index < 0 or not 0 <= share <= 1 for index, share in stream.points):
             raise ValueError(f"stream {stream.name} has shares outside 0 to 1")
-    if lock.seed < 0 or not 0 <= Fraction(lock.max_bad) <= 1:
-        raise ValueError("a seed below 0, or max_bad outside 0 to 1")
-    for source in lock.sources:
-        if not 0 <= source.negatives <= 1 or any(
-            shard.bytes < 0 or not 0 <= shard.count <= _MAX_SHARD_RECORDS for shard in source.shards
-        ):
-            raise ValueError(f"source {source.name}: negatives outside 0 to 1, or a count that is not credible")
 
 
 def verify_lock(lock: Lock, data: Place, full: bool = False) -> list[str]:
@@ -267,50 +240,52 @@ def verify_lock(lock: Lock, data: Place, full: bool = False) -> list[str]:
     return problems
 
 
-def diff_locks(one: Lock, other: Lock) -> list[str]:
-    """Say in lines what changed from one lock to another; an empty list when nothing did."""
-    if one.digest == other.digest:
+def diff_locks(before: Lock, after: Lock) -> list[str]:
+    """List what changed from one lock to another; an empty list when nothing did."""
+    if before.digest == after.digest:
         return []
-    lines = [*differences(one.mixture, other.mixture, "mixture")]
-    before, after = ({stream.name: stream for stream in lock.streams} for lock in (one, other))
-    for name in sorted(before.keys() | after.keys()):
-        if name not in after:
-            lines.append(f"stream {name}: gone")
-        elif name not in before:
-            lines.append(f"stream {name}: new, pool {after[name].pool}, share {_share_text(after[name])}")
-        else:
-            if before[name].pool != after[name].pool:
-                lines.append(f"stream {name}: pool {before[name].pool} -> {after[name].pool}")
-            if before[name].share != after[name].share:
-                lines.append(f"stream {name}: share {_share_text(before[name])} -> {_share_text(after[name])}")
-    of_source = ({source.name: source for source in lock.sources} for lock in (one, other))
-    sources_before, sources_after = of_source
-    for name in sorted(sources_before.keys() & sources_after.keys()):
-        for field in ("licences", "left_out"):
-            values = getattr(sources_before[name], field), getattr(sources_after[name], field)
-            lines += differences(*values, f"source {name}, {field.replace('_', ' ')}")
-    shards = list(_diff_shards(one, other))
+    lines = [*differences(before.mixture, after.mixture, "mixture"), *_diff_streams(before, after)]
+    sources = {source.name: source for source in after.sources}
+    for source in sorted(before.sources, key=lambda source: source.name):
+        if now := sources.get(source.name):
+            lines += differences(source.licences, now.licences, f"source {source.name}, licences")
+            lines += differences(source.left_out, now.left_out, f"source {source.name}, left out")
+    shards = list(_diff_shards(before, after))
     lines += shards[:_SHOWN_SHARDS]
     if len(shards) > _SHOWN_SHARDS:
         lines.append(f"and {len(shards) - _SHOWN_SHARDS} more shards")
-    lines += differences(one.exclusions, other.exclusions, "exclusions")
-    lines += differences(one.audit or {}, other.audit or {}, "audit")
+    lines += differences(before.exclusions, after.exclusions, "exclusions")
+    lines += differences(before.audit or {}, after.audit or {}, "audit")
     return lines
 
 
-def _diff_shards(one: Lock, other: Lock) -> Iterator[str]:
-    before, after = (
+def _diff_streams(before: Lock, after: Lock) -> Iterator[str]:
+    old, new = ({stream.name: stream for stream in lock.streams} for lock in (before, after))
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
+            yield f"stream {name}: gone"
+        elif name not in old:
+            yield f"stream {name}: new, pool {new[name].pool}, share {_share_text(new[name])}"
+        else:
+            if old[name].pool != new[name].pool:
+                yield f"stream {name}: pool {old[name].pool} -> {new[name].pool}"
+            if old[name].share != new[name].share:
+                yield f"stream {name}: share {_share_text(old[name])} -> {_share_text(new[name])}"
+
+
+def _diff_shards(before: Lock, after: Lock) -> Iterator[str]:
+    old, new = (
         {f"{source.path}/{shard.name}": shard for source in lock.sources for shard in source.shards}
-        for lock in (one, other)
+        for lock in (before, after)
     )
-    for name in sorted(before.keys() | after.keys()):
-        if name not in after:
+    for name in sorted(old.keys() | new.keys()):
+        if name not in new:
             yield f"shard {name}: gone"
-        elif name not in before:
-            yield f"shard {name}: new, {after[name].count} records"
-        elif before[name].sha256 != after[name].sha256:
-            yield f"shard {name}: other bytes, {before[name].count} -> {after[name].count} records"
-        elif before[name] != after[name]:
+        elif name not in old:
+            yield f"shard {name}: new, {new[name].count} records"
+        elif old[name].sha256 != new[name].sha256:
+            yield f"shard {name}: other bytes, {old[name].count} -> {new[name].count} records"
+        elif old[name] != new[name]:
             yield f"shard {name}: other records may be drawn"
 
 
