@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +37,12 @@ from cavendish.mixing.storage.files import canonical_json
 Parts = dict[str, bytes]
 IMAGE_PARTS = ("image.png", "image.jpg", "image.webp")
 EDITED_PARTS = ("edited.png", "edited.jpg", "edited.webp")
-Array = TypeVar("Array", bound=NDArray[Any])
 
 DEPTH_MIN_M = 0.05
 DEPTH_MAX_M = 5000.0
 _FINITE_CODES = 65533  # codes 1..65534; 0 is unknown, 65535 no surface
 _LOG_STEP = np.log(DEPTH_MAX_M / DEPTH_MIN_M) / _FINITE_CODES
 _KEY = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*")
-_ARRAY_FIELDS = ("image", "depth_m", "normals", "geometric_normals", "albedo", "instance_ids", "weight")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +110,52 @@ def pack_weight(weight: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(weight * 255).astype(np.uint8)
 
 
+def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
+    return unpack_normals(decode_png16(data, name, 3))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ArrayPart:
+    """How an array of a Sample is stored: the part it is, and what `json` says of its format."""
+
+    field: str
+    part: str
+    encode: Callable[[Any], bytes]
+    decode: Callable[[bytes, str], NDArray[Any]]
+    format: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+_LOG16, _UNIT16 = {"depth_format": "log16/1"}, {"normals_format": "unit16/1"}
+_WEIGHT = _ArrayPart(
+    "weight",
+    "weight.png",
+    lambda weight: encode_png(pack_weight(weight)),
+    lambda data, name: decode_grey(data, name).astype(np.float32) / 255,
+)
+_ARRAY_PARTS = (
+    _ArrayPart(
+        "depth_m",
+        "depth.png",
+        lambda depth_m: encode_png(pack_depth(depth_m)),
+        lambda data, name: unpack_depth(decode_png16(data, name, 1)),
+        _LOG16,
+    ),
+    *(
+        _ArrayPart(name, f"{name}.png", lambda normals: encode_png(pack_normals(normals)), _decode_normals, _UNIT16)
+        for name in ("normals", "geometric_normals")
+    ),
+    _ArrayPart("albedo", "albedo.png", encode_png, decode_rgb),
+    _WEIGHT,
+    _ArrayPart(
+        "instance_ids",
+        "instances.png",
+        lambda ids: encode_png(ids.astype(np.uint16, casting="safe")),
+        lambda data, name: decode_png16(data, name, 1),
+    ),
+)
+_ARRAY_FIELDS = ("image", *(array.field for array in _ARRAY_PARTS))
+
+
 def check_key(key: str) -> str:
     """Return `key` when it can be a WebDataset key and a file name, else raise InputError."""
     if not _KEY.fullmatch(key) or ".." in key or len(key) > 90:
@@ -122,46 +167,74 @@ def sample_parts(sample: Sample) -> Parts:
     """Serialise a Sample to the parts of its key, without the key in their names."""
     if "." in check_key(sample.key):
         raise InputError(f"key {sample.key!r}: a sample's key has no dot")
-    size = sample.image.shape[:2]
     files = sample.files if isinstance(sample, StoredSample) else {}
     parts: Parts = dict(files)
+    meta = {"schema": SAMPLE_SCHEMA, **_meta(sample)}
+    arrays = _arrays(sample)
     if not any(name in files for name in IMAGE_PARTS):
         parts["image.png"] = encode_png(sample.image)
-    meta: dict[str, Any] = {"schema": SAMPLE_SCHEMA}
-    for field in dataclasses.fields(sample):
-        if field.name not in (*_ARRAY_FIELDS, "edit", "key", "files"):
-            meta[field.name] = getattr(sample, field.name)
-    meta["camera"] = None if sample.camera is None else dataclasses.asdict(sample.camera)
-    meta["instances"] = [dataclasses.asdict(instance) for instance in sample.instances]
-    for name in _ARRAY_FIELDS[1:]:
-        array = getattr(sample, name)
-        if array is not None and array.shape[:2] != size:
-            raise InputError(f"{sample.key}: {name} is {array.shape[:2]}, the image is {size}")
-    if sample.depth_m is not None:
-        parts["depth.png"] = encode_png(pack_depth(sample.depth_m))
-        meta["depth_format"] = "log16/1"
-    if sample.normals is not None:
-        parts["normals.png"] = encode_png(pack_normals(sample.normals))
-        meta["normals_format"] = "unit16/1"
-    if sample.geometric_normals is not None:
-        parts["geometric_normals.png"] = encode_png(pack_normals(sample.geometric_normals))
-        meta["normals_format"] = "unit16/1"
-    if sample.albedo is not None:
-        parts["albedo.png"] = encode_png(sample.albedo)
-    if sample.weight is not None:
-        parts["weight.png"] = encode_png(pack_weight(sample.weight))
-    if sample.instance_ids is not None:
-        parts["instances.png"] = encode_png(sample.instance_ids.astype(np.uint16, casting="safe"))
-    if sample.edit is not None:
-        if not any(name in files for name in EDITED_PARTS):
-            parts["edited.png"] = encode_png(sample.edit.image)
-        meta["edit"] = {
-            "kind": sample.edit.kind,
-            "instruction": sample.edit.instruction,
-            "instance_id": sample.edit.instance_id,
-        }
+    for stored in _ARRAY_PARTS:
+        if stored.field in arrays:
+            parts[stored.part] = stored.encode(arrays[stored.field])
+            meta |= stored.format
+    if sample.edit is not None and not any(name in files for name in EDITED_PARTS):
+        parts["edited.png"] = encode_png(sample.edit.image)
     parts["json"] = _json(sample.key, meta)
     return parts
+
+
+def raw_sample(sample: Sample) -> tuple[dict[str, Any], bytes]:
+    """Serialise a Sample without compression, for a pipe: a json-able header, and the bytes of its arrays."""
+    arrays = _arrays(sample)
+    shapes = [[name, str(array.dtype), list(array.shape)] for name, array in arrays.items()]
+    blob = b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return {"key": sample.key, "meta": _meta(sample), "arrays": shapes}, blob
+
+
+def parse_raw_sample(header: Mapping[str, Any], blob: bytes) -> Sample:
+    """Undo `raw_sample`, after its header has been through json."""
+    arrays, offset = dict[str, Any](), 0
+    for name, kind, shape in header["arrays"]:
+        array = np.frombuffer(blob, kind, math.prod(shape), offset).reshape(shape)
+        arrays[name], offset = array, offset + array.nbytes
+    return _build_sample(header["key"], header["meta"], arrays)
+
+
+def _meta(sample: Sample) -> dict[str, Any]:
+    """Return all of a Sample but its key and its arrays, json-able."""
+    apart = (*_ARRAY_FIELDS, "edit", "key", "files")
+    meta = {f.name: getattr(sample, f.name) for f in dataclasses.fields(sample) if f.name not in apart}
+    meta["camera"] = None if sample.camera is None else dataclasses.asdict(sample.camera)
+    meta["instances"] = [dataclasses.asdict(instance) for instance in sample.instances]
+    if sample.edit is not None:
+        meta["edit"] = {name: getattr(sample.edit, name) for name in ("kind", "instruction", "instance_id")}
+    return meta
+
+
+def _arrays(sample: Sample) -> dict[str, Any]:
+    """Return the arrays that a Sample has, by field; the image of its edit as `edited`.
+
+    Raises:
+        InputError: one is not of the size of the image.
+    """
+    found = {name: array for name in _ARRAY_FIELDS if (array := getattr(sample, name)) is not None}
+    if sample.edit is not None:
+        found["edited"] = sample.edit.image
+    for name, array in found.items():
+        if array.shape[:2] != sample.image.shape[:2]:
+            raise InputError(f"{sample.key}: {name} is {array.shape[:2]}, the image is {sample.image.shape[:2]}")
+    return found
+
+
+def _build_sample(key: str, meta: Mapping[str, Any], arrays: dict[str, Any]) -> Sample:
+    edited = arrays.pop("edited", None)
+    try:
+        edit = None if edited is None else _parse_edit(edited, meta["edit"])
+        sample = Sample(key=key, edit=edit, **arrays, **_parse_facts(meta))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
+    _arrays(sample)
+    return sample
 
 
 def _json(key: str, meta: Mapping[str, Any]) -> bytes:
@@ -169,16 +242,6 @@ def _json(key: str, meta: Mapping[str, Any]) -> bytes:
         return canonical_json(meta)
     except ValueError as error:  # NaN, infinity, or half of a surrogate pair
         raise InputError(f"{key}: json has no word for a value of it: {error}") from None
-
-
-def _decode_normals(data: bytes, name: str) -> NDArray[np.float32]:
-    return unpack_normals(decode_png16(data, name, 3))
-
-
-def _decode_weight(key: str, parts: Mapping[str, bytes]) -> NDArray[np.float32] | None:
-    if "weight.png" not in parts:
-        return None
-    return decode_grey(parts["weight.png"], f"{key}.weight.png").astype(np.float32) / 255
 
 
 def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
@@ -191,30 +254,13 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     image, edited = (next((x for x in names if x in parts), None) for names in (IMAGE_PARTS, EDITED_PARTS))
     if image is None:
         raise InputError(f"{key}: no image.png, .jpg or .webp")
-
-    def read(name: str, decode: Callable[[bytes, str], Array]) -> Array | None:
-        return decode(parts[name], f"{key}.{name}") if name in parts else None
-
-    try:
-        sample = Sample(
-            key=key,
-            image=decode_rgb(parts[image], f"{key}.{image}"),
-            depth_m=read("depth.png", lambda data, name: unpack_depth(decode_png16(data, name, 1))),
-            normals=read("normals.png", _decode_normals),
-            geometric_normals=read("geometric_normals.png", _decode_normals),
-            albedo=read("albedo.png", decode_rgb),
-            instance_ids=read("instances.png", lambda data, name: decode_png16(data, name, 1)),
-            weight=_decode_weight(key, parts),
-            edit=None if edited is None else _parse_edit(decode_rgb(parts[edited], f"{key}.{edited}"), meta["edit"]),
-            **_parse_facts(meta),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
-    pictures = {name: getattr(sample, name) for name in _ARRAY_FIELDS} | {"edit": sample.edit and sample.edit.image}
-    for name, array in pictures.items():
-        if array is not None and array.shape[:2] != sample.image.shape[:2]:
-            raise InputError(f"{key}: {name} is {array.shape[:2]}, the image is {sample.image.shape[:2]}")
-    return sample
+    arrays: dict[str, Any] = {"image": decode_rgb(parts[image], f"{key}.{image}")}
+    for stored in _ARRAY_PARTS:
+        if stored.part in parts:
+            arrays[stored.field] = stored.decode(parts[stored.part], f"{key}.{stored.part}")
+    if edited is not None:
+        arrays["edited"] = decode_rgb(parts[edited], f"{key}.{edited}")
+    return _build_sample(key, meta, arrays)
 
 
 def _parse_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,7 +348,7 @@ def example_parts(example: Example) -> Parts:
     if example.source is not None:
         parts["source.png"] = encode_png(example.source)
     if example.weight is not None:
-        parts["weight.png"] = encode_png(pack_weight(example.weight))
+        parts["weight.png"] = _WEIGHT.encode(example.weight)
     meta = {
         "schema": EXAMPLE_SCHEMA,
         "key": check_key(example.key),
@@ -335,7 +381,7 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
             source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
             target=decode_rgb(parts["target.png"], f"{key}.target.png"),
             spec=meta["spec"],
-            weight=_decode_weight(key, parts),
+            weight=_WEIGHT.decode(parts["weight.png"], f"{key}.weight.png") if "weight.png" in parts else None,
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None

@@ -7,16 +7,13 @@ from dataclasses import asdict
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cavendish.encoders.sample import Camera, Edit, InputError, Instance, Rejection, Sample
+from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.shards.sample_format import parse_raw_sample, raw_sample
 from cavendish.render.engines.worker import leave_with_parent, receive, send, take_over_pipes
 
 if TYPE_CHECKING:
     from cavendish.render.config import RenderConfig
     from cavendish.render.views import Paint
-
-ARRAYS = ("image", "depth_m", "normals", "instance_ids", "geometric_normals", "albedo")
 
 
 def main() -> None:
@@ -45,11 +42,11 @@ def main() -> None:
             continue
         request = ViewRequest(**message[0]["view"])
         try:
-            made = maker.make(request, message[0]["own"])
+            answer = encode_answer(maker.make(request, message[0]["own"]))
         except Exception as error:  # one scene's fault must not cost the others; the shard's row names it
             key = config.view_key(request.shard, request.index, request.view)
-            made = Rejection(key, f"{type(error).__name__}: {error}")
-        send(answers, *encode_answer(made))
+            answer = encode_answer(Rejection(key, f"{type(error).__name__}: {error}"))
+        send(answers, *answer)
     os._exit(0)  # bpy can crash while the interpreter tears it down
 
 
@@ -90,49 +87,12 @@ def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:
     """Serialise a sample or a rejection: json for what is small, raw bytes for the arrays."""
     if isinstance(made, Rejection):
         return {"rejected": asdict(made)}, b""
-    arrays = {name: getattr(made, name) for name in ARRAYS if getattr(made, name) is not None}
-    edit = None
-    if made.edit is not None:
-        arrays["edited"] = made.edit.image
-        edit = {"kind": made.edit.kind, "instruction": made.edit.instruction, "instance_id": made.edit.instance_id}
-    fields = ("key", "source", "licence", "exhaustive", "captions", "facts", "provenance", "quality")
-    header = {
-        **{name: getattr(made, name) for name in fields},
-        "camera": asdict(made.camera) if made.camera else None,
-        "instances": [asdict(instance) for instance in made.instances],
-        "edit": edit,
-        "arrays": [[name, str(array.dtype), array.shape] for name, array in arrays.items()],
-    }
-    return header, b"".join(np.ascontiguousarray(array).tobytes() for array in arrays.values())
+    return raw_sample(made)
 
 
 def decode_answer(header: dict[str, Any], blob: bytes) -> Sample | Rejection:
     """Undo `encode_answer`."""
-    if "rejected" in header:
-        return Rejection(**header["rejected"])
-    arrays: dict[str, Any] = {}
-    offset = 0
-    for name, kind, shape in header.pop("arrays"):
-        dtype = np.dtype(kind)
-        count = int(np.prod(shape))
-        arrays[name] = np.frombuffer(blob, dtype, count, offset).reshape(shape)
-        offset += count * dtype.itemsize
-    edited = arrays.pop("edited", None)
-    edit, camera = header.pop("edit"), header.pop("camera")
-    pose = camera.pop("camera_to_world")
-    instances = []
-    for values in header.pop("instances"):
-        for field in ("box", "center_camera_m", "size_m"):
-            values[field] = tuple(values[field])
-        instances.append(Instance(**values))
-    header["captions"] = tuple(header["captions"])
-    return Sample(
-        camera=Camera(**camera, camera_to_world=None if pose is None else tuple(pose)),
-        instances=tuple(instances),
-        edit=None if edit is None or edited is None else Edit(image=edited, **edit),
-        **header,
-        **arrays,
-    )
+    return Rejection(**header["rejected"]) if "rejected" in header else parse_raw_sample(header, blob)
 
 
 if __name__ == "__main__":

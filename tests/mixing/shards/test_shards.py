@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import resource
 import tarfile
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ from cavendish.mixing.shards.sample_format import (
     DEPTH_MAX_M,
     pack_depth,
     pack_normals,
+    parse_raw_sample,
     parse_record,
+    raw_sample,
     record_parts,
     unpack_depth,
     unpack_normals,
@@ -91,6 +94,20 @@ def test_same_records_same_bytes_and_plain_tars(tmp_path: Path) -> None:
 def test_reading_and_writing_again_changes_nothing(sample: Sample) -> None:
     parts = record_parts(sample)
     assert record_parts(parse_record(sample.key, parts)) == parts
+
+
+def test_nothing_of_a_sample_is_lost_or_changed_without_compression(sample: Sample) -> None:
+    header, blob = raw_sample(sample)
+    back = parse_raw_sample(json.loads(json.dumps(header)), blob)
+    for field in dataclasses.fields(Sample):
+        ours, theirs = getattr(sample, field.name), getattr(back, field.name)
+        assert ours is not None, f"{field.name}: not in the sample of this test"
+        if isinstance(ours, np.ndarray):
+            np.testing.assert_array_equal(ours, theirs)
+            assert ours.dtype == theirs.dtype
+        elif field.name != "edit":
+            assert ours == theirs
+    assert record_parts(back) == record_parts(sample)
 
 
 def test_an_exception_leaves_no_file(tmp_path: Path) -> None:
