@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,11 +87,11 @@ def _write_lineage(folder: Path) -> None:
     from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
     from cavendish.trainer.generators.weights import model_digest
     from cavendish.trainer.training.lineage import write_lineage
+    from tests.audit_report import write_report
     from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
     write_raw(folder / "raw", shards=1, each=3)
-    covered = json.loads((folder / "raw/dataset.json").read_text())["totals"]["digest"]
-    put(folder, "report.json", to_json({"verdict": "clean", "shards": [{"digest": covered}]}))
+    write_report(folder / "report.json", folder, ["raw"])
     (folder / "run").mkdir()
     write_lock(folder / "run/mixture.lock.json", lock_text(folder, MIXTURE + "audit: report.json\n"))
     lock = read_lock(folder / "run/mixture.lock.json")
