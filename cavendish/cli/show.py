@@ -156,7 +156,7 @@ def print_trace(trace: Link, as_json: bool) -> None:
 
 def _tree(link: Link, parent: Tree | None) -> Tree:
     line = Text.assemble(
-        (f"{link.state} " if link.state else "", _STYLES[link.state]), (f"{link.name}  ", "bold"), link.said
+        (f"{link.state} " if link.state else "", _STYLES[link.state]), (f"{link.name}  ", "bold"), link.text
     )
     tree = Tree(line) if parent is None else parent.add(line)
     for below in link.links:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import posixpath
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import find_task
+from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.cards.croissant import About, croissant, rai
 from cavendish.mixing.cards.facts import Credit, ShardSet, add_up, licence_of, read_mixture, read_shard_set
 from cavendish.mixing.lock import Lock, read_lock
@@ -90,12 +92,9 @@ def _mixture(lock: Lock) -> str:
 
 
 def _licences(sets: Sequence[ShardSet]) -> str:
-    total: dict[str, int] = {}
-    for one in sets:
-        for name, count in add_up(one.licences).items():
-            total[name] = total.get(name, 0) + count
+    total = add_up(add_counts(shards.licences for shards in sets))
     rows = []
-    for name, count in sorted(total.items()):
+    for name, count in total.items():
         licence = licence_of(name)
         written = f"[{name}]({licence.url})" if licence.url else name
         rows.append((written, f"{count:,}", "; ".join(licence.asks)))
@@ -150,10 +149,9 @@ def _use(about: About, sets: Sequence[ShardSet], lock: Lock | None) -> str:
 
 def attribution(about: About, sets: Sequence[ShardSet]) -> str:
     """List the works that were used, with author and licence, by how many records use them; "" when there are none."""
-    total: dict[Credit, int] = {}
-    for one in sets:
-        for credit, count in one.credits.items():
-            total[credit] = total.get(credit, 0) + count
+    total: Counter[Credit] = Counter()
+    for shards in sets:
+        total.update(shards.credits)
     if not total:
         return ""
     rows = []

@@ -10,26 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.cards.facts import ShardSet, add_up, licence_of
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
-_PLAIN = (
-    *("arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileProperty"),
-    *(
-        "fileObject",
-        "fileSet",
-        "format",
-        "includes",
-        "isArray",
-        "isLiveDataset",
-        "jsonPath",
-        "key",
-        "md5",
-        "parentField",
-    ),
-    *("path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate", "separator", "source"),
-    *("subField", "transform"),
-)
+_PLAIN = """arrayShape citeAs column containedIn equivalentProperty extract field fileProperty fileObject fileSet format
+    includes isArray isLiveDataset jsonPath key md5 parentField path recordSet references regex repeated replace
+    samplingRate separator source subField transform"""
 CONTEXT: Mapping[str, Any] = {
     "@language": "en",
     "@vocab": "https://schema.org/",
@@ -43,7 +30,7 @@ CONTEXT: Mapping[str, Any] = {
     "name": {"@container": "@language"},
     "rai": "http://mlcommons.org/croissant/RAI/",
     "sc": "https://schema.org/",
-    **{name: f"cr:{name}" for name in _PLAIN},
+    **{name: f"cr:{name}" for name in _PLAIN.split()},
 }
 _MEDIA = {"png": "image/png", "jpg": "image/jpeg", "webp": "image/webp", "json": "application/json"}
 _WHAT = {
@@ -89,15 +76,14 @@ def croissant(about: About, sets: Sequence[ShardSet], folder_of: Mapping[str, st
     Args:
         folder_of: for each set, by name, where its tars are: relative to the metadata, or a URL.
     """
-    several = len(sets) > 1
     distribution: list[dict[str, Any]] = []
     record_sets: list[dict[str, Any]] = []
-    for one in sets:
-        prefix = f"{one.name}/" if several else ""
-        files, records = _describe(one, prefix, folder_of[one.name])
+    for shards in sets:
+        prefix = f"{shards.name}/" if len(sets) > 1 else ""
+        files, records = _describe(shards, prefix, folder_of[shards.name])
         distribution += files
         record_sets += records
-    licences = add_up(_all_licences(sets))
+    licences = add_up(add_counts(shards.licences for shards in sets))
     values: dict[str, Any] = {
         "@context": dict(CONTEXT),
         "@type": "sc:Dataset",
@@ -106,7 +92,7 @@ def croissant(about: About, sets: Sequence[ShardSet], folder_of: Mapping[str, st
         "description": about.description,
         "version": about.version,
         "license": [licence_of(name).url or name for name in licences],
-        "keywords": sorted({task for one in sets for task in one.tasks} | {"WebDataset"}),
+        "keywords": sorted({task for shards in sets for task in shards.tasks} | {"WebDataset"}),
         "distribution": distribution,
         "recordSet": record_sets,
         **rai(sets),
@@ -118,24 +104,16 @@ def croissant(about: About, sets: Sequence[ShardSet], folder_of: Mapping[str, st
     return values
 
 
-def _all_licences(sets: Sequence[ShardSet]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for one in sets:
-        for name, count in one.licences.items():
-            total[name] = total.get(name, 0) + count
-    return total
-
-
-def _describe(one: ShardSet, prefix: str, folder: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _describe(shards: ShardSet, prefix: str, folder: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Describe the tars of a set and, for each part, the files of that name in them and their records."""
     files: list[dict[str, Any]] = []
-    for name, size, sha256 in one.tars:
+    for name, size, sha256 in shards.tars:
         tar = {"@type": "cr:FileObject", "@id": f"{prefix}{name}", "name": name, "sha256": sha256}
         where = f"{folder}/{name}" if folder else name
         files.append({**tar, "contentUrl": where, "contentSize": f"{size} B", "encodingFormat": "application/x-tar"})
-    tars = [{"@id": f"{prefix}{name}"} for name, _, _ in one.tars]
+    tars = [{"@id": f"{prefix}{name}"} for name, _, _ in shards.tars]
     record_sets = []
-    for part in one.parts:
+    for part in shards.parts:
         kind, _, suffix = part.rpartition(".")
         kind = kind or part
         files.append(
@@ -148,7 +126,7 @@ def _describe(one: ShardSet, prefix: str, folder: str) -> tuple[list[dict[str, A
                 "includes": f"*.{part}",
             }
         )
-        record_sets.append(_record_set(f"{prefix}records/{part}", f"{prefix}{part}", kind, part, one.parts[part]))
+        record_sets.append(_record_set(f"{prefix}records/{part}", f"{prefix}{part}", kind, part, shards.parts[part]))
     return files, record_sets
 
 
@@ -172,26 +150,23 @@ def _record_set(name: str, file_set: str, kind: str, part: str, count: int) -> d
 
 
 def rai(sets: Sequence[ShardSet]) -> dict[str, Any]:
-    """Say of collection, labels, limits and people what is known from how the shards were made, and nothing else."""
-    kinds = {_kind(one) for one in sets}
-    kinds |= {"annotate"} if any(one.models for one in sets) else set()
-    told = [_RAI[kind] for kind in sorted(kinds) if kind in _RAI]
-    tools = sorted({" ".join((*model[:2], model[2], f"sha256 {model[3]}")) for one in sets for model in one.models})
-    faces = sorted({one.faces for one in sets if one.faces})
+    """Return what is known of collection, labels, limits and people from how the shards were made, and nothing else."""
+    kinds = {"render" if shards.plan.kind.startswith("render-") else shards.plan.kind for shards in sets}
+    kinds |= {"annotate"} if any(shards.models for shards in sets) else set()
+    texts = [_RAI[kind] for kind in sorted(kinds) if kind in _RAI]
+    faces = sorted({shards.faces for shards in sets if shards.faces})
     values: dict[str, Any] = {
-        "rai:dataCollection": " ".join(one["collection"] for one in told),
-        "rai:dataCollectionType": sorted({one["type"] for one in told}),
-        "rai:dataAnnotationProtocol": [one["labels"] for one in told],
-        "rai:dataLimitations": [one["limits"] for one in told],
-        "rai:machineAnnotationTools": tools,
+        "rai:dataCollection": " ".join(text["collection"] for text in texts),
+        "rai:dataCollectionType": sorted({text["type"] for text in texts}),
+        "rai:dataAnnotationProtocol": [text["labels"] for text in texts],
+        "rai:dataLimitations": [text["limits"] for text in texts],
+        "rai:machineAnnotationTools": sorted(
+            {f"{id} {task} {licence} sha256 {sha256}" for shards in sets for id, task, licence, sha256 in shards.models}
+        ),
         "rai:dataUseCases": ["Training image generators to answer vision tasks with pictures that can be decoded."],
         "rai:personalSensitiveInformation": [_FACES[way] for way in faces if way in _FACES],
     }
     return {name: value for name, value in values.items() if value}
-
-
-def _kind(one: ShardSet) -> str:
-    return "render" if one.plan.kind.startswith("render-") else one.plan.kind
 
 
 _RAI: Mapping[str, Mapping[str, str]] = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.lock import Lock
 from cavendish.mixing.provenance.lineage import inputs_of, shards_digest
 from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, complete_rows, dataset_path, load_dataset
@@ -20,6 +21,8 @@ from cavendish.mixing.storage.place import Place, exists, join, name_of
 
 Credit = tuple[str, str, str]
 """What was used, by whom, under which licence."""
+Model = tuple[str, ...]
+"""Its id, task, licence and the sha256 of its weights."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,8 @@ class ShardSet:
         credits: records that use an asset or file of somebody, by what it is.
         unnamed: records by licence that asks for an author's name, of which no author is known.
         tools: versions of tools that made it.
-        models: (id, task, licence, sha256 of the weights) of models that labelled it.
-        faces: what was done to pictures with faces, where that was looked at.
+        models: that labelled it.
+        faces: what was done to images with faces, where that was looked at.
     """
 
     name: str
@@ -55,7 +58,7 @@ class ShardSet:
     credits: Mapping[Credit, int]
     unnamed: Mapping[str, int]
     tools: Mapping[str, str]
-    models: tuple[tuple[str, str, str, str], ...]
+    models: tuple[Model, ...]
     faces: str = ""
 
 
@@ -67,7 +70,7 @@ class _Tally:
     credits: Counter[Credit] = field(default_factory=Counter)
     unnamed: Counter[str] = field(default_factory=Counter)
     tools: dict[str, set[str]] = field(default_factory=dict)
-    models: set[tuple[str, str, str, str]] = field(default_factory=set)
+    models: set[Model] = field(default_factory=set)
 
 
 def read_shard_set(directory: Place, data: Place, name: str = "", path: str = "") -> ShardSet:
@@ -82,17 +85,11 @@ def read_shard_set(directory: Place, data: Place, name: str = "", path: str = ""
     plan, rows = load_dataset(directory).plan, complete_rows(directory)
     tally = _Tally()
     _count(directory, rows, tally)
+    sources = dict(sorted(tally.sources.items()))
     for inner, _ in inputs_of(plan):
         if exists(dataset_path(join(data, inner))):
-            raw = _Tally()
-            _count(join(data, inner), committed_rows(join(data, inner)), raw)
-            tally.credits.update(raw.credits)
-            tally.unnamed.update(raw.unnamed)
-            tally.models |= raw.models
-            for tool, versions in raw.tools.items():
-                tally.tools.setdefault(tool, set()).update(versions)
-    facts = [one for row in rows for one in row.facts.values()]
-    tasks: Counter[str] = Counter(task for one in facts for task in one["tasks"])
+            _count(join(data, inner), committed_rows(join(data, inner)), tally)
+    facts = [facts for row in rows for facts in row.facts.values()]
     config = plan.config.get("config") if plan.kind == "annotate" else None
     return ShardSet(
         name=name or name_of(directory),
@@ -103,11 +100,11 @@ def read_shard_set(directory: Place, data: Place, name: str = "", path: str = ""
         records=sum(row.count for row in rows),
         bytes=sum(row.bytes for row in rows),
         rejected=sum(len(row.rejected) for row in rows),
-        licences=_sum(row.licences for row in rows),
-        tasks=dict(sorted(tasks.items())),
-        sources=dict(sorted(tally.sources.items())),
-        parts=dict(sorted(Counter(part for row in rows for parts in row.samples.values() for part in parts).items())),
-        sizes=dict(sorted(Counter((int(one["size"][0]), int(one["size"][1])) for one in facts).items())),
+        licences=add_counts(row.licences for row in rows),
+        tasks=_count_values(task for values in facts for task in values["tasks"]),
+        sources=sources,
+        parts=_count_values(part for row in rows for parts in row.samples.values() for part in parts),
+        sizes=_count_values((int(values["size"][0]), int(values["size"][1])) for values in facts),
         credits=dict(sorted(tally.credits.items())),
         unnamed=dict(sorted(tally.unnamed.items())),
         tools={tool: ", ".join(sorted(versions)) for tool, versions in sorted(tally.tools.items())},
@@ -116,26 +113,22 @@ def read_shard_set(directory: Place, data: Place, name: str = "", path: str = ""
     )
 
 
+def _count_values(values: Iterable[Any]) -> dict[Any, int]:
+    return dict(sorted(Counter(values).items()))
+
+
 def read_mixture(lock: Lock, data: Place) -> tuple[ShardSet, ...]:
     """Collect what the sources of a mixture hold.
 
     Raises:
         InputError: a source is not there, or its shards are not the locked ones.
     """
-    found = []
+    sets = []
     for source in lock.sources:
-        one = read_shard_set(join(data, source.path), data, source.name, source.path)
-        if tuple(sha256 for _, _, sha256 in one.tars) != tuple(shard.sha256 for shard in source.shards):
+        sets.append(read_shard_set(join(data, source.path), data, source.name, source.path))
+        if [sha256 for _, _, sha256 in sets[-1].tars] != [shard.sha256 for shard in source.shards]:
             raise InputError(f"{join(data, source.path)}: its shards are not the locked ones; lock the mixture again")
-        found.append(one)
-    return tuple(found)
-
-
-def _sum(counts: Iterator[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
+    return tuple(sets)
 
 
 def _count(directory: Place, rows: list[Row], tally: _Tally) -> None:
@@ -162,12 +155,11 @@ def _count_record(key: str, parts: Mapping[str, bytes], tally: _Tally) -> None:
             credits.add((str(name), str(file.get("author") or ""), str(meta["licence"])))
         tally.credits.update(credits)
         if not any(author for _, author, _ in credits):
-            tally.unnamed.update(one for one in parts_of(str(meta["licence"])) if licence_of(one).attribution)
+            tally.unnamed.update(name for name in parts_of(str(meta["licence"])) if licence_of(name).attribution)
         for tool, used in made.get("versions", {}).items():
             tally.tools.setdefault(str(tool), set()).add(str(used))
         for spec in made.get("annotators", ()):
-            values = (spec.get("id"), spec.get("task"), spec.get("licence"), spec.get("weights_sha256"))
-            tally.models.add((str(values[0]), str(values[1]), str(values[2]), str(values[3])))
+            tally.models.add(tuple(str(spec.get(name)) for name in ("id", "task", "licence", "weights_sha256")))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{key}: its metadata are damaged: {error}") from None
 
@@ -221,8 +213,4 @@ def parts_of(expression: str) -> tuple[str, ...]:
 
 def add_up(licences: Mapping[str, int]) -> dict[str, int]:
     """Count records by single licence: one under `A AND B` counts for both."""
-    total: dict[str, int] = {}
-    for expression, count in licences.items():
-        for name in parts_of(expression):
-            total[name] = total.get(name, 0) + count
-    return dict(sorted(total.items()))
+    return add_counts({name: count} for expression, count in licences.items() for name in parts_of(expression))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -20,13 +21,13 @@ class Link:
 
     Args:
         name: what it is, such as "mixture lock".
-        said: what is known of it, on one line.
+        text: what is known of it, on one line.
         state: "ok", its bytes are here and have the recorded digest; "changed", they are here and have another;
             "missing", they are not here; "" where nothing was recorded that could be compared.
     """
 
     name: str
-    said: str
+    text: str
     state: State = ""
     links: tuple[Link, ...] = ()
 
@@ -40,27 +41,21 @@ def every_link(link: Link) -> Iterator[Link]:
 
 def states(link: Link) -> Mapping[State, int]:
     """Count the links of a trace by state."""
-    found: dict[State, int] = {}
-    for part in every_link(link):
-        found[part.state] = found.get(part.state, 0) + 1
-    return found
+    return Counter(part.state for part in every_link(link))
 
 
 def split_place(path: Place) -> tuple[Place, str]:
     """Split the place of a shard into its directory and its name; a directory has the name ""."""
-    name = name_of(path)
-    if not name.endswith(".tar"):
-        return path, ""
-    return parent_of(path), name
+    return (parent_of(path), name_of(path)) if name_of(path).endswith(".tar") else (path, "")
 
 
-def file_link(name: str, path: Place, sha256: str, said: str = "") -> Link:
+def file_link(name: str, path: Place, sha256: str, note: str = "") -> Link:
     """Compare a file with its recorded sha256."""
-    told = f"{path}, sha256 {sha256[:16]}{', ' if said else ''}{said}"
+    text = f"{path}, sha256 {sha256[:16]}{', ' if note else ''}{note}"
     if not is_file(path):  # a device would be read for ever
-        return Link(name, f"{told}: no such file here", "missing")
+        return Link(name, f"{text}: no such file here", "missing")
     found = file_sha256(path)
-    return Link(name, told, "ok") if found == sha256 else Link(name, f"{told}, found {found[:16]}", "changed")
+    return Link(name, text, "ok") if found == sha256 else Link(name, f"{text}, found {found[:16]}", "changed")
 
 
 def plan_link(directory: Place, recorded: str) -> Link:
@@ -70,12 +65,12 @@ def plan_link(directory: Place, recorded: str) -> Link:
     except InputError as error:
         return Link("plan", f"{recorded[:16]}: {error}", "missing")
     plan = dataset.plan
-    said = f"{plan.kind}, digest {recorded[:16]}, {plan.shards} shards"
+    text = f"{plan.kind}, digest {recorded[:16]}, {plan.shards} shards"
     if plan.digest != dataset.digest:
-        return Link("plan", f"{said}; dataset.json was edited, its digest is {plan.digest[:16]}", "changed")
+        return Link("plan", f"{text}; dataset.json was edited, its digest is {plan.digest[:16]}", "changed")
     if plan.digest != recorded:
-        return Link("plan", f"{said}; the directory now holds plan {plan.digest[:16]}", "changed")
-    return Link("plan", f"{said}, of {dataset_path(directory)}", "ok")
+        return Link("plan", f"{text}; the directory now holds plan {plan.digest[:16]}", "changed")
+    return Link("plan", f"{text}, of {dataset_path(directory)}", "ok")
 
 
 def inputs_of(plan: Plan) -> tuple[tuple[str, str], ...]:
@@ -83,7 +78,7 @@ def inputs_of(plan: Plan) -> tuple[tuple[str, str], ...]:
     if plan.kind != "encode":
         return ()
     try:
-        return tuple((str(one["path"]), str(one["sha256"])) for one in plan.config["inputs"])
+        return tuple((str(entry["path"]), str(entry["sha256"])) for entry in plan.config["inputs"])
     except (TypeError, KeyError) as error:
         raise InputError(f"plan {plan.digest[:16]}: does not say its inputs: {error}") from None
 
@@ -105,18 +100,18 @@ def directory_link(
         plan_digest: that its plan is known by; "": the one that its rows carry.
     """
     directory = join(data, path)
-    said = f"{directory}, {recorded[:16]}"
+    text = f"{directory}, {recorded[:16]}"
     if not exists(dataset_path(directory)):
-        return Link(name, f"{said}: no shards here", "missing")
+        return Link(name, f"{text}: no shards here", "missing")
     rows = committed_rows(directory)
     plan = load_dataset(directory).plan
     made_by = plan_digest or next((row.plan for row in rows), plan.digest)
     links = [plan_link(directory, made_by), *(() if quick else tars(directory, rows))]
-    links += [directory_link("raw shards", *one, data, quick) for one in inputs_of(plan)]
+    links += [directory_link("raw shards", *entry, data, quick) for entry in inputs_of(plan)]
     found = shards_digest(rows)
     if found != recorded:
-        return Link(name, f"{said}: its rows now say {found[:16]}", "changed", tuple(links))
-    return Link(name, f"{said}: {len(rows)} shards, {sum(row.count for row in rows)} records", "ok", tuple(links))
+        return Link(name, f"{text}: its rows now say {found[:16]}", "changed", tuple(links))
+    return Link(name, f"{text}: {len(rows)} shards, {sum(row.count for row in rows)} records", "ok", tuple(links))
 
 
 def tars(directory: Place, rows: list[Row]) -> list[Link]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cavendish.encoders.sample import InputError, Rejection
+from cavendish.encoders.sample import InputError
 from cavendish.mixing.provenance.lineage import Link, State, inputs_of, plan_link, shards_digest, split_place
 from cavendish.mixing.shards.dataset import Plan, Row, committed_rows, dataset_path, load_dataset, parse_row, row_names
 from cavendish.mixing.shards.reader import read_parts
@@ -46,18 +46,19 @@ def trace_record(path: Place, key: str, data: Place = Path()) -> Link:
     if not exists(dataset_path(directory)):
         raise InputError(f"{directory}: no shards here (a directory of shards has a dataset.json)")
     stored = key.replace(".", "_")
-    letters: list[tuple[Row, Rejection]] = []
+    rows: list[Row] = []
     for row in _rows_with(directory, (key, stored)):
         if stored in row.samples:
             return _trace(directory, row, stored, data)
-        letters += [(row, one) for one in row.rejected if one.key in (key, stored)]
-    if not letters:
+        rows.append(row)
+    rejections = [link for row in rows for link in _dead_letters(row, {key, stored})]
+    if not rejections:
         raise InputError(
             f"{directory}: no record or dead letter with key {key}; `cavendish show {directory}` lists keys"
         )
-    links = (plan_link(directory, letters[0][0].plan), *(_dead_letter(row, one) for row, one in letters))
-    commands = rebuild_commands(directory, _number(letters[0][0]), data)
-    return Link("rejected", f"{key}: was tried, and is in no shard", "", (*links, *_commands(commands)))
+    first = next(row for row in rows if _dead_letters(row, {key, stored}))
+    links = (plan_link(directory, first.plan), *rejections, *_commands(directory, first, data))
+    return Link("rejected", f"{key}: was tried, and is in no shard", "", links)
 
 
 def _rows_with(directory: Place, words: Sequence[str]) -> Iterator[Row]:
@@ -78,9 +79,11 @@ def _trace(directory: Place, row: Row, key: str, data: Place) -> Link:
     meta = _json(parts["instruction.json" if example else "json"], f"{key}.json")
     links = [_shard_link(tar, row, key), plan_link(directory, row.plan), *_configuration(directory)]
     links += _example_links(directory, meta, data) if example else _sample_links(meta)
-    links += [_dead_letter(row, one) for one in row.rejected if one.key in _names(key, meta)]
-    links += _commands(rebuild_commands(directory, _number(row), data))
-    return Link("example" if example else "sample", _said(key, meta, example), "ok", tuple(links))
+    links += [*_dead_letters(row, _names(key, meta)), *_commands(directory, row, data)]
+    text = f"{meta.get('key', key)}: {meta.get('task')}, {str(meta.get('prompt'))[:100]!r}"
+    if not example:
+        text = f"{key}: source {meta.get('source')}, licence {meta.get('licence')}"
+    return Link("example" if example else "sample", text, "ok", tuple(links))
 
 
 def _json(data: bytes, name: str) -> dict[str, Any]:
@@ -91,16 +94,6 @@ def _json(data: bytes, name: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise InputError(f"{name}: not a map")
     return values
-
-
-def _said(key: str, meta: Mapping[str, Any], example: bool) -> str:
-    if example:
-        return f"{meta.get('key', key)}: {meta.get('task')}, {str(meta.get('prompt'))[:100]!r}"
-    return f"{key}: source {meta.get('source')}, licence {meta.get('licence')}"
-
-
-def _number(row: Row) -> int:
-    return int(Path(row.shard).stem.rpartition("-")[2])
 
 
 def _configuration(directory: Place) -> list[Link]:
@@ -117,12 +110,14 @@ def _names(key: str, meta: Mapping[str, Any]) -> set[str]:
     return {key, str(meta.get("key", key)), str(scene)}
 
 
-def _dead_letter(row: Row, one: Rejection) -> Link:
-    return Link("dead letter", f"{one.key} in {row.shard}: {one.reason}")
+def _dead_letters(row: Row, names: Collection[str]) -> list[Link]:
+    found = (rejection for rejection in row.rejected if rejection.key in names)
+    return [Link("dead letter", f"{rejection.key} in {row.shard}: {rejection.reason}") for rejection in found]
 
 
-def _commands(commands: Sequence[str]) -> list[Link]:
-    return [Link("made again by", command) for command in commands]
+def _commands(directory: Place, row: Row, data: Place) -> list[Link]:
+    number = int(Path(row.shard).stem.rpartition("-")[2])
+    return [Link("made again by", command) for command in rebuild_commands(directory, number, data)]
 
 
 def _shard_link(tar: Place, row: Row, key: str) -> Link:
@@ -147,31 +142,27 @@ def _sample_links(meta: Mapping[str, Any]) -> list[Link]:
     if made.get("versions"):
         links.append(Link("tools", ", ".join(_version(*used) for used in sorted(made["versions"].items()))))
     for model in made.get("annotators", ()):
-        said = f"{model.get('id')}, {model.get('task')}, licence {model.get('licence')}"
-        links.append(Link("model", f"{said}, weights sha256 {model.get('weights_sha256')}"))
+        text = f"{model.get('id')}, {model.get('task')}, licence {model.get('licence')}"
+        links.append(Link("model", f"{text}, weights sha256 {model.get('weights_sha256')}"))
     for asset in made.get("assets", ()):
-        said = f"{asset.get('name')} by {asset.get('author') or 'unknown'}, {asset.get('licence')}"
-        links.append(Link("asset", f"{said}, sha256 {asset.get('sha256')}"))
-    links += _file_links(made)
+        text = f"{asset.get('name')} by {asset.get('author') or 'unknown'}, {asset.get('licence')}"
+        links.append(Link("asset", f"{text}, sha256 {asset.get('sha256')}"))
+    file = made.get("file")
+    if isinstance(file, dict):
+        links.append(Link("file", f"{file.get('name')}, sha256 {file.get('sha256')}{_known_origin(file)}"))
+    if "converted_from" in made:
+        links.append(Link("record", f"{made['converted_from']}{_known_origin(made)}"))
     edit = meta.get("edit")
     if isinstance(edit, dict):
         scene = meta.get("facts", {}).get("scene_key")
-        said = f"{edit.get('kind')} of thing {edit.get('instance_id')}: {edit.get('instruction')!r}"
-        links.append(Link("edit", f"{said}, a second rendering of the same scene{f' {scene}' if scene else ''}"))
+        text = f"{edit.get('kind')} of thing {edit.get('instance_id')}: {edit.get('instruction')!r}"
+        links.append(Link("edit", f"{text}, a second rendering of the same scene{f' {scene}' if scene else ''}"))
     return links
 
 
-def _file_links(made: Mapping[str, Any]) -> list[Link]:
-    """Say which file of others a sample was: its name and hash, author and address where they are known."""
-    links = []
-    file = made.get("file")
-    if isinstance(file, dict):
-        known = [f"{name} {file[name]}" for name in ("author", "url") if file.get(name)]
-        links.append(Link("file", ", ".join([f"{file.get('name')}, sha256 {file.get('sha256')}", *known])))
-    if "converted_from" in made:
-        known = [f"{name} {made[name]}" for name in ("author", "url") if made.get(name)]
-        links.append(Link("record", ", ".join([str(made["converted_from"]), *known])))
-    return links
+def _known_origin(values: Mapping[str, Any]) -> str:
+    """Return author and address of a file of others, where they are known."""
+    return "".join(f", {name} {values[name]}" for name in ("author", "url") if values.get(name))
 
 
 def _version(name: str, used: str) -> str:
@@ -188,27 +179,23 @@ def _example_links(directory: Place, meta: Mapping[str, Any], data: Place) -> li
     key = origin.key
     if key is None:
         return [Link("raw sample", "the example does not say which", "missing")]
-    plan = load_dataset(directory).plan
-    changed = []
-    for path, recorded in inputs_of(plan):
+    missing = []
+    for path, recorded in inputs_of(load_dataset(directory).plan):
         folder = join(data, path)
         if not exists(dataset_path(folder)):
-            changed.append(Link("raw shards", f"{folder}, {recorded[:16]}: no shards here", "missing"))
-            continue
-        row = next((row for row in _rows_with(folder, (key,)) if key in row.samples), None)
-        if row is None:
-            continue
-        found = _trace(folder, row, key, data)
-        whole = _same_shards(folder, recorded)
-        return [Link("raw sample", found.said, found.state, (whole, *found.links))]
-    said = f"{key} of {origin.source}, licence {origin.licence}"
-    return [Link("raw sample", f"{said}: not in the inputs that are here", "missing", tuple(changed))]
+            missing.append(Link("raw shards", f"{folder}, {recorded[:16]}: no shards here", "missing"))
+        elif row := next((row for row in _rows_with(folder, (key,)) if key in row.samples), None):
+            sample = _trace(folder, row, key, data)
+            return [Link("raw sample", sample.text, sample.state, (_input_link(folder, recorded), *sample.links))]
+    text = f"{key} of {origin.source}, licence {origin.licence}: not in the inputs that are here"
+    return [Link("raw sample", text, "missing", tuple(missing))]
 
 
-def _same_shards(folder: Place, recorded: str) -> Link:
+def _input_link(folder: Place, recorded: str) -> Link:
+    """Compare the shards of a folder with the digest that a plan knows them by."""
     found = shards_digest(committed_rows(folder))
-    said = f"{folder}, digest of its shards {recorded[:16]}"
-    return Link("input", said, "ok") if found == recorded else Link("input", f"{said}, now {found[:16]}", "changed")
+    text = f"{folder}, digest of its shards {recorded[:16]}"
+    return Link("input", text, "ok") if found == recorded else Link("input", f"{text}, now {found[:16]}", "changed")
 
 
 def job_of(plan: Plan) -> tuple[str, dict[str, Any]]:

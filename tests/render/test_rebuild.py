@@ -27,7 +27,7 @@ def test_a_rendered_shard_is_made_again(tmp_path: Path, monkeypatch: pytest.Monk
     row = committed_rows(Path("raw"))[1]
     trace = trace_record(Path("raw"), next(iter(row.samples)))
     assert set(states(trace)) == {"ok", ""}
-    commands = [link.said for link in every_link(trace) if link.name == "made again by"]
+    commands = [link.text for link in every_link(trace) if link.name == "made again by"]
     for command in commands:
         ran = CliRunner().invoke(app, shlex.split(command)[1:])
         assert ran.exit_code == 0, ran.output

@@ -238,7 +238,7 @@ def _lock_link(summary: Mapping[str, Any], said: str, state: State, search: _Sea
         name = f"source {source['name']}"
         found = directory_link(name, source["path"], source["sha256"], shards, search.quick, source["plan"])
         licences = ", ".join(f"{count} {licence}" for licence, count in source["licences"].items())
-        links.append(Link(found.name, f"{found.said}; {licences}", found.state, found.links))
+        links.append(Link(found.name, f"{found.text}; {licences}", found.state, found.links))
     return Link("mixture lock", said, state, tuple(links))
 
 
@@ -257,7 +257,7 @@ def _audit_link(summary: Mapping[str, Any], search: _Search) -> Link:
     covered = {str(one.get("digest")) for one in read_json(path, "the report of an audit").get("shards", ())}
     left = [source["name"] for source in summary["sources"] if source["sha256"] not in covered]
     told = f"covers all but {', '.join(left)}" if left else f"covers all {len(summary['sources'])} sources"
-    return Link("audit", f"{link.said}; {told}", "missing" if left else "ok")
+    return Link("audit", f"{link.text}; {told}", "missing" if left else "ok")
 
 
 def _base(facts: Mapping[str, Any], hints: Mapping[str, Any], search: _Search, depth: int) -> Link:

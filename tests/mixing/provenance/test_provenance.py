@@ -31,7 +31,7 @@ MADE_OF = {
 
 
 def said(trace: Link, name: str) -> list[str]:
-    return [link.said for link in every_link(trace) if link.name == name]
+    return [link.text for link in every_link(trace) if link.name == name]
 
 
 def encoded(data: Path) -> Path:
@@ -62,7 +62,7 @@ def test_a_sample_names_its_seeds_tools_models_assets_and_file(tmp_path: Path) -
 def test_an_example_leads_back_to_its_raw_sample(tmp_path: Path) -> None:
     trace = trace_record(encoded(tmp_path), "scene-2-1.depth.1", tmp_path)
     raw = next(link for link in trace.links if link.name == "raw sample")
-    assert raw.said.startswith("scene-2-1:")
+    assert raw.text.startswith("scene-2-1:")
     assert raw.state == "ok"
     assert said(raw, "asset")
     assert "changed" not in states(trace)

@@ -48,7 +48,7 @@ def data(server: Proxy, tmp_path: Path) -> Path:
 
 def said(link: Link, place: str) -> Link:
     """Return a trace with the place its data are at left out."""
-    return Link(link.name, link.said.replace(place, "DATA"), link.state, tuple(said(one, place) for one in link.links))
+    return Link(link.name, link.text.replace(place, "DATA"), link.state, tuple(said(one, place) for one in link.links))
 
 
 def test_a_record_is_traced_as_in_a_folder(server: Proxy, data: Path) -> None:

@@ -58,8 +58,8 @@ def test_everything_is_found_and_as_it_was(made: Path, name: str) -> None:
     names = [link.name for link in every_link(trace)]
     assert names.count("mixture lock") == names.count("source renders") == names.count("tars") == 2  # and of the base
     audit = next(link for link in every_link(trace) if link.name == "audit")
-    assert "verdict clean; covers all 1 sources" in audit.said
-    assert any("a fresh generator" in link.said for link in every_link(trace))
+    assert "verdict clean; covers all 1 sources" in audit.text
+    assert any("a fresh generator" in link.text for link in every_link(trace))
 
 
 def test_a_lock_alone_can_be_followed(made: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_generator_that_went_elsewhere_still_names_its_lock_base_and_shards(ma
     digest = read_lock(made / "lock.json").digest
     locks = [link for link in every_link(trace) if link.name == "mixture lock"]
     assert [link.state for link in locks] == ["missing", "missing"]
-    assert all(link.said.startswith(digest[:16]) for link in locks)
+    assert all(link.text.startswith(digest[:16]) for link in locks)
     assert [link.name for link in every_link(trace)].count("source renders") == 2
     assert not changed(trace)
     told = trace_lineage(tmp_path / "elsewhere", made, lock=made / "lock.json")
@@ -123,7 +123,7 @@ def test_what_has_no_lineage_is_refused(tmp_path: Path) -> None:
 def told(link: Link, place: str) -> Link:
     """Return a trace with the place its files are at left out."""
     links = tuple(told(one, place) for one in link.links)
-    return Link(link.name, link.said.replace(place, "DATA"), link.state, links)
+    return Link(link.name, link.text.replace(place, "DATA"), link.state, links)
 
 
 def test_at_a_failing_server_it_is_the_trace_of_a_folder(made: Path) -> None:
