@@ -24,8 +24,6 @@ from cavendish.mixing.storage.place import (
     write_atomic,
 )
 
-_BLOCK = tarfile.BLOCKSIZE
-
 
 class ShardWriter:
     """Writes one shard; leaving the `with` block without an exception commits it, with one it leaves nothing.
@@ -61,8 +59,12 @@ class ShardWriter:
         self._facts: dict[str, Facts] = {}
 
     def __enter__(self) -> ShardWriter:
+        from webdataset.writer import TarWriter  # where torch is installed it imports that: only who writes pays
+
         with writing(self._temporary, self._path):
             self._file = self._temporary.open("wb")
+        # Fixed owner, mode and time, so that equal records give equal bytes.
+        self._tar = TarWriter(self._file, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True)
         return self
 
     def add(self, record: Sample | Example) -> None:
@@ -86,7 +88,7 @@ class ShardWriter:
         """
         if key in self._samples:
             raise InputError(f"{name_of(self._path)}: key {key} twice in one shard")
-        self._samples[key] = {name: self._append(f"{key}.{name}", data) for name, data in parts.items()}
+        self._samples[key] = {name: self._append(key, name, data) for name, data in parts.items()}
 
     def reject(self, key: str, reason: str) -> None:
         """Note a sample that was not made, in the dead letters of this shard."""
@@ -96,17 +98,11 @@ class ShardWriter:
         """Count inputs of this shard that are none of its job's, by a reason without names."""
         self._left_aside[reason] += count
 
-    def _append(self, name: str, data: bytes) -> tuple[int, int, int]:
-        assert self._file is not None
-        header = tarfile.TarInfo(name)  # fixed mode, owner and time, so that equal records give equal bytes
-        header.size = len(data)
-        header.mode = 0o644
+    def _append(self, key: str, name: str, data: bytes) -> tuple[int, int, int]:
         with writing(self._temporary, self._path):
-            self._file.write(header.tobuf(tarfile.USTAR_FORMAT))
-            offset = self._file.tell()
-            self._file.write(data)
-            self._file.write(b"\0" * (-len(data) % _BLOCK))
-        return offset, len(data), zlib.crc32(data)
+            self._tar.write({"__key__": key, name: data})  # alone: of several it would sort the names
+        blocks = -(-len(data) // tarfile.BLOCKSIZE)
+        return self._tar.tarstream.offset - blocks * tarfile.BLOCKSIZE, len(data), zlib.crc32(data)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -114,11 +110,13 @@ class ShardWriter:
         assert self._file is not None
         if kind is not None:
             self._temporary.unlink(missing_ok=True)
-            with suppress(OSError):  # what is still buffered, and a disk that is full
-                self._file.close()
+            with suppress(OSError), self._file:  # what is still buffered, and a disk that is full
+                self._tar.close()
             return
         with writing(self._temporary, self._path), self._file:
-            self._file.write(b"\0" * (2 * _BLOCK))
+            end = self._tar.tarstream.offset
+            self._tar.close()
+            self._file.truncate(end + 2 * tarfile.BLOCKSIZE)  # without the padding to a record of a tape
             self._file.flush()
             os.fsync(self._file.fileno())
         row = Row(

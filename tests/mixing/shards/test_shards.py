@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +22,7 @@ from cavendish.mixing.shards.dataset import (
     is_committed,
     start_dataset,
 )
-from cavendish.mixing.shards.reader import read_dataset, read_shard, verify
+from cavendish.mixing.shards.reader import read_dataset, read_parts, read_shard, verify
 from cavendish.mixing.shards.sample_format import (
     DEPTH_MAX_M,
     pack_depth,
@@ -34,6 +35,7 @@ from cavendish.mixing.shards.sample_format import (
     unpack_normals,
 )
 from cavendish.mixing.shards.writer import ShardWriter
+from cavendish.mixing.storage.cache import open_file
 from cavendish.mixing.storage.place import write_atomic
 from tests.conftest import tiny_sample
 
@@ -87,8 +89,14 @@ def test_same_records_same_bytes_and_plain_tars(tmp_path: Path) -> None:
         write_two_shards(tmp_path / name)
     for path in sorted((tmp_path / "a").iterdir()):
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
-    with tarfile.open(tmp_path / "a" / "shard-000000.tar") as tar:
+    shard = tmp_path / "a" / "shard-000000.tar"
+    with tarfile.open(shard) as tar:
         assert "scene-0-0.depth.png" in tar.getnames()
+    (row, _) = committed_rows(tmp_path / "a")
+    with open_file(shard) as file:
+        ours = {key: read_parts(file, row, key) for key in row.samples}
+    theirs = {sample.pop("__key__"): sample for sample in webdataset.WebDataset(str(shard), shardshuffle=False)}
+    assert {key: {name: sample[name] for name in ours[key]} for key, sample in theirs.items()} == ours
 
 
 def test_reading_and_writing_again_changes_nothing(sample: Sample) -> None:
