@@ -6,14 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import Field, field_validator
+from typing import Any
 
 from cavendish.annotate.annotators.protocol import check_licences, load_once
-from cavendish.annotate.labels.hub_gate import check_models
+from cavendish.annotate.config import AnnotateConfig
+from cavendish.annotate.labels.conventions import check_models
 from cavendish.annotate.labels.hub_labels import hub_annotators
-from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, annotators_for, label_pictures, with_hub
+from cavendish.annotate.labels.label import Annotators, Picture, annotators_for, label_pictures, with_hub
 from cavendish.annotate.report import REPORT, write_report
 from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
@@ -25,39 +24,11 @@ from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, start_dataset
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item
-from cavendish.mixing.sources.listing import SourceConfig, fingerprint, list_items, read_item
+from cavendish.mixing.sources.listing import fingerprint, list_items, read_item
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, exists, join
 
-PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "MIT")
 _BATCH = 8  # images held decoded at a time
-
-
-class AnnotateConfig(LabelConfig):
-    """What to annotate, under which licences, and (see `LabelConfig`) what is looked for.
-
-    Args:
-        sources: collections of images, in order.
-        max_side_px: larger pictures are reduced to this longer side, by area averaging.
-        images_per_shard: one shard is one unit of work.
-        check_inputs: how a changed input is noticed on a restart: by the "sha256" of every file, or, for collections
-            too large to read twice, by its "size".
-        allowed_licences: of the weights; an annotator under another one stops the run before it starts.
-    """
-
-    sources: tuple[SourceConfig, ...] = Field(min_length=1)
-    max_side_px: int = Field(default=1024, ge=128, le=4096)
-    images_per_shard: int = Field(default=100, ge=1, le=10_000)
-    check_inputs: Literal["sha256", "size"] = "sha256"
-    allowed_licences: tuple[str, ...] = PERMISSIVE
-
-    @field_validator("sources")
-    @classmethod
-    def _names_differ(cls, sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
-        names = [source.name for source in sources]
-        if len(set(names)) < len(names):
-            raise ValueError("two sources have the same name; keys would not be unique")
-        return sources
 
 
 def annotate(

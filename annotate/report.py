@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader
 
 from cavendish.annotate.annotators.faces import CenterFace, blur_faces
 from cavendish.annotate.annotators.protocol import Failure, load_once
-from cavendish.annotate.labels.label import LabelConfig
+from cavendish.annotate.config import LabelConfig
 from cavendish.encoders.sample import InputError, Rejection, Sample, UInt8Image
 from cavendish.mixing.shards.dataset import Row, committed_rows
 from cavendish.mixing.shards.reader import read_parts

@@ -21,7 +21,8 @@ from cavendish.annotate.annotators.nsfw import OpenNsfw
 from cavendish.annotate.annotators.protocol import load_once
 from cavendish.annotate.annotators.saliency import U2NetSaliency
 from cavendish.annotate.annotators.text import TextLines
-from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.config import AnnotateConfig
+from cavendish.annotate.job import annotate
 from cavendish.mixing.images import encode_png
 from tests.annotate.photographs import photo
 

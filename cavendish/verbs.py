@@ -95,7 +95,7 @@ def annotate(
     from cavendish.mixing.extras import require_extra
 
     require_extra("annotate")
-    from cavendish.annotate.job import AnnotateConfig
+    from cavendish.annotate.config import AnnotateConfig
     from cavendish.annotate.job import annotate as run
 
     settings = as_config(AnnotateConfig, config, overrides)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.config import AnnotateConfig
+from cavendish.annotate.job import annotate
 from cavendish.encoders.sample import Rejection, Sample
 from cavendish.encoders.tasks.registry import make_example, tasks_of
 from cavendish.mixing.config import read_config

@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 CONFIGURATIONS = {  # of a verb: its class, examples that explain keys, the page about the subject
     "render": ("cavendish.render.job:RenderConfig", ("render_blender", "render_pyrender"), "rendering"),
-    "annotate": ("cavendish.annotate.job:AnnotateConfig", ("annotate",), "annotation"),
+    "annotate": ("cavendish.annotate.config:AnnotateConfig", ("annotate",), "annotation"),
     "download": ("cavendish.annotate.download.job:DownloadConfig", ("download",), "downloading"),
     "encode": ("cavendish.mixing.jobs.encode:EncodeConfig", ("encode",), "instructions"),
     "convert": ("cavendish.mixing.jobs.convert:ConvertConfig", ("convert",), "shards"),

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
-from cavendish.annotate.labels.hub_config import ModelFolder
+from cavendish.annotate.config import ModelFolder
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import file_sha256, read_json

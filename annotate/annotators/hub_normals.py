@@ -1,7 +1,7 @@
 """Surface normals from hub models, brought to camera space: +x right, +y up, +z toward the viewer.
 
 Conventions differ between models and are not written into their files. Each adapter has signs to apply, and
-`annotate.labels.hub_gate` tries them on a picture of known geometry before a run believes them.
+`annotate.labels.conventions` tries them on a picture of known geometry before a run believes them.
 """
 
 from __future__ import annotations

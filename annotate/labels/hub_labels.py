@@ -35,8 +35,8 @@ from cavendish.annotate.annotators.protocol import (
     metric_depth_m,
 )
 from cavendish.annotate.annotators.saliency import CropSaliency, mask_iou
+from cavendish.annotate.config import AnyModel, GroundingDinoModel, HubConfig, Owlv2Model, Qwen3VLModel
 from cavendish.annotate.labels.conventions import agreeing_share, normals_of_depth
-from cavendish.annotate.labels.hub_config import AnyModel, GroundingDinoModel, HubConfig, Owlv2Model, Qwen3VLModel
 from cavendish.encoders.sample import Sample, UInt8Image
 from cavendish.mixing.sources.text import clean_text
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from importlib.metadata import version
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
 
 from cavendish.annotate.annotators.detection import CenterNet, NanoDet
 from cavendish.annotate.annotators.faces import CenterFace, blur_faces
@@ -35,11 +34,10 @@ from cavendish.annotate.annotators.saliency import (
     subject_mask,
 )
 from cavendish.annotate.annotators.text import TextLines
-from cavendish.annotate.labels.hub_config import HubConfig
+from cavendish.annotate.config import LabelConfig
 from cavendish.annotate.labels.hub_labels import HubAnnotators, HubFailure, add_hub_labels
 from cavendish.annotate.labels.objects import (
     CutOut,
-    ObjectThresholds,
     absent_classes,
     agreed_objects,
     contested_boxes,
@@ -48,18 +46,10 @@ from cavendish.annotate.labels.objects import (
     doubts,
     mirrored,
 )
-from cavendish.annotate.labels.quality import (
-    MaskThresholds,
-    colour_separation,
-    edge_align,
-    pixel_weight,
-    uncertain_share,
-    verdict,
-)
+from cavendish.annotate.labels.quality import colour_separation, edge_align, pixel_weight, uncertain_share, verdict
 from cavendish.encoders.codecs.palettes import color_word
 from cavendish.encoders.expressions.programs import PEOPLE
 from cavendish.encoders.sample import Instance, Rejection, Sample, UInt8Image
-from cavendish.mixing.config import Config
 from cavendish.mixing.sources.decode import DecodedImage
 from cavendish.mixing.sources.listing import FoundImage, SourceConfig
 
@@ -67,36 +57,6 @@ CATEGORY = "main subject"
 SAME_AS_SUBJECT_IOU = 0.8
 _LIBRARIES = ("numpy", "onnx", "onnxruntime", "opencv-python-headless", "pillow")
 _HUB_LIBRARIES = ("diffusers", "torch", "transformers")
-
-
-class LabelConfig(Config):
-    """What is looked for in every picture, and what a label must reach to be kept.
-
-    Args:
-        mask: thresholds of the main subject's mask.
-        objects: thresholds of objects with a class; null: none are looked for.
-        faces: what becomes of pictures with faces: "blur" makes them unrecognisable, "drop" rejects the picture, "keep"
-            only counts them, "ignore" does not look.
-        max_nsfw: pictures with a higher score are rejected; null: not looked at.
-        max_text: pictures with more writing, as a share of their area, are rejected; null: not looked at.
-        dropped_masks: what becomes of a picture without any mask that passes, and without depth or normals: "reject"
-            leaves it out; "keep_picture" keeps it with its caption, for generation; without a caption it is left out.
-        hub: models of a hub that add depth, normals, captions, objects and phrases; null: none.
-    """
-
-    mask: MaskThresholds = MaskThresholds()
-    objects: ObjectThresholds | None = ObjectThresholds()
-    faces: Literal["blur", "drop", "keep", "ignore"] = "blur"
-    max_nsfw: float | None = Field(default=0.5, ge=0, le=1)
-    max_text: float | None = Field(default=0.25, ge=0, le=1)
-    dropped_masks: Literal["reject", "keep_picture"] = "reject"
-    hub: HubConfig | None = None
-
-    @model_validator(mode="after")
-    def _objects_have_thresholds(self) -> LabelConfig:
-        if self.hub is not None and self.hub.detectors and self.objects is None:
-            raise ValueError("hub.detectors look for objects, so objects must hold their thresholds")
-        return self
 
 
 @dataclass(frozen=True)

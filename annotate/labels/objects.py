@@ -13,50 +13,18 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from cavendish.annotate.annotators.detection import area, box_iou, intersection
 from cavendish.annotate.annotators.protocol import Box, Detection, Detections, Mask
 from cavendish.annotate.annotators.saliency import CropSaliency
+from cavendish.annotate.config import ObjectThresholds
 from cavendish.annotate.labels.quality import colour_separation, edge_align
 from cavendish.encoders.expressions.programs import NO, category_match
 from cavendish.encoders.sample import UInt8Image
-from cavendish.mixing.config import Config
 
 SAME_PLACE_IOU = 0.5
 SURFACES = ("bed", "dining table")  # the saliency net cuts out what lies on them
 PART_SHARE = 0.8  # a box that lies so far inside another of its class is a part of the same object
-
-
-class ObjectThresholds(Config):
-    """When an object is believed; docs/annotation.md has the pictures these come from.
-
-    Args:
-        min_score: geometric mean of its scores in the four views (two detectors, plain and mirrored).
-        min_iou: of its box in the first view with those in the others.
-        contested: more of its class, seen with this score in two views, or with half as much again in one, leaves the
-            class out of the picture.
-        max_absent: a class whose best score stays under this in every view is called absent.
-        max_objects: more in one picture are a crowd: none is kept.
-        min_box_iou: of the mask's own box with the detectors'.
-        min_flip_iou, min_scale_iou: of the mask with that of the mirrored crop, of a wider crop.
-        min_edge_align, min_colour_sep: see `annotate.labels.quality`.
-        min_main_part: share of the mask that hangs together; a table "cut out" as the coins on it does not.
-        max_overlap: of two masks, as a share of the smaller; beyond it neither is believed.
-    """
-
-    min_score: float = Field(default=0.45, ge=0, le=1)
-    min_iou: float = Field(default=0.6, ge=0, le=1)
-    contested: float = Field(default=0.3, ge=0, le=1)
-    max_absent: float = Field(default=0.06, ge=0, le=1)
-    max_objects: int = Field(default=8, ge=1, le=60)
-    min_box_iou: float = Field(default=0.7, ge=0, le=1)
-    min_flip_iou: float = Field(default=0.8, ge=0, le=1)
-    min_scale_iou: float = Field(default=0.8, ge=0, le=1)
-    min_edge_align: float = Field(default=0.6, ge=0, le=1)
-    min_colour_sep: float = Field(default=0.25, ge=0)
-    min_main_part: float = Field(default=0.7, ge=0, le=1)
-    max_overlap: float = Field(default=0.1, ge=0, le=1)
 
 
 @dataclass(frozen=True)

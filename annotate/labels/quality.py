@@ -11,36 +11,15 @@ from collections.abc import Mapping, Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
+from cavendish.annotate.config import MaskThresholds
 from cavendish.encoders.sample import UInt8Image
-from cavendish.mixing.config import Config
 
 EDGE_TOLERANCE_PX = 2
 BAND_PX = 12
 
 Mask = NDArray[np.bool_]
 """(H, W) bool."""
-
-
-class MaskThresholds(Config):
-    """What a mask must reach to be kept; docs/annotation.md has the scores these come from.
-
-    Args:
-        min_area, max_area: share of the picture.
-        min_edge_align: see `edge_align`.
-        min_colour_sep: see `colour_separation`.
-        min_flip_iou, min_scale_iou: agreement of the model with itself on the mirrored and the smaller picture.
-        max_uncertain: undecided pixels (probability 0.2 to 0.8), as a share of the mask's area.
-    """
-
-    min_area: float = Field(default=0.01, ge=0, le=1)
-    max_area: float = Field(default=0.85, ge=0, le=1)
-    min_edge_align: float = Field(default=0.6, ge=0, le=1)
-    min_colour_sep: float = Field(default=0.25, ge=0)
-    min_flip_iou: float = Field(default=0.7, ge=0, le=1)
-    min_scale_iou: float = Field(default=0.55, ge=0, le=1)
-    max_uncertain: float = Field(default=0.8, ge=0)
 
 
 def edge_align(image: UInt8Image, mask: Mask) -> float:

@@ -68,7 +68,7 @@ def annotate(
     scheduler: Scheduler = "",
 ) -> None:
     """Pseudo-label image collections into raw shards, with provenance and quality scores."""
-    from cavendish.annotate.job import AnnotateConfig
+    from cavendish.annotate.config import AnnotateConfig
     from cavendish.annotate.job import annotate as job
 
     settings = read_config(AnnotateConfig, config, override or ())

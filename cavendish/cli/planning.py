@@ -82,7 +82,8 @@ def _probe(job: Job, path: Path, override: list[str], data: Path, samples: int) 
 
         return render_probe(read_config(RenderConfig, path, override), samples)
     if job is Job.annotate:
-        from cavendish.annotate.job import AnnotateConfig, annotate_probe
+        from cavendish.annotate.config import AnnotateConfig
+        from cavendish.annotate.job import annotate_probe
 
         return annotate_probe(read_config(AnnotateConfig, path, override), data, samples)
     if job is Job.encode:

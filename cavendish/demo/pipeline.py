@@ -90,7 +90,8 @@ def _render(name: str, folder: str, *more: str) -> Run:
 
 
 def _annotate(context: Context) -> str:
-    from cavendish.annotate.job import AnnotateConfig, annotate
+    from cavendish.annotate.config import AnnotateConfig
+    from cavendish.annotate.job import annotate
 
     write_photographs(context.data)
     one_worker = Engine(workers=1)  # a handful of pictures: another worker would cost more than it brings

@@ -29,7 +29,8 @@ import numpy as np
 from cavendish.annotate import job
 from cavendish.annotate.annotators.protocol import AnnotatorSpec
 from cavendish.annotate.annotators.saliency import Saliency
-from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.config import AnnotateConfig
+from cavendish.annotate.job import (annotate)
 from cavendish.annotate.labels.label import Annotators
 
 class Half:

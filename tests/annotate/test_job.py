@@ -14,7 +14,8 @@ import pytest
 from cavendish.annotate import job
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, each
 from cavendish.annotate.annotators.saliency import Saliency
-from cavendish.annotate.job import AnnotateConfig, annotate
+from cavendish.annotate.config import AnnotateConfig
+from cavendish.annotate.job import annotate
 from cavendish.annotate.labels.label import Annotators
 from cavendish.encoders.codecs.palettes import COLOR_WORDS
 from cavendish.encoders.sample import InputError, Sample, UInt8Image

@@ -177,8 +177,8 @@ def _config(name: str) -> Reader:
     examples = Path(__file__).parents[2] / "examples"
 
     def read(folder: Path) -> None:
+        from cavendish.annotate.config import AnnotateConfig
         from cavendish.annotate.download.job import DownloadConfig
-        from cavendish.annotate.job import AnnotateConfig
         from cavendish.mixing.audit.config import AuditConfig
         from cavendish.mixing.config import read_config
         from cavendish.mixing.jobs.convert import ConvertConfig

@@ -28,9 +28,9 @@ from cavendish.annotate.annotators.protocol import (
     each,
     load_once,
 )
+from cavendish.annotate.config import HubConfig
 from cavendish.annotate.job import annotate
 from cavendish.annotate.labels import hub_labels
-from cavendish.annotate.labels.hub_config import HubConfig
 from cavendish.annotate.labels.hub_labels import clean_phrase
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import make_example, tasks_of

@@ -21,7 +21,8 @@ from cavendish.annotate.annotators.protocol import (
     TextBoxes,
 )
 from cavendish.annotate.annotators.saliency import CropSaliency, Saliency
-from cavendish.annotate.labels.label import Annotators, LabelConfig, Picture, label_pictures
+from cavendish.annotate.config import LabelConfig
+from cavendish.annotate.labels.label import Annotators, Picture, label_pictures
 from cavendish.encoders.sample import Rejection, Sample
 from cavendish.mixing.sources.decode import DecodedImage
 from cavendish.mixing.sources.listing import FoundImage, SourceConfig

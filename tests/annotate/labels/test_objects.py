@@ -5,8 +5,8 @@ import pytest
 
 from cavendish.annotate.annotators.protocol import Box, Detection, Detections
 from cavendish.annotate.annotators.saliency import CropSaliency
+from cavendish.annotate.config import ObjectThresholds
 from cavendish.annotate.labels.objects import (
-    ObjectThresholds,
     absent_classes,
     agreed_objects,
     contested_boxes,

@@ -4,14 +4,8 @@ import cv2
 import numpy as np
 import pytest
 
-from cavendish.annotate.labels.quality import (
-    MaskThresholds,
-    colour_separation,
-    edge_align,
-    outline_of,
-    uncertain_share,
-    verdict,
-)
+from cavendish.annotate.config import MaskThresholds
+from cavendish.annotate.labels.quality import colour_separation, edge_align, outline_of, uncertain_share, verdict
 from tests.annotate.conftest import Annotated
 from tests.annotate.photographs import photo
 

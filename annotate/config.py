@@ -1,4 +1,4 @@
-"""What a run asks of hub models: which adapter of which downloaded model plays which part.
+"""The configuration of an annotation run: sources, licences, gates, thresholds, and which hub models take part.
 
 Nothing here imports torch, so that a run without hub models does not need it.
 """
@@ -8,11 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cavendish.mixing.config import Config
+from cavendish.mixing.sources.listing import SourceConfig
 
 Sign = Literal[-1, 1]
+PERMISSIVE = ("Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CC0-1.0", "MIT")
 OBJECT_QUESTION = (
     "Name the object in the red box in a few words that fit nothing else in this picture. Answer with these words only."
 )
@@ -157,3 +159,111 @@ class HubConfig(Config):
 
 AnyModel = Any
 """One of the classes above with an `adapter`."""
+
+
+class MaskThresholds(Config):
+    """What a mask must reach to be kept; docs/annotation.md has the scores these come from.
+
+    Args:
+        min_area, max_area: share of the picture.
+        min_edge_align: see `edge_align`.
+        min_colour_sep: see `colour_separation`.
+        min_flip_iou, min_scale_iou: agreement of the model with itself on the mirrored and the smaller picture.
+        max_uncertain: undecided pixels (probability 0.2 to 0.8), as a share of the mask's area.
+    """
+
+    min_area: float = Field(default=0.01, ge=0, le=1)
+    max_area: float = Field(default=0.85, ge=0, le=1)
+    min_edge_align: float = Field(default=0.6, ge=0, le=1)
+    min_colour_sep: float = Field(default=0.25, ge=0)
+    min_flip_iou: float = Field(default=0.7, ge=0, le=1)
+    min_scale_iou: float = Field(default=0.55, ge=0, le=1)
+    max_uncertain: float = Field(default=0.8, ge=0)
+
+
+class ObjectThresholds(Config):
+    """When an object is believed; docs/annotation.md has the pictures these come from.
+
+    Args:
+        min_score: geometric mean of its scores in the four views (two detectors, plain and mirrored).
+        min_iou: of its box in the first view with those in the others.
+        contested: more of its class, seen with this score in two views, or with half as much again in one, leaves the
+            class out of the picture.
+        max_absent: a class whose best score stays under this in every view is called absent.
+        max_objects: more in one picture are a crowd: none is kept.
+        min_box_iou: of the mask's own box with the detectors'.
+        min_flip_iou, min_scale_iou: of the mask with that of the mirrored crop, of a wider crop.
+        min_edge_align, min_colour_sep: see `annotate.labels.quality`.
+        min_main_part: share of the mask that hangs together; a table "cut out" as the coins on it does not.
+        max_overlap: of two masks, as a share of the smaller; beyond it neither is believed.
+    """
+
+    min_score: float = Field(default=0.45, ge=0, le=1)
+    min_iou: float = Field(default=0.6, ge=0, le=1)
+    contested: float = Field(default=0.3, ge=0, le=1)
+    max_absent: float = Field(default=0.06, ge=0, le=1)
+    max_objects: int = Field(default=8, ge=1, le=60)
+    min_box_iou: float = Field(default=0.7, ge=0, le=1)
+    min_flip_iou: float = Field(default=0.8, ge=0, le=1)
+    min_scale_iou: float = Field(default=0.8, ge=0, le=1)
+    min_edge_align: float = Field(default=0.6, ge=0, le=1)
+    min_colour_sep: float = Field(default=0.25, ge=0)
+    min_main_part: float = Field(default=0.7, ge=0, le=1)
+    max_overlap: float = Field(default=0.1, ge=0, le=1)
+
+
+class LabelConfig(Config):
+    """What is looked for in every picture, and what a label must reach to be kept.
+
+    Args:
+        mask: thresholds of the main subject's mask.
+        objects: thresholds of objects with a class; null: none are looked for.
+        faces: what becomes of pictures with faces: "blur" makes them unrecognisable, "drop" rejects the picture, "keep"
+            only counts them, "ignore" does not look.
+        max_nsfw: pictures with a higher score are rejected; null: not looked at.
+        max_text: pictures with more writing, as a share of their area, are rejected; null: not looked at.
+        dropped_masks: what becomes of a picture without any mask that passes, and without depth or normals: "reject"
+            leaves it out; "keep_picture" keeps it with its caption, for generation; without a caption it is left out.
+        hub: models of a hub that add depth, normals, captions, objects and phrases; null: none.
+    """
+
+    mask: MaskThresholds = MaskThresholds()
+    objects: ObjectThresholds | None = ObjectThresholds()
+    faces: Literal["blur", "drop", "keep", "ignore"] = "blur"
+    max_nsfw: float | None = Field(default=0.5, ge=0, le=1)
+    max_text: float | None = Field(default=0.25, ge=0, le=1)
+    dropped_masks: Literal["reject", "keep_picture"] = "reject"
+    hub: HubConfig | None = None
+
+    @model_validator(mode="after")
+    def _objects_have_thresholds(self) -> LabelConfig:
+        if self.hub is not None and self.hub.detectors and self.objects is None:
+            raise ValueError("hub.detectors look for objects, so objects must hold their thresholds")
+        return self
+
+
+class AnnotateConfig(LabelConfig):
+    """What to annotate, under which licences, and (see `LabelConfig`) what is looked for.
+
+    Args:
+        sources: collections of images, in order.
+        max_side_px: larger pictures are reduced to this longer side, by area averaging.
+        images_per_shard: one shard is one unit of work.
+        check_inputs: how a changed input is noticed on a restart: by the "sha256" of every file, or, for collections
+            too large to read twice, by its "size".
+        allowed_licences: of the weights; an annotator under another one stops the run before it starts.
+    """
+
+    sources: tuple[SourceConfig, ...] = Field(min_length=1)
+    max_side_px: int = Field(default=1024, ge=128, le=4096)
+    images_per_shard: int = Field(default=100, ge=1, le=10_000)
+    check_inputs: Literal["sha256", "size"] = "sha256"
+    allowed_licences: tuple[str, ...] = PERMISSIVE
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+        names = [source.name for source in sources]
+        if len(set(names)) < len(names):
+            raise ValueError("two sources have the same name; keys would not be unique")
+        return sources
