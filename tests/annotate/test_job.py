@@ -242,7 +242,7 @@ def test_a_licence_that_is_not_allowed_stops_the_job_before_it_starts(tmp_path: 
 def test_missing_weights_stop_the_job_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "web/a.png", square())
     monkeypatch.setenv("CAVENDISH_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(InputError, match=r"python -m annotate\.weights"):
+    with pytest.raises(InputError, match=r"python -m cavendish\.annotate\.weights"):
         annotate(config(), tmp_path / "out", data=tmp_path)
     assert not (tmp_path / "out").exists()
 
