@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -46,38 +47,62 @@ RANK0_TIMEOUT = timedelta(hours=24)
 
 
 @contextlib.contextmanager
-def init_distributed(parallel: Parallel, device_type: str) -> Iterator[Process]:
+def init_distributed(parallel: Parallel, device: str) -> Iterator[Process]:
     """Join the processes of torchrun for as long as the context lasts.
 
     Args:
         parallel: "none" for a single process.
-        device_type: "cpu" or "cuda"; each process gets a GPU of its own.
+        device: "cpu", "cuda" or "cuda:1"; with several processes each gets a GPU of its own.
 
     Raises:
-        InputError: not started by torchrun, or started by it without `parallel`; there is no GPU.
+        InputError: not started by torchrun, or started by it without `parallel`; there is no such GPU.
     """
     world = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
-    if device_type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda, but torch sees no GPU; set device=cpu")
+    found = find_device(device)
     if parallel == "none":
         if world > 1:
             raise InputError(f"parallel: none, but there are {world} processes; set parallel=ddp or parallel=fsdp")
-        yield Process(0, 1, torch.device(device_type))
+        yield Process(0, 1, found)
         return
     if not dist.is_initialized() and "RANK" not in os.environ:
         raise InputError(f"parallel: {parallel} is started by torchrun; docs/training.md has the command line")
-    device = torch.device(device_type)
-    if device_type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
+    if found.type == "cuda":
+        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(found)
     initialized = dist.is_initialized()
     if not initialized:
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=TIMEOUT)
+        dist.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
-        yield Process(dist.get_rank(), dist.get_world_size(), device)
+        yield Process(dist.get_rank(), dist.get_world_size(), found)
     finally:
         if not initialized:
             dist.destroy_process_group()
+
+
+def find_device(name: str) -> torch.device:
+    """Return a device by name.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"device: {name}: cpu, cuda or cuda:NUMBER")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device: {name}, but torch sees {torch.cuda.device_count()} GPUs; set device=cpu")
+    return device
+
+
+def started_by_torchrun() -> Parallel:
+    """Return how work that needs no gradients is shared: "ddp" among the processes of torchrun, else "none"."""
+    return "ddp" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "none"
+
+
+def move_generator(generator: Generator, device: torch.device) -> Generator:
+    """Move all parts of a generator to a device; return it."""
+    for part in (generator.module(), *frozen_parts(generator)):
+        part.to(device)
+    return generator
 
 
 def wrap_parallel(generator: Generator, process: Process, parallel: Parallel, compile: bool) -> Predict:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.table import Table
@@ -30,6 +30,22 @@ from cavendish.mixing.config import read_config
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.storage.place import Place, join
 
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, or cuda:1; none: that of the configuration, or cpu.")]
+PrecisionName = Annotated[
+    Literal["float32", "bfloat16"] | None,
+    typer.Option(help="Of the network; none: that of the configuration, or float32."),
+]
+
+
+def _with_options(override: list[str] | None, **options: str | None) -> list[str]:
+    """Return overrides of a configuration with those options that were given."""
+    return [*(override or ()), *(f"{name}={value}" for name, value in options.items() if value is not None)]
+
+
+def _is_first() -> bool:
+    """Tell whether this is the process of torchrun that reports."""
+    return os.environ.get("RANK", "0") == "0"
+
 
 @app.command(rich_help_panel=LEARN)
 def train(
@@ -53,15 +69,14 @@ def train(
         for line in lines:
             say(line)
         return
-    first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun, the first tells
     try:
         with progress_bar("train") as report:
             result = train_remote(settings, out, data, report)
     except RunStopped:
-        if first:
+        if _is_first():
             raise
         raise typer.Exit(1) from None
-    if not first:
+    if not _is_first():
         return
     state = "was finished before" if result.already else f"{result.steps} steps on {result.examples} examples"
     replaced = f"; {sum(result.replaced.values())} drawn records could not be used" if result.replaced else ""
@@ -79,13 +94,15 @@ def precompute(
     override: Overrides = None,
     data: Data = Path(),
     latents: Annotated[bool, typer.Option(help="Also the latents of source and target pictures.")] = True,
+    device: Device = None,
+    precision: PrecisionName = None,
 ) -> None:
     """Compute the text embeddings and latents that a training run will ask for, for its key `precomputed`."""
     from cavendish.trainer.training.config import TrainConfig
     from cavendish.trainer.training.precompute import precompute as job
     from cavendish.trainer.training.train import open_mixture
 
-    settings = read_config(TrainConfig, config, override or ())
+    settings = read_config(TrainConfig, config, _with_options(override, device=device, precision=precision))
     with progress_bar("precompute") as report:
         done = job(open_mixture(settings, out, data)[1], settings, out, data, latents, report)
     say(
@@ -108,18 +125,24 @@ def evaluate(
         ),
     ] = None,
     requests: Annotated[bool, typer.Option(help="Write to --out what to ask a model: prompts and pictures.")] = False,
+    device: Device = None,
+    precision: PrecisionName = None,
 ) -> None:
     """Score: a tuned generator and its base on held-out samples, or any model's pictures on a benchmark."""
     if predictions is not None or requests:
+        if device is not None or precision is not None:
+            raise InputError("--device and --precision are for drawing; with --predictions or --requests none is done")
         _score_folder(config, override, data, predictions, out)
         return
     from cavendish.trainer.evaluation.generator import EvaluateConfig
     from cavendish.trainer.evaluation.report.page import metrics_tables, retention_table
     from cavendish.trainer.training.remote_run import evaluate_remote
 
-    settings = read_config(EvaluateConfig, config, override or ())
+    settings = read_config(EvaluateConfig, config, _with_options(override, device=device, precision=precision))
     with progress_bar("evaluate") as report:
         summary = evaluate_remote(settings, out, data, report)
+    if not _is_first():
+        return
     for values in (*metrics_tables(summary), retention_table(summary)):
         table = Table(*values["head"], title=values["title"])
         for row in values["rows"]:
@@ -166,6 +189,9 @@ def predict(
         str | None, typer.Option(help="Also write a depth answer as a coloured cloud: ply or glb.")
     ] = None,
     fov_deg: Annotated[float, typer.Option(min=1, max=170, help="Horizontal field of view of the cloud.")] = 55.0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:1.")] = "cpu",
+    precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
+    batch: Annotated[int, typer.Option(min=1, help="Answers drawn at a time: images times passes.")] = 8,
 ) -> None:
     """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at."""
     from cavendish.trainer.inference.predict import Request
@@ -178,9 +204,11 @@ def predict(
         raise InputError(
             f"--generator {generator}: is the folder of a training; its generator is {generator / 'generator'}"
         )
-    request = Request(tuple(pictures), task, sizes, steps, passes, seed, points, fov_deg)  # type: ignore[arg-type]
+    request = Request(tuple(pictures), task, sizes, steps, passes, seed, points, fov_deg, device, precision, batch)  # type: ignore[arg-type]
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
+    if not _is_first():
+        return
     for failure in values["failed"]:
         complain(f"{failure['file']}: {failure['reason']}")
     say(f"{out}: {counted(len(values['predictions']), 'picture')} answered, {len(values['failed'])} failed")

@@ -21,10 +21,18 @@ from cavendish.mixing.mixture.draw import Sizes, nearest_size
 from cavendish.trainer.evaluation.metrics.distances import Features, layout_features, picture_distances
 from cavendish.trainer.evaluation.sets import read_samples
 from cavendish.trainer.evaluation.settings import RetentionSettings
-from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.loss import draw_noise, flow_matching_loss, make_batch
-from cavendish.trainer.parallel import SINGLE_PROCESS, Process, batches_by_size, device_of, gather_to_rank0, to_device
+from cavendish.trainer.parallel import (
+    SINGLE_PROCESS,
+    Process,
+    autocast,
+    batches_by_size,
+    device_of,
+    gather_to_rank0,
+    to_device,
+)
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 TASKS = tuple(name for name in TASK_NAMES if name not in VISION_TASKS)
@@ -86,6 +94,7 @@ def measure_figures(
     batch_size: int = 32,
     process: Process = SINGLE_PROCESS,
     features: Features = layout_features,
+    precision: Precision = "float32",
 ) -> dict[str, Any]:
     """Measure what of one generator is compared; a function of it, the examples and the seed.
 
@@ -106,12 +115,14 @@ def measure_figures(
         raise InputError(f"retention is measured on generate and edit examples; got {', '.join(other) or 'none'}")
     by_task = {task: part for task in TASKS if (part := [e for e in examples if e.task == task])}
     figures: dict[str, Any] = {
-        "losses": {task: _losses(generator, part, seed, batch_size, process) for task, part in by_task.items()}
+        "losses": {
+            task: _losses(generator, part, seed, batch_size, process, precision) for task, part in by_task.items()
+        }
     }
     drawn: dict[str, list[UInt8Image]] = {}
     if steps:
         for task, part in by_task.items():
-            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, process)
+            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, process, precision=precision)
     if process.rank > 0:
         return {}
     if "edit" in drawn:
@@ -127,7 +138,12 @@ def measure_figures(
 
 @torch.no_grad()
 def _losses(
-    generator: Generator, examples: Sequence[Example], seed: int, batch_size: int, process: Process
+    generator: Generator,
+    examples: Sequence[Example],
+    seed: int,
+    batch_size: int,
+    process: Process,
+    precision: Precision,
 ) -> list[list[float]]:
     """Return the loss of each example at each level; on the first process."""
     rows: dict[int, list[float]] = {}
@@ -139,7 +155,8 @@ def _losses(
             draws = [position * len(LEVELS) + k for position in positions]
             noise_BCHW = draw_noise(seed, draws, batch.clean_BCHW.shape[1:]).to(device)
             sigma_B = torch.full((len(positions),), level, device=device)
-            levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
+            with autocast(precision, device):
+                levels.append(flow_matching_loss(generator, batch, sigma_B, noise_BCHW).tolist())
         rows |= {position: list(losses) for position, losses in zip(positions, zip(*levels, strict=True))}
     return gather_to_rank0(rows, process)
 

@@ -14,7 +14,7 @@ and `predictions.json` over all of them. Arrays have the picture's own size.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -36,8 +36,16 @@ from cavendish.mixing.storage.place import write_atomic
 from cavendish.mixing.visualize import Panel, grid
 from cavendish.trainer.evaluation.tasks.task import Answer, find_evaluation, resize_nearest
 from cavendish.trainer.generators.folder import load_generator
-from cavendish.trainer.generators.protocol import check_prompts
+from cavendish.trainer.generators.protocol import Precision, check_prompts
 from cavendish.trainer.inference.sampler import predict_examples
+from cavendish.trainer.parallel import (
+    SINGLE_PROCESS,
+    Process,
+    gather_to_rank0,
+    init_distributed,
+    move_generator,
+    started_by_torchrun,
+)
 
 PREDICTIONS_SCHEMA = "cavendish-predictions/1"
 MAX_FILE_BYTES = 200_000_000
@@ -59,6 +67,9 @@ class Request:
         passes: how often each question is put, in other words and colours and with other noise; answers are voted on.
         points: also write a coloured cloud of a depth answer.
         fov_deg: horizontal field of view that the cloud is unprojected with.
+        device: see `trainer.parallel.find_device`.
+        precision: of the network.
+        batch: examples drawn at a time: passes times images.
     """
 
     pictures: tuple[Path, ...]
@@ -69,53 +80,73 @@ class Request:
     seed: int = 0
     points: Literal["ply", "glb"] | None = None
     fov_deg: float = 55.0
+    device: str = "cpu"
+    precision: Precision = "float32"
+    batch: int = 8
 
 
 def predict(generator: Path, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
     """Ask a saved generator; write what the module's docstring lists. Returns the content of predictions.json.
 
-    A picture of a folder that cannot be read is skipped and listed under "failed" with its reason.
+    An image of a folder that cannot be read is skipped and listed under "failed" with its reason. The processes of
+    torchrun share the images; the first returns what all have written, the others nothing.
 
     Raises:
-        InputError: no generator or no picture there, a task that is not known, or a picture named by itself is bad.
+        InputError: no generator or no image there, a task that is not known, or an image named by itself is bad.
     """
-    loaded = load_generator(generator)
-    sizes = [(request.size, request.size)] if isinstance(request.size, int) else request.size
-    for height, width in sizes:
-        if height % loaded.spec.pixel_multiple or width % loaded.spec.pixel_multiple:
-            raise InputError(f"{height}x{width}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}")
+    with init_distributed(started_by_torchrun(), request.device) as process:
+        loaded = move_generator(load_generator(generator, request.precision), process.device)
+        sizes = [(request.size, request.size)] if isinstance(request.size, int) else request.size
+        for height, width in sizes:
+            if height % loaded.spec.pixel_multiple or width % loaded.spec.pixel_multiple:
+                raise InputError(
+                    f"{height}x{width}: {loaded.spec.name} draws multiples of {loaded.spec.pixel_multiple}"
+                )
+        check_prompts(loaded, [read_question(request.task, number).prompt for number in range(request.passes)])
 
-    check_prompts(loaded, [read_question(request.task, number).prompt for number in range(request.passes)])
+        def draw(examples: Sequence[Example]) -> list[UInt8Image]:
+            return predict_examples(
+                loaded,
+                examples,
+                request.steps,
+                request.seed,
+                request.batch,
+                indices=[position % request.passes for position in range(len(examples))],  # alike for every image
+                precision=request.precision,
+            )
 
-    def draw(examples: Sequence[Example]) -> list[UInt8Image]:
-        return predict_examples(loaded, examples, request.steps, request.seed)
-
-    return predict_with(draw, request, out, progress)
+        return predict_with(draw, request, out, progress, process)
 
 
-def predict_with(draw: Draw, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
+def predict_with(
+    draw: Draw, request: Request, out: Path, progress: Progress | None = None, process: Process = SINGLE_PROCESS
+) -> dict[str, Any]:
     """Ask whatever draws; see `predict`."""
     questions = [read_question(request.task, number) for number in range(request.passes)]
     if request.passes > 1 and questions[0].task not in VISION_TASKS:
         raise InputError(f"--passes {request.passes}: pictures cannot be voted on; use 1 for {questions[0].task}")
     if request.points is not None and questions[0].task != DepthTask.name:
         raise InputError(f"--points needs the task depth, not {request.task!r}")
-    paths = _named(_find(request.pictures))
+    paths = list(enumerate(sorted(_named(_find(request.pictures)).items())))[process.rank :: process.world]
     out.mkdir(parents=True, exist_ok=True)
-    made: list[dict[str, Any]] = []
-    failed: list[dict[str, str]] = []
-    for number, (name, path) in enumerate(sorted(paths.items())):
-        try:
-            picture = _read(path)
-        except InputError as error:
-            if path in request.pictures:
-                raise
-            failed.append({"file": path.name, "reason": str(error)})
-            continue
-        drawn, answer = _ask(draw, picture, questions, request.size, name)
-        made.append({"file": path.name, **_write(drawn, answer, questions[0], picture, name, request, out)})
+    entries: dict[int, dict[str, Any]] = {}
+    at_once = max(1, request.batch // request.passes)
+    for start in range(0, len(paths), at_once):
+        pictures: dict[int, tuple[str, Path, UInt8Image]] = {}
+        for number, (name, path) in paths[start : start + at_once]:
+            try:
+                pictures[number] = name, path, _read(path)
+            except InputError as error:
+                if path in request.pictures:
+                    raise
+                entries[number] = {"file": path.name, "reason": str(error)}
+        answers = _ask(draw, pictures, questions, request.size)
+        for (number, (name, path, picture)), (drawn, answer) in zip(pictures.items(), answers, strict=True):
+            written = _write(drawn, answer, questions[0], picture, name, request, out)
+            entries[number] = {"file": path.name, **written}
         if progress is not None:
-            progress(number + 1, len(paths))
+            progress(min(start + at_once, len(paths)), len(paths))
+    gathered = gather_to_rank0(entries, process)
     values = {
         "schema": PREDICTIONS_SCHEMA,
         "task": request.task,
@@ -123,10 +154,11 @@ def predict_with(draw: Draw, request: Request, out: Path, progress: Progress | N
         "size": request.size,
         "steps": request.steps,
         "seed": request.seed,
-        "predictions": made,
-        "failed": failed,
+        "predictions": [entry for entry in gathered if "reason" not in entry],
+        "failed": [entry for entry in gathered if "reason" in entry],
     }
-    write_atomic(out / "predictions.json", canonical_json(values))
+    if process.rank == 0:
+        write_atomic(out / "predictions.json", canonical_json(values))
     return values
 
 
@@ -163,26 +195,31 @@ def _read(path: Path) -> UInt8Image:
 
 
 def _ask(
-    draw: Draw, picture: UInt8Image, questions: Sequence[Question], sizes: Sizes, name: str
-) -> tuple[list[UInt8Image], Answer]:
-    """Ask every question about one image in one batch; return what was drawn, and one answer made of it."""
-    small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
-    examples = [
-        Example(
-            f"{name}.{question.task}.{number}",
-            question.task,
-            question.prompt,
-            small if find_task(question.task).has_source else None,
-            np.zeros_like(small),
-            question.spec,
-        )
-        for number, question in enumerate(questions)
-    ]
-    drawn = draw(examples)
-    if questions[0].task not in VISION_TASKS:
-        return drawn, Answer()
-    decoded = [decode_example(question.spec, rgb) for question, rgb in zip(questions, drawn, strict=True)]
-    return drawn, find_evaluation(questions[0].task).answer(questions[0].spec, decoded)
+    draw: Draw, pictures: Mapping[int, tuple[str, Path, UInt8Image]], questions: Sequence[Question], sizes: Sizes
+) -> Iterator[tuple[list[UInt8Image], Answer]]:
+    """Ask every question about some images in one batch; yield what was drawn of each, and one answer made of it."""
+    examples: list[Example] = []
+    for name, _, picture in pictures.values():
+        small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
+        examples += [
+            Example(
+                f"{name}.{question.task}.{number}",
+                question.task,
+                question.prompt,
+                small if find_task(question.task).has_source else None,
+                np.zeros_like(small),
+                question.spec,
+            )
+            for number, question in enumerate(questions)
+        ]
+    images = draw(examples) if examples else []
+    for start in range(0, len(images), len(questions)):
+        drawn = images[start : start + len(questions)]
+        if questions[0].task not in VISION_TASKS:
+            yield drawn, Answer()
+            continue
+        decoded = [decode_example(question.spec, rgb) for question, rgb in zip(questions, drawn, strict=True)]
+        yield drawn, find_evaluation(questions[0].task).answer(questions[0].spec, decoded)
 
 
 def _write(

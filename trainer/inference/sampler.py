@@ -12,9 +12,17 @@ import torch
 from torch import Tensor
 
 from cavendish.encoders.sample import Example, UInt8Image
-from cavendish.trainer.generators.protocol import Generator
+from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.loss import Batch, draw_noise, make_batch
-from cavendish.trainer.parallel import SINGLE_PROCESS, Process, batches_by_size, device_of, gather_to_rank0, to_device
+from cavendish.trainer.parallel import (
+    SINGLE_PROCESS,
+    Process,
+    autocast,
+    batches_by_size,
+    device_of,
+    gather_to_rank0,
+    to_device,
+)
 
 
 def noise_levels(steps: int, shift: float) -> list[float]:
@@ -50,24 +58,32 @@ def predict_examples(
     seed: int,
     batch_size: int = 32,
     process: Process = SINGLE_PROCESS,
+    *,
+    indices: Sequence[int] | None = None,
+    precision: Precision = "float32",
 ) -> list[UInt8Image]:
     """Draw the answer to each example's prompt and source; the target is not looked at, only its size.
 
     Args:
         steps: Euler steps. 4 is a good value; 1 is fine for depth.
-        seed: with the position of an example in `examples` it decides the noise; the batch size does not matter
-            beyond the rounding of sums (at most one grey level).
+        seed: with the index of an example it decides the noise; the batch size does not matter beyond the rounding of
+            sums (at most one grey level).
         process: of several processes, all of which must ask for the same: each draws a part.
+        indices: one for each example; None: their positions.
+        precision: of the network.
 
     Returns:
         (H, W, 3) uint8 images in the order of `examples`; of several processes the first gets them, the others nothing.
     """
     answers: dict[int, UInt8Image] = {}
-    module = generator.module()
+    module, device = generator.module(), device_of(generator)
     training = module.training
     module.eval()
     for positions in batches_by_size([e.target.shape for e in examples], batch_size, process):
-        batch = to_device(make_batch(generator, [examples[i] for i in positions]), device_of(generator))
-        answers |= zip(positions, generator.decode(sample(generator, batch, positions, steps, seed)))
+        batch = to_device(make_batch(generator, [examples[i] for i in positions]), device)
+        draws = positions if indices is None else [indices[i] for i in positions]
+        with autocast(precision, device):
+            latents = sample(generator, batch, draws, steps, seed)
+        answers |= zip(positions, generator.decode(latents))
     module.train(training)
     return gather_to_rank0(answers, process)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Example, InputError, UInt8Image
@@ -24,7 +23,7 @@ from cavendish.mixing.shards.array_store import Arrays, SideShards, picture_key,
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.frozen import CachedEncoding, Frozen, to_arrays
 from cavendish.trainer.generators.protocol import Generator, Spec
-from cavendish.trainer.parallel import frozen_parts
+from cavendish.trainer.parallel import find_device, frozen_parts
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.items import CachedItem, Item, Items
 
@@ -57,7 +56,7 @@ def precompute(
     """
     generator, frozen = _load(config, data)
     for part in frozen_parts(generator):
-        part.to(torch.device(config.device))
+        part.to(find_device(config.device))
     examples = ((config.steps - 1) // config.repeats + 1) * config.batch
     texts: dict[str, int] = {}
     pictures: dict[str, tuple[int, str]] = {}

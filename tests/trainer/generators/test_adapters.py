@@ -25,6 +25,7 @@ from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
 from cavendish.trainer.inference.sampler import noise_levels, sample
 from cavendish.trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
+from cavendish.trainer.parallel import device_of, move_generator, to_device
 from tests.trainer.items import FakeItems
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein, write_kontext, write_qwen
 
@@ -87,6 +88,23 @@ def test_rows_do_not_influence_one_another_and_references_count(family: str, mod
         )
     changed = (one - two).abs().amax(dim=(1, 2, 3)) > 1e-6
     assert changed.tolist() == batch.has_reference_B.tolist()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_everything_of_a_generator_follows_its_device(family: str, models: dict[str, Path]) -> None:
+    """On the meta device, where a tensor that stayed on the CPU is an error."""
+    meta = torch.device("meta")
+    generator = load_generator(models[family])
+    text = to_device(generator.encode_text(["red", "a blue ball"], [None, None]), meta)  # its masks ask for values
+    move_generator(generator, meta)
+    assert device_of(generator) == meta
+    latents = generator.encode_image(np.zeros((2, SIZE, SIZE, 3), np.uint8))
+    assert latents.device == meta
+    references = torch.ones(2, dtype=torch.bool, device=meta)
+    forward: Any = generator._forward  # type: ignore[attr-defined]  # `predict` sorts rows by flags, which meta lacks
+    for reference in (latents, None) if family != "qwen" else ():  # whose mask asks for values too
+        assert forward(latents, references.float(), reference, text).device == meta
+    assert generator._decode_latents(latents).shape == (2, 3, SIZE, SIZE)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -171,3 +174,72 @@ def test_a_picture_is_asked_at_the_bucket_of_its_shape(picture: Path, tmp_path: 
     TinyGenerator(TinyConfig(width=16, text_width=16, word_buckets=16), seed=0).save(generator)
     with pytest.raises(InputError, match="32x44: tiny/1 draws multiples of 8"):
         predict(generator, Request((picture,), "depth", ((32, 32), (32, 44))), tmp_path / "out")
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> tuple[Path, Path]:
+    """A saved generator, and a folder of five images with a broken one among them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(5):
+        image = np.random.default_rng(number).integers(0, 256, (40, 40 + 8 * (number % 2), 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    (folder / "2b.png").write_bytes(b"no image")
+    TinyGenerator(TinyConfig(width=16, text_width=16, word_buckets=64), 0).save(tmp_path / "generator")
+    return tmp_path / "generator", folder
+
+
+def assert_alike(one: Path, other: Path) -> None:
+    """The same answers, but for a grey level of rounding."""
+    assert (one / "predictions.json").read_bytes() == (other / "predictions.json").read_bytes()
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        if name.partition(".")[2].startswith("drawn"):
+            images = [cv2.imread(str(folder / name)).astype(int) for folder in (one, other)]
+            assert np.abs(images[0] - images[1]).max() <= 1
+
+
+def test_answers_do_not_depend_on_how_many_images_are_asked_at_a_time(many: tuple[Path, Path], tmp_path: Path) -> None:
+    for batch in (1, 4, 64):
+        predict(many[0], Request((many[1],), "depth", SIZE, steps=1, passes=2, batch=batch), tmp_path / str(batch))
+    assert_alike(tmp_path / "1", tmp_path / "4")
+    assert_alike(tmp_path / "1", tmp_path / "64")
+    values = json.loads((tmp_path / "1/predictions.json").read_text())
+    assert [entry["file"] for entry in values["predictions"]] == [f"{number}.png" for number in range(5)]
+    assert [entry["file"] for entry in values["failed"]] == ["2b.png"]
+
+
+def test_half_precision_draws_nearly_the_same(many: tuple[Path, Path], tmp_path: Path) -> None:
+    for precision in ("float32", "bfloat16"):
+        request = Request((many[1] / "0.png",), "depth", SIZE, precision=precision)  # type: ignore[arg-type]
+        predict(many[0], request, tmp_path / precision)
+    one, other = (cv2.imread(str(tmp_path / name / "0.drawn.png")).astype(int) for name in ("float32", "bfloat16"))
+    assert 0 < np.abs(one - other).mean() < 4
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "cpu, cuda or cuda:NUMBER"), ("cuda:99", "torch sees . GPUs; set device=cpu")]
+)
+def test_a_device_that_is_not_there_is_named(
+    device: str, message: str, many: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=message):
+        predict(many[0], Request((many[1],), "depth", SIZE, device=device), tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images(many: tuple[Path, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    question = ["predict", str(many[1]), "--task", "depth", "--generator", str(many[0]), "--steps", "1"]
+    done = subprocess.run(
+        [*command, "cavendish", *question, "--size", str(SIZE), "--out", str(tmp_path / "two")],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    predict(many[0], Request((many[1],), "depth", SIZE, steps=1), tmp_path / "one")
+    assert_alike(tmp_path / "one", tmp_path / "two")
+    assert done.stdout.count("5 pictures answered, 1 failed") == 1, done.stderr

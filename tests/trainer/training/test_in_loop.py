@@ -1,15 +1,19 @@
 """Evaluation while training: what it measures, that it changes nothing, and what it stops."""
 
+import gc
 import json
 import re
 import shutil
 import textwrap
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
+import cavendish.trainer.evaluation.generator as generator_module
 from cavendish.cli.main import main
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
@@ -127,6 +131,29 @@ def test_the_last_figures_are_those_of_the_generator_that_is_saved(data: Path) -
         assert found[0, "retention", task, "generator", "loss_ratio"] == 1
     distance = summary["retention"]["distances"]["tuned"]["frechet"]
     assert found[30, "retention", "generate", "generator", "frechet"] == pytest.approx(distance, rel=1e-5)
+
+
+def test_an_evaluation_holds_one_generator_at_a_time_and_is_done_once(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[weakref.ref[Any]] = []
+    load = generator_module.load_generator
+
+    def counting(*args: Any) -> Any:
+        gc.collect()
+        assert all(other() is None for other in loaded)
+        loaded.append(weakref.ref(generator := load(*args)))
+        return generator
+
+    monkeypatch.setattr(generator_module, "load_generator", counting)
+    settings = {"sets": {"held out": SETS["held out"]}, "steps": 1, "edit_steps": 1, "size": 16, "batch": 7}
+    config = EvaluateConfig(generator="watched/generator", base="base/generator", retention="held_out", **settings)
+    summary = evaluate_generator(config, data / "one-at-a-time", data)
+    assert len(loaded) == 2
+    assert {"tuned", "base", "one depth everywhere"} <= set(summary["sets"]["held out"]["depth"]["rows"])
+    other = config.model_copy(update={"batch": 3, "device": "cuda"})  # neither changes what is found
+    assert evaluate_generator(other, data / "one-at-a-time", data) == summary
+    assert len(loaded) == 2
 
 
 def test_an_interrupted_run_has_the_same_evaluations(data: Path) -> None:
