@@ -13,10 +13,13 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Len
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, StrictBool, StrictStr, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from cavendish.encoders.sample import (
     EXAMPLE_SCHEMA,
@@ -27,11 +30,10 @@ from cavendish.encoders.sample import (
     InputError,
     Instance,
     Sample,
-    UInt8Image,
 )
 from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
 from cavendish.mixing.images import decode_grey, decode_png16, decode_rgb, encode_png
-from cavendish.mixing.shards.dataset import Facts
+from cavendish.mixing.shards.dataset import Facts, first_problem
 from cavendish.mixing.storage.files import canonical_json
 
 Parts = dict[str, bytes]
@@ -229,12 +231,74 @@ def _arrays(sample: Sample) -> dict[str, Any]:
 def _build_sample(key: str, meta: Mapping[str, Any], arrays: dict[str, Any]) -> Sample:
     edited = arrays.pop("edited", None)
     try:
-        edit = None if edited is None else _parse_edit(edited, meta["edit"])
-        sample = Sample(key=key, edit=edit, **arrays, **_parse_facts(meta))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{key}.json: field missing or of the wrong kind: {error}") from None
+        facts: dict[str, Any] = {**_FACTS.validate_python(meta)}
+        edit = None if edited is None else Edit(image=edited, **_EDIT.validate_python(meta.get("edit")))
+    except ValidationError as error:
+        raise InputError(f"{key}.json: field missing or of the wrong kind: {first_problem(error)}") from None
+    facts["camera"] = None if facts["camera"] is None else Camera(**facts["camera"])
+    facts["instances"] = tuple(Instance(**instance) for instance in facts["instances"])
+    sample = Sample(key=key, edit=edit, **facts, **arrays)
     _arrays(sample)
     return sample
+
+
+_Int = Annotated[int, Field(strict=True, ge=-(1 << 63), lt=1 << 63)]
+_Number = _Int | Annotated[float, Field(strict=True, allow_inf_nan=False)]  # an int stays one, so that bytes stay
+_Point = tuple[_Number, _Number, _Number]
+_Pixels = Annotated[int, Field(strict=True, ge=0, le=1 << 20)]
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _CameraFacts(TypedDict):
+    width: _Int
+    height: _Int
+    fx: _Number
+    fy: _Number
+    cx: _Number
+    cy: _Number
+    camera_to_world: Annotated[tuple[_Number, ...], Len(16, 16)] | None
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _InstanceFacts(TypedDict):
+    id: Annotated[int, Field(strict=True, ge=0, le=65535)]
+    category: StrictStr
+    visible_pixels: _Int
+    box: tuple[_Pixels, _Pixels, _Pixels, _Pixels]
+    attributes: dict[str, StrictStr]
+    visible_fraction: _Number | None
+    center_camera_m: _Point | None
+    size_m: _Point | None
+    is_thing: StrictBool
+
+
+@with_config(ConfigDict(extra="forbid"))
+class _EditFacts(TypedDict):
+    kind: StrictStr
+    instruction: StrictStr
+    instance_id: _Int
+
+
+class _SampleFacts(TypedDict):
+    source: StrictStr
+    licence: StrictStr
+    exhaustive: StrictBool
+    captions: tuple[StrictStr, ...]
+    facts: dict[str, Any]
+    provenance: dict[str, Any]
+    quality: dict[str, _Number]
+    camera: _CameraFacts | None
+    instances: tuple[_InstanceFacts, ...]
+
+
+class _ExampleFacts(TypedDict):
+    key: StrictStr
+    task: StrictStr
+    prompt: StrictStr
+    spec: dict[str, Any]
+
+
+_FACTS, _EDIT, _EXAMPLE = TypeAdapter(_SampleFacts), TypeAdapter(_EditFacts), TypeAdapter(_ExampleFacts)
 
 
 def _json(key: str, meta: Mapping[str, Any]) -> bytes:
@@ -261,72 +325,6 @@ def parse_sample(key: str, parts: Mapping[str, bytes]) -> Sample:
     if edited is not None:
         arrays["edited"] = decode_rgb(parts[edited], f"{key}.{edited}")
     return _build_sample(key, meta, arrays)
-
-
-def _parse_facts(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a Sample that are json, their kinds checked."""
-    _need(meta, str, "source", "licence")
-    _need(meta, bool, "exhaustive")
-    _need(meta, dict, "facts", "provenance", "quality")
-    if not all(isinstance(caption, str) for caption in meta["captions"]):
-        raise TypeError("captions that are not texts")
-    if not all(map(_is_number, meta["quality"].values())):
-        raise TypeError("quality scores that are no numbers")
-    return {
-        "camera": None if meta["camera"] is None else _parse_camera(meta["camera"]),
-        "instances": tuple(_parse_instance(values) for values in meta["instances"]),
-        "captions": tuple(meta["captions"]),
-        **{name: meta[name] for name in ("source", "licence", "exhaustive", "facts", "provenance", "quality")},
-    }
-
-
-def _need(values: Mapping[str, Any], kind: type, *names: str) -> None:
-    for name in names:
-        if type(values[name]) is not kind:
-            raise TypeError(f"{name} is {values[name]!r:.60}, not a {kind.__name__}")
-
-
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and -1e300 < value < 1e300  # neither NaN nor infinite
-
-
-def _numbers(value: Any, count: int) -> bool:
-    return isinstance(value, list) and len(value) == count and all(map(_is_number, value))
-
-
-def _parse_edit(image: UInt8Image, values: dict[str, Any]) -> Edit:
-    _need(values, str, "kind", "instruction")
-    _need(values, int, "instance_id")
-    return Edit(image=image, **values)
-
-
-def _parse_camera(values: dict[str, Any]) -> Camera:
-    pose = values.pop("camera_to_world")
-    _need(values, int, "width", "height")
-    if not all(map(_is_number, values.values())) or not (pose is None or _numbers(pose, 16)):
-        raise TypeError("a camera of other than numbers")
-    return Camera(camera_to_world=None if pose is None else tuple(pose), **values)
-
-
-def _parse_instance(values: dict[str, Any]) -> Instance:
-    _need(values, int, "id", "visible_pixels")
-    _need(values, str, "category")
-    _need(values, bool, "is_thing")
-    if not 0 <= values["id"] <= 65535:
-        raise TypeError(f"instance {values['id']}: ids are 16 bits")
-    fraction, box = values["visible_fraction"], values["box"]
-    if not _numbers(box, 4) or not all(type(side) is int and 0 <= side <= 1 << 20 for side in box):
-        raise TypeError(f"instance {values['id']}: a box of other than four whole numbers of pixels")
-    if not (fraction is None or _is_number(fraction)):
-        raise TypeError(f"instance {values['id']}: a visible fraction that is no number")
-    if not all(values[name] is None or _numbers(values[name], 3) for name in ("center_camera_m", "size_m")):
-        raise TypeError(f"instance {values['id']}: a centre or size of other than three numbers")
-    words = values["attributes"]
-    if not isinstance(words, dict) or not all(isinstance(word, str) for word in words.values()):
-        raise TypeError(f"instance {values['id']}: attributes that are not texts")
-    for name in ("box", "center_camera_m", "size_m"):
-        values[name] = None if values[name] is None else tuple(values[name])
-    return Instance(**values)
 
 
 def _parse_json(key: str, parts: Mapping[str, bytes], name: str, schema: str) -> dict[str, Any]:
@@ -372,19 +370,18 @@ def parse_example(key: str, parts: Mapping[str, bytes]) -> Example:
     if meta.get("task") not in TASK_NAMES:
         raise InputError(f"{key}.instruction.json: unknown task {meta.get('task')!r}; known: {', '.join(TASK_NAMES)}")
     try:
-        _need(meta, str, "key", "prompt")
-        _need(meta, dict, "spec")
-        return Example(
-            key=check_key(meta["key"]),
-            task=meta["task"],
-            prompt=meta["prompt"],
-            source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
-            target=decode_rgb(parts["target.png"], f"{key}.target.png"),
-            spec=meta["spec"],
-            weight=_WEIGHT.decode(parts["weight.png"], f"{key}.weight.png") if "weight.png" in parts else None,
-        )
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{key}.instruction.json: field missing or of the wrong kind: {error}") from None
+        facts = _EXAMPLE.validate_python(meta)
+    except ValidationError as error:
+        raise InputError(
+            f"{key}.instruction.json: field missing or of the wrong kind: {first_problem(error)}"
+        ) from None
+    check_key(facts["key"])
+    return Example(
+        source=decode_rgb(parts["source.png"], f"{key}.source.png") if "source.png" in parts else None,
+        target=decode_rgb(parts["target.png"], f"{key}.target.png"),
+        weight=_WEIGHT.decode(parts["weight.png"], f"{key}.weight.png") if "weight.png" in parts else None,
+        **facts,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,7 +62,7 @@ class SourceConfig(Config):
             raise ValueError(f"source {self.name}: annotations is for kind coco, which needs it")
         if isinstance(self.path, tuple) and (not self.path or self.kind == "coco"):
             raise ValueError(f"source {self.name}: a list of paths is for the other kinds than coco, and not empty")
-        if (self.mirror is None) == (isinstance(self.path, str) and is_url(self.path)):
+        if (self.mirror is None) == isinstance(self.path, str):
             raise ValueError(f"source {self.name}: mirror is for a path that is a URL, which needs it")
         return self
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cavendish.mixing.storage import files, objects
 from cavendish.mixing.storage.objects import Retry, Unreachable
-from cavendish.mixing.storage.place import Place, is_url
+from cavendish.mixing.storage.place import Place, url_of
 
 _STRIPES = 256  # lock files, so that a block is fetched once by all processes together
 _KEPT_SHARE = 0.9  # of the limit that an eviction leaves, so that not every block evicts
@@ -331,8 +331,8 @@ def open_file(place: Place) -> LocalFile | RemoteFile:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    if not is_url(place):
+    url = url_of(place)
+    if url is None:
         with files.reading(place):
             return LocalFile(Path(place))
-    url = str(place)
     return RemoteFile(Server(LastBlock(), _LAST_BLOCK_BYTES, objects.RETRY), url, "", objects.size(url))

@@ -177,15 +177,6 @@ def size(url: str, retry: Retry | None = None) -> int:
     return ask(url, measure, retry=retry)
 
 
-def exists(url: str) -> bool:
-    """Tell whether an object is there."""
-    try:
-        size(url)
-    except MissingFile:
-        return False
-    return True
-
-
 def is_file(url: str) -> bool:
     """Tell whether an object, rather than a folder or nothing, is there."""
     return ask(url, lambda system, path: bool(system.isfile(path)))

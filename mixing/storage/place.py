@@ -25,14 +25,16 @@ def is_url(place: object) -> bool:
     return "://" in str(place)
 
 
-def _url(place: Place) -> str | None:
+def url_of(place: Place) -> str | None:
+    """Return the URL that a place is, or None for a path of this machine."""
     return str(place) if is_url(place) else None
 
 
 def parse_place(text: Place) -> Place:
     """Read a place out of text: a path, or a URL that fsspec knows; `file://` is a path of this machine."""
-    if is_url(text) and not str(text).startswith("file://"):
-        return str(text).rstrip("/")
+    url = url_of(text)
+    if url is not None and not url.startswith("file://"):
+        return url.rstrip("/")
     return expand_user(Path(str(text).removeprefix("file://")))
 
 
@@ -49,8 +51,9 @@ def url_within(path: object) -> str | None:
 
 def join(base: Place, path: Place) -> Place:
     """Return `path` below `base`; a URL stands for itself."""
-    if is_url(path):
-        return str(path)
+    url = url_of(path)
+    if url is not None:
+        return url
     if isinstance(base, Path):
         return base / path
     return posixpath.join(base, Path(path).as_posix()).removesuffix("/.")
@@ -80,25 +83,28 @@ def with_suffix(place: Place, suffix: str) -> Place:
 
 def make_folder(place: Place) -> None:
     """Make a folder and those above it; at a URL there is nothing to make."""
-    if not is_url(place):
+    if url_of(place) is None:
         Path(place).mkdir(parents=True, exist_ok=True)
 
 
 def exists(place: Place) -> bool:
     """Tell whether a file is there."""
-    url = _url(place)
-    return Path(place).exists() if url is None else objects.exists(url)
+    url = url_of(place)
+    try:
+        return Path(place).exists() if url is None else objects.size(url) >= 0
+    except MissingFile:
+        return False
 
 
 def is_file(place: Place) -> bool:
     """Tell whether a file, rather than a folder or nothing, is there."""
-    url = _url(place)
+    url = url_of(place)
     return Path(place).is_file() if url is None else objects.is_file(url)
 
 
 def list_sizes(folder: Place) -> dict[str, int]:
     """Return the size in bytes of everything in a folder, by name, sorted; empty where there is no folder."""
-    url = _url(folder)
+    url = url_of(folder)
     return dict(sorted((files.sizes(folder) if url is None else objects.sizes(url)).items()))
 
 
@@ -107,7 +113,7 @@ def files_below(folder: Place) -> list[str]:
 
     Links are followed: a linked folder once, so that no cycle is.
     """
-    url = _url(folder)
+    url = url_of(folder)
     return files.tree(Path(folder)) if url is None else objects.tree(url)
 
 
@@ -117,7 +123,7 @@ def size_of(place: Place) -> int:
     Raises:
         InputError: it is not there, or its server does not say.
     """
-    url = _url(place)
+    url = url_of(place)
     with files.reading(place):
         return Path(place).stat().st_size if url is None else objects.size(url)
 
@@ -128,7 +134,7 @@ def file_sha256(place: Place) -> str:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    url = _url(place)
+    url = url_of(place)
     with files.reading(place):
         return files.sha256(Path(place)) if url is None else objects.sha256(url)
 
@@ -139,7 +145,7 @@ def read_bytes(place: Place) -> bytes:
     Raises:
         InputError: it is not there or cannot be read.
     """
-    url = _url(place)
+    url = url_of(place)
     with files.reading(place):
         return Path(place).read_bytes() if url is None else objects.read(url)
 
@@ -150,8 +156,8 @@ def read_all(places: Sequence[Place]) -> Iterator[bytes]:
     Raises:
         InputError: one is not there or cannot be read.
     """
-    remote = bool(places) and is_url(places[0])
-    return objects.read_many([str(place) for place in places]) if remote else map(read_bytes, places)
+    urls = [url for place in places if (url := url_of(place)) is not None]
+    return objects.read_many(urls) if urls else map(read_bytes, places)
 
 
 def read_json(place: Place, what: str) -> Any:
@@ -160,7 +166,7 @@ def read_json(place: Place, what: str) -> Any:
     Raises:
         InputError: the file is not there or not json; the message names `what` it should have been.
     """
-    url = _url(place)
+    url = url_of(place)
     try:
         return json.loads(Path(place).read_bytes()) if url is None else objects.read_json(url)
     except FileNotFoundError:
@@ -176,7 +182,7 @@ def write_atomic(place: Place, data: bytes) -> None:
 
     A temporary name in the same folder, fsync, rename, fsync of the folder; at a URL one put, checked.
     """
-    url = _url(place)
+    url = url_of(place)
     if url is not None:
         objects.write(url, data)
         return
@@ -190,13 +196,13 @@ def write_atomic(place: Place, data: bytes) -> None:
 
 def temporary_name(place: Place) -> Path:
     """Name the file of this machine that a process writes before it becomes `place`."""
-    url = _url(place)
+    url = url_of(place)
     return files.temporary_name(Path(place)) if url is None else objects.temporary_name(url)
 
 
 def commit(temporary: Path, place: Place) -> None:
     """Give a finished, fsynced temporary file its final name, durably; for a URL, upload and delete it."""
-    url = _url(place)
+    url = url_of(place)
     if url is None:
         files.rename(temporary, Path(place))
         return
@@ -213,7 +219,7 @@ def local_copy(place: Place) -> Iterator[Path]:
     Raises:
         MissingFile, Unreachable: it cannot be read.
     """
-    url = _url(place)
+    url = url_of(place)
     if url is None:
         yield Path(place)
         return
@@ -231,7 +237,7 @@ def collect_leftovers(folder: Place, stems: Collection[str] = ()) -> None:
     Args:
         stems: names up to the first dot: of these files, those of processes of other machines too.
     """
-    url = _url(folder)
+    url = url_of(folder)
     if url is None:
         files.collect_leftovers(Path(folder), stems)
     else:

@@ -21,7 +21,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import digest, is_alive
-from cavendish.mixing.storage.place import Place, collect_leftovers, is_url, join
+from cavendish.mixing.storage.place import Place, collect_leftovers, join, url_of
 
 Chosen = Callable[[list[str]], list[str]]
 """Of the names at a URL, those that are needed."""
@@ -137,10 +137,10 @@ def published(
         InputError: there are several processes, each with a temporary folder of its own.
         Refused, Unreachable: the URL cannot be read or written.
     """
-    if not is_url(place):
+    url = url_of(place)
+    if url is None:
         yield Published(Path(place), None)
         return
-    url = str(place)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--out {url}: several processes need a folder that all see; copy it there when they are done")
     _collect_folders(url)
@@ -185,10 +185,10 @@ def fetched(data: Place, paths: Iterable[Path]) -> Iterator[Path]:
     Args:
         paths: relative to `data`; absolute ones are of this machine.
     """
-    if not is_url(data):
+    url = url_of(data)
+    if url is None:
         yield Path(data)
         return
-    url = str(data)
     _collect_folders(url)
     folder = _own_folder(url, "copy")
     try:
