@@ -146,7 +146,7 @@ def depth_metrics(
     protocol: DepthProtocol = METRIC,
     valid: NDArray[np.bool_] | None = None,
 ) -> dict[str, Any]:
-    """Measure one image.
+    """Measure the depth of one image: delta1, AbsRel, RMSE, SILog and their kin.
 
     Args:
         prediction_m: (H, W) planar metres; +inf allowed (clipped after alignment), NaN not.
