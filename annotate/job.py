@@ -8,13 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cavendish.annotate.annotators.protocol import check_licences, load_once
+from cavendish.annotate.annotators.protocol import check_licences, check_weights, load_once
 from cavendish.annotate.config import AnnotateConfig
 from cavendish.annotate.labels.conventions import check_models
 from cavendish.annotate.labels.hub_labels import hub_annotators
 from cavendish.annotate.labels.label import Annotators, Picture, annotators_for, label_pictures, with_hub
 from cavendish.annotate.report import REPORT, write_report
-from cavendish.annotate.weights import check_weights
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.extras import require_extra

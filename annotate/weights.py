@@ -20,7 +20,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import file_sha256, write_atomic
 
@@ -170,18 +169,6 @@ def find_weights(weights: Weights) -> Path:
             "python -m cavendish.annotate.weights"
         )
     return path
-
-
-def check_weights(specs: Iterable[AnnotatorSpec]) -> None:
-    """Check that the weights some annotators name are here, without loading any.
-
-    Raises:
-        InputError: see `find_weights`.
-    """
-    named = {str(value) for spec in specs for value in (spec.weights_sha256, spec.params.get("graph_sha256"))}
-    for weights in ALL_WEIGHTS:
-        if weights.sha256 in named:
-            find_weights(weights)
 
 
 def fetch_weights(wanted: Iterable[Weights]) -> list[Path]:

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cavendish.annotate.weights import ALL_WEIGHTS, find_weights
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
 DepthKind = Literal["metric", "needs_focal", "scale", "affine", "inverse"]
@@ -227,6 +228,18 @@ def check_licences(specs: Iterable[AnnotatorSpec], allowed: Collection[str]) -> 
             f"annotators under a licence this run does not allow: {', '.join(refused)}; allowed_licences has "
             f"{', '.join(sorted(allowed))}"
         )
+
+
+def check_weights(specs: Iterable[AnnotatorSpec]) -> None:
+    """Check that the weights some annotators name are here, without loading any.
+
+    Raises:
+        InputError: see `find_weights`.
+    """
+    named = {str(value) for spec in specs for value in (spec.weights_sha256, spec.params.get("graph_sha256"))}
+    for weights in ALL_WEIGHTS:
+        if weights.sha256 in named:
+            find_weights(weights)
 
 
 @cache

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,6 @@ from pydantic import Field
 
 from cavendish.encoders.sample import Example, InputError, Sample
 from cavendish.mixing.config import Config
-from cavendish.mixing.lock import LockedShard
 from cavendish.mixing.shards.dataset import Row, load_dataset, parse_row, read_row, row_names, some_rows
 from cavendish.mixing.shards.sample_format import Parts, parse_record
 from cavendish.mixing.storage import objects
@@ -26,6 +25,9 @@ from cavendish.mixing.storage.cache import BlockCache, LocalFile, RemoteFile, Se
 from cavendish.mixing.storage.files import MissingFile
 from cavendish.mixing.storage.objects import Retry
 from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, with_suffix
+
+if TYPE_CHECKING:
+    from cavendish.mixing.lock import LockedShard
 
 OPEN_SHARDS = 128  # indexes and files kept open; an order of records touches about so many shards at a time
 OnDamage = Literal["stop", "replace", "replace_shards"]

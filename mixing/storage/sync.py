@@ -14,14 +14,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import digest, is_alive
 from cavendish.mixing.storage.place import Place, collect_leftovers, join, url_of
+
+if TYPE_CHECKING:
+    from cavendish.mixing.jobs.runners import Progress
 
 Chosen = Callable[[list[str]], list[str]]
 """Of the names at a URL, those that are needed."""
