@@ -11,14 +11,13 @@ from pathlib import Path
 import pytest
 
 from cavendish.annotate import weights
-from cavendish.annotate.annotators.protocol import AnnotatorSpec
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, check_weights
 from cavendish.annotate.weights import (
     ALL_WEIGHTS,
     NANODET,
     U2NETP,
     Package,
     Weights,
-    check_weights,
     fetch_weights,
     find_weights,
 )
