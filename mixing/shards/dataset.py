@@ -131,11 +131,6 @@ class Row:
 _DATASET, _ROW = TypeAdapter(Dataset), TypeAdapter(Row)
 
 
-def is_row_name(name: str) -> bool:
-    """Tell whether a file of that name is the row of a shard."""
-    return _ROW_NAME.fullmatch(name) is not None
-
-
 def shard_path(directory: Place, index: int) -> Place:
     """Name the tar of shard `index`."""
     return join(directory, f"shard-{index:06d}.tar")
@@ -284,7 +279,7 @@ def finished_plan(directory: Place) -> Plan:
 
 def row_names(directory: Place) -> list[str]:
     """List the names of the rows in a directory, in shard order."""
-    return [name for name in list_sizes(directory) if is_row_name(name)]
+    return [name for name in list_sizes(directory) if _ROW_NAME.fullmatch(name)]
 
 
 def committed_rows(directory: Place) -> list[Row]:

@@ -24,7 +24,7 @@ from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.cache import BlockCache, LocalFile, RemoteFile, Server, open_file
 from cavendish.mixing.storage.files import MissingFile
 from cavendish.mixing.storage.objects import Retry
-from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, with_suffix
+from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, read_bytes, with_suffix
 
 if TYPE_CHECKING:
     from cavendish.mixing.lock import LockedShard
@@ -122,10 +122,7 @@ def open_local(tar: Path) -> OpenShard:
         InputError: no such shard, or its row is damaged.
     """
     row = tar.with_suffix(".json")
-    try:
-        return OpenShard(tar.name, read_index(row.read_bytes(), row), LocalFile(tar))
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: not there") from None
+    return OpenShard(tar.name, read_index(read_bytes(row), row), open_file(tar))
 
 
 class Shards:

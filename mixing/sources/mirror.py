@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +11,6 @@ from cavendish.mixing.sources.decode import image_kind
 from cavendish.mixing.sources.records import IMAGE_ENDINGS
 from cavendish.mixing.sources.tars import is_tar_block, tar_stem
 from cavendish.mixing.storage import objects
-from cavendish.mixing.storage.place import commit, temporary_name
 
 _ENDINGS = tuple(f".{ending}" for ending in (*IMAGE_ENDINGS, "txt", "json", "arrow"))
 _HEAD_BYTES = 512
@@ -46,7 +44,8 @@ def mirror(url: str, folder: Path) -> dict[str, int]:
             raise InputError(f"{url}: holds a file named {relative}, which would leave {folder}")
         target = folder / relative
         if not (target.is_file() and target.stat().st_size == size):
-            _copy("/".join(part for part in (url.rstrip("/"), below) if part), target, size)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            objects.download("/".join(part for part in (url.rstrip("/"), below) if part), target, size)
     return dict(left)
 
 
@@ -69,22 +68,3 @@ def _sizes(url: str) -> dict[str, int]:
         return {str(path).removeprefix(root).lstrip("/"): int(facts["size"]) for path, facts in found.items()}
 
     return objects.ask(url, look, "listed")
-
-
-def _copy(url: str, target: Path, size: int) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(target)
-
-    def get(system: Any, path: str) -> None:
-        system.get_file(path, str(temporary))
-        found = temporary.stat().st_size
-        if found != size:
-            raise OSError(f"{found} of {size} bytes came")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-
-    try:
-        objects.ask(url, get, "copied")
-        commit(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,16 +27,6 @@ _STRIPES = 256  # lock files, so that a block is fetched once by all processes t
 _KEPT_SHARE = 0.9  # of the limit that an eviction leaves, so that not every block evicts
 _LAST_BLOCK_BYTES = 8 << 20  # of a file that is read once, mostly forwards
 _DEAD_S = 600.0  # a half-filled block this old has lost its process
-
-
-@dataclass
-class Traffic:
-    """What was fetched from where files really are, by this process."""
-
-    blocks: int = 0
-    bytes: int = 0
-    hits: int = 0
-    discarded: int = 0
 
 
 class BlockCache:
@@ -183,12 +174,13 @@ class Server:
         cache: where their blocks go.
         block: bytes of a block.
         retry: how often a range is asked for before its file is given up.
+        traffic: counts blocks that were fetched, and those that were discarded, by this process.
     """
 
     cache: BlockCache | LastBlock
     block: int
     retry: Retry
-    traffic: Traffic = field(default_factory=Traffic)
+    traffic: Counter[str] = field(default_factory=Counter)
 
     def read_file(self, url: str, sha256: str) -> bytes:
         """Return all bytes of a small file, fetched when the cache has none of this sha256; the caller checks them.
@@ -200,7 +192,6 @@ class Server:
         name = f"{sha256}.whole"
         data = self.cache.read(name)
         if data is not None and hashlib.sha256(data).hexdigest() == sha256:
-            self.traffic.hits += 1
             return data
         self.cache.discard(name)
         others: list[bytes] = []
@@ -229,8 +220,7 @@ class Server:
             Unreachable: every attempt failed or gave fewer or more bytes.
         """
         data = objects.read_range(url, start, end, self.retry)
-        self.traffic.blocks += 1
-        self.traffic.bytes += len(data)
+        self.traffic["blocks"] += 1
         return data
 
 
@@ -292,7 +282,6 @@ class RemoteFile:
         for _ in range(3):  # another process may evict it in between
             data = self._server.cache.read(name, at, size)
             if data is not None and len(data) == size:
-                self._server.traffic.hits += 1
                 return data
             if data is not None:
                 self._server.cache.discard(name)
@@ -310,7 +299,7 @@ class RemoteFile:
         """Drop the blocks of a range from the cache: their bytes are wrong."""
         for block in self._blocks(offset, size):
             self._server.cache.discard(self._name(block))
-            self._server.traffic.discarded += 1
+            self._server.traffic["discarded"] += 1
 
     def _fetch(self, block: int) -> None:
         start = block * self._server.block

@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.extras import missing_extra
+from cavendish.mixing.storage import files
 from cavendish.mixing.storage.files import MissingFile, digest, is_alive
 
 PART_BYTES = 16 << 20
@@ -288,22 +289,30 @@ def _check(system: Any, path: str, length: int, tags: set[str], whole: str) -> N
         raise OSError(f"{length} bytes are here and there, but not the same")
 
 
-def download(url: str, file: Path) -> None:
+def download(url: str, file: Path, size: int | None = None) -> None:
     """Copy an object to a file, which is complete or not there.
+
+    Args:
+        size: which it has to have; None: it is compared by its tag, or else by reading it once more.
 
     Raises:
         MissingFile, Refused, Unreachable: it cannot be read.
     """
-    temporary = file.with_name(f"{file.name}.tmp-{os.getpid()}")
+    temporary = files.temporary_name(file)
 
     def get(system: Any, path: str) -> None:
         system.get_file(path, str(temporary))
         length = temporary.stat().st_size
-        _check(system, path, length, *_digests(temporary, _part_bytes(length)))
+        if size is None:
+            _check(system, path, length, *_digests(temporary, _part_bytes(length)))
+        elif length != size:
+            raise OSError(f"{length} of {size} bytes came")
+        with temporary.open("rb") as copied:
+            os.fsync(copied.fileno())
 
     try:
         ask(url, get)
-        temporary.replace(file)
+        files.rename(temporary, file)
     finally:
         temporary.unlink(missing_ok=True)
 

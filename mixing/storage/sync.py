@@ -8,6 +8,7 @@ that whatever moment a run is killed at, the URL has no file without those it bu
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -105,11 +106,7 @@ def _files(folder: Path) -> list[str]:
     """List the finished files of a folder."""
     paths = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     names = [path.relative_to(folder).as_posix() for path in paths]
-    return [name for name in names if not any(_is_temporary(part) for part in name.split("/"))]
-
-
-def _is_temporary(part: str) -> bool:
-    return ".tmp-" in part or part.endswith(".tmp")
+    return [name for name in names if ".tmp-" not in name and not re.search(r"\.tmp(/|$)", name)]
 
 
 def _state(file: Path) -> tuple[int, int]:
@@ -146,37 +143,30 @@ def published(
         return
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError(f"--out {url}: several processes need a folder that all see; copy it there when they are done")
-    _collect_folders(url)
     collect_leftovers(url)
-    folder = _own_folder(url, "folder")
-    work = Published(folder, url, last, superseded)
-    try:
+    with _temporary_folder(url, "folder") as folder:
+        work = Published(folder, url, last, superseded)
         work.fetch(chosen)
         try:
             yield work
         finally:
             work.publish()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
-def _folder_of(url: str, process: int | str, what: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"cavendish-{digest(url)[:16]}.{what}-{process}"
-
-
-def _own_folder(url: str, what: str) -> Path:
-    folder = _folder_of(url, os.getpid(), what)
+@contextmanager
+def _temporary_folder(url: str, what: str) -> Iterator[Path]:
+    """Give a folder for what belongs at a URL; it is deleted at the end, as are those that killed processes left."""
+    root, prefix = Path(tempfile.gettempdir()), f"cavendish-{digest(url)[:16]}."
+    for path in root.glob(f"{prefix}*"):
+        if not is_alive(int(path.name.rpartition("-")[2])):
+            shutil.rmtree(path, ignore_errors=True)
+    folder = root / f"{prefix}{what}-{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)  # of an earlier process of the same number
     folder.mkdir(mode=0o700)
-    return folder
-
-
-def _collect_folders(url: str) -> None:
-    """Delete what killed processes left on the way to a URL, and copies from it."""
-    for what in ("folder", "copy"):
-        for path in Path(tempfile.gettempdir()).glob(_folder_of(url, "*", what).name):
-            if not is_alive(int(path.name.rpartition("-")[2])):
-                shutil.rmtree(path, ignore_errors=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -192,9 +182,7 @@ def fetched(data: Place, paths: Iterable[Path]) -> Iterator[Path]:
     if url is None:
         yield Path(data)
         return
-    _collect_folders(url)
-    folder = _own_folder(url, "copy")
-    try:
+    with _temporary_folder(url, "copy") as folder:
         for path in sorted({path for path in paths if not path.is_absolute()}):
             at = str(join(data, path))
             if objects.is_file(at):
@@ -203,8 +191,6 @@ def fetched(data: Place, paths: Iterable[Path]) -> Iterator[Path]:
             for name in objects.tree(at):
                 _fetch(f"{at}/{name}", folder, (path / name).as_posix())
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def paths_in(value: object) -> Iterator[Path]:

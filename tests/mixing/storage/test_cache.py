@@ -97,7 +97,7 @@ def test_a_url_gives_what_the_folder_gives_and_the_cache_stays_in_its_limit(tmp_
         assert facts(items[index]) == facts(local)
         assert cached_bytes(tmp_path) <= 9 * BLOCK
     traffic = items.reader.shards.server.traffic
-    assert traffic.blocks > 20  # more than fit: some were fetched again
+    assert traffic["blocks"] > 20  # more than fit: some were fetched again
     assert not items.reader.shards.server.retry.failures
 
 
@@ -137,7 +137,7 @@ def test_a_failed_or_truncated_reply_is_asked_for_again_and_counted(tmp_path: Pa
     assert [facts(item) for item in items] == [facts(item) for item in MixtureDataset(lock, tmp_path, 16, count=12)]
     retries = items.reader.shards.server.retry.failures
     assert set(retries) <= {f"{web}/raw/{path.name}" for path in (tmp_path / "raw").iterdir()}
-    assert sum(retries.values()) >= 2 * items.reader.shards.server.traffic.blocks
+    assert sum(retries.values()) >= 2 * items.reader.shards.server.traffic["blocks"]
     assert items.ledger.bad == 0
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_cache_is_mended_and_a_damaged_origin_is_counted(tmp_path: Pat
     items = MixtureDataset(lock, url, 16, count=40, reading=reading(tmp_path))
     assert [facts(item) for item in items] == first
     assert items.ledger.bad == 0
-    assert items.reader.shards.server.traffic.discarded > 0
+    assert items.reader.shards.server.traffic["discarded"] > 0
     damage(tmp_path / "raw", {"scene-1-1"})
     items = MixtureDataset(
         lock, in_memory(tmp_path, "bad"), 16, count=300, reading=reading(tmp_path, cache=tmp_path / "x")
