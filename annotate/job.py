@@ -17,10 +17,10 @@ from cavendish.annotate.report import REPORT, write_report
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.extras import require_extra
-from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
+from cavendish.mixing.jobs.beam import CommitShards, ShardJob, read_inputs, run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
-from cavendish.mixing.shards.dataset import Plan, start_dataset
+from cavendish.mixing.shards.dataset import Plan
 from cavendish.mixing.sources.decode import decode_image
 from cavendish.mixing.sources.items import Item
 from cavendish.mixing.sources.listing import fingerprint, list_items, read_item
@@ -51,6 +51,22 @@ def annotate(
             model does not follow its conventions, or `out` holds another plan.
         JobFailed: see `mixing.jobs.beam.run`.
     """
+    job, items = _annotate_job(config, out, data)
+    result = run(job, engine, progress)
+    if result.totals is not None and (result.made or not exists(join(out, REPORT))):
+        write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
+    return result
+
+
+class AnnotateShards(CommitShards):
+    """Annotates every image of the sources into raw shards under `out`, in a Beam pipeline; without the report page."""
+
+    def __init__(self, config: AnnotateConfig, out: Place, data: Path = Path()) -> None:
+        super().__init__(_annotate_job(config, out, data)[0])
+
+
+def _annotate_job(config: AnnotateConfig, out: Place, data: Path) -> tuple[ShardJob, list[tuple[int, Item]]]:
+    """Return the job, and every image with the number of its source."""
     if config.hub is not None:
         require_extra("generators")
     specs = annotators_of(config, data, make=lambda kind, *arguments: kind(*arguments)).specs
@@ -72,13 +88,9 @@ def annotate(
     shards = [items[start : start + count] for start in range(0, len(items), count)]
     settings = {"pipeline": "annotate/2", "config": config.model_dump(mode="json"), "inputs": inputs}
     plan = Plan("annotate", len(shards), {**settings, "annotators": [asdict(spec) for spec in specs]})
-    start_dataset(out, plan)
-    write_inputs(out, ([[number, asdict(item)] for number, item in shard] for shard in shards))
+    inputs_of_shards = ([[number, asdict(item)] for number, item in shard] for shard in shards)
     found = len(items) + sum(left_aside.values())
-    result = run(plan, partial(build_shard, config, data, out), out, engine, progress, found, left_aside)
-    if result.totals is not None and (result.made or not exists(join(out, REPORT))):
-        write_report(out, config, config.sources, {item.key: (number, item) for number, item in items}, data)
-    return result
+    return ShardJob(plan, partial(build_shard, config, data, out), out, inputs_of_shards, found, left_aside), items
 
 
 def annotators_of(config: AnnotateConfig, data: Path, make: Any = load_once) -> Annotators:

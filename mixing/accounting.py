@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -74,6 +75,11 @@ class Accounting:
     def of_totals(cls, totals: Mapping[str, Any]) -> Accounting:
         """Read the accounting of a finished directory of shards out of the totals of its dataset.json."""
         return cls(totals["found"], totals["records"], totals["rejected"], totals["left_aside"])
+
+
+def kind_of(reason: str) -> str:
+    """Return what a rejection has in common with others of its kind: its reason without the try and the details."""
+    return re.sub(r"^attempt \d+: ", "", reason).partition(":")[0]
 
 
 def add_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -13,8 +12,9 @@ from functools import partial
 import numpy as np
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
+from cavendish.mixing.accounting import kind_of
 from cavendish.mixing.extras import require_extra
-from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.beam import CommitShards, ShardJob, run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, committed_rows
@@ -25,7 +25,7 @@ from cavendish.render.config import RealismConfig, RenderConfig, ViewRequest
 from cavendish.render.engines.child import decode_answer
 from cavendish.render.engines.worker import Limits, Worker, WorkerFault
 
-__all__ = ["RealismConfig", "RenderConfig", "build_shard", "render", "render_probe"]
+__all__ = ["RealismConfig", "RenderConfig", "build_shard", "RenderShards", "render", "render_probe"]
 ONE_THREAD = dict.fromkeys(("LP_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Environment of a child: the engine gives a core to every worker, and images do not depend on the machine."""
 
@@ -37,14 +37,25 @@ def render(config: RenderConfig, out: Place, engine: Engine = Engine(), progress
         InputError: a package the scenes need is not installed, or `out` holds shards of another plan.
         JobFailed: a worker of the engine died, or nothing was committed for too long.
     """
+    try:
+        return run(_render_job(config, out), engine, progress)
+    finally:
+        close_workers()
+
+
+class RenderShards(CommitShards):
+    """Renders `config.scenes` scenes into shards under `out`, in a Beam pipeline."""
+
+    def __init__(self, config: RenderConfig, out: Place) -> None:
+        super().__init__(_render_job(config, out))
+
+
+def _render_job(config: RenderConfig, out: Place) -> ShardJob:
     check_installation()
     config = _with_absolute_folders(config)
     shards = -(-config.scenes // config.scenes_per_shard)
     plan = Plan(f"render-{config.engine}", shards, _plan_values(config))
-    try:
-        return run(plan, partial(build_shard, config), out, engine, progress)
-    finally:
-        close_workers()
+    return ShardJob(plan, partial(build_shard, config), out)
 
 
 def render_probe(config: RenderConfig, units: int) -> Probe:
@@ -99,11 +110,7 @@ def _with_absolute_folders(config: RenderConfig) -> RenderConfig:
 
 def count_rejections(out: Place) -> dict[str, int]:
     """Count the views under `out` that were rejected, by reason, the most frequent first."""
-    reasons = Counter(
-        re.sub(r"^attempt \d+: ", "", rejection.reason).partition(":")[0]
-        for row in committed_rows(out)
-        for rejection in row.rejected
-    )
+    reasons = Counter(kind_of(rejection.reason) for row in committed_rows(out) for rejection in row.rejected)
     return dict(reasons.most_common())
 
 

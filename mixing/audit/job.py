@@ -18,7 +18,7 @@ from cavendish.mixing.audit.plan import ScanPlan, make_plan, metadata_plan
 from cavendish.mixing.audit.report.evidence import Evidence, read_decisions
 from cavendish.mixing.audit.report.write import Verdict, WordsVerdict, recheck_report, write_report, write_words_report
 from cavendish.mixing.audit.scan import committed_result, is_done, scan_shard, scan_task, still_to_scan
-from cavendish.mixing.jobs.beam import Tasks, run_tasks
+from cavendish.mixing.jobs.beam import RunTasks, Tasks, run_tasks
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, Progress
 from cavendish.mixing.shards.dataset import committed_rows, load_dataset, some_rows
@@ -103,6 +103,23 @@ def verify_report(config: AuditConfig, out: Path, data: Path = Path(), reader: R
     """Check a report again from its inputs; return the problems (none: it stands). See `recheck_report`."""
     plan = make_plan(config, out, data, reader)
     return recheck_report(plan, partial(_evidence, plan), out)
+
+
+class AuditShards(RunTasks):
+    """Compares every shard, and the controls, with the benchmarks, in a Beam pipeline: a collection of scan results.
+
+    `report` judges them once the pipeline is done.
+    """
+
+    def __init__(self, config: AuditConfig, out: Path, data: Path = Path(), reader: Reader | None = None) -> None:
+        plan = make_plan(config, out, data, reader)
+        (plan.work / "scan").mkdir(parents=True, exist_ok=True)
+        super().__init__(partial(_scan_and_read, plan), range(len(plan.tasks)))
+
+
+def _scan_and_read(plan: ScanPlan, index: int) -> dict[str, Any] | None:
+    scan_task(plan, index)
+    return committed_result(plan, index)
 
 
 def _scan(plan: ScanPlan, engine: Engine, progress: Progress | None) -> None:

@@ -1,6 +1,6 @@
 """Runs a plan as a Beam job: one element = one shard, pixels never leave the function that made them.
 
-The pipeline is linear with a single leaf (Create -> Reshuffle -> Map), so that it is right on every runner; what is
+The pipeline is linear with a single leaf (Create -> Reshuffle -> FlatMap), so that it is right on every runner; what is
 finished is read from the rows on disk, so that progress, restarts and dead letters work the same on every runner.
 """
 
@@ -16,12 +16,12 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
-from cavendish.mixing.accounting import LeftAside
+from cavendish.mixing.accounting import LeftAside, kind_of
 from cavendish.mixing.jobs.dask import Cluster, code_digest, connected, run_on_worker
 from cavendish.mixing.jobs.embedded import WORKER_DIED, WorkerProcesses, embedded_runner, is_news
 from cavendish.mixing.jobs.runners import Engine, JobFailed, JobResult, Progress, check_engine, hide_module
@@ -30,6 +30,7 @@ from cavendish.mixing.shards.dataset import (
     committed_among,
     finish_dataset,
     is_committed,
+    read_row,
     shard_path,
     start_dataset,
 )
@@ -44,11 +45,13 @@ from cavendish.mixing.storage.place import (
     make_folder,
     name_of,
     read_json,
+    with_suffix,
     write_atomic,
 )
 
 with hide_module("pandas"):
     import apache_beam as beam
+    from apache_beam.metrics import Metrics
     from apache_beam.options.pipeline_options import PipelineOptions
 
 Build = Callable[[int], Iterable[Sample | Example | Rejection | LeftAside]]
@@ -60,6 +63,7 @@ MAX_PARTITIONS = 20_000
 DEATHS_IN_VAIN = 3
 """Fresh workers are given what is left until so many deaths in a row had nothing committed in between."""
 
+METRICS = "cavendish"
 _INPUTS = "inputs"
 _IN_TURN = threading.Lock()
 _SAFE = "What is committed is safe: run the same command again to continue"
@@ -92,57 +96,150 @@ class _Outcome:
     fault: str
 
 
-def build_shard(directory: Place, plan_digest: str, build: Build, index: int) -> int:
-    """Make and commit shard `index` unless it is committed already; return the number of its records."""
-    if is_committed(directory, index, plan_digest):
-        return 0
-    count = 0
-    with ShardWriter(directory, index, plan_digest) as writer:
-        for record in build(index):
-            if isinstance(record, Rejection):
-                writer.reject(record.key, record.reason)
-                continue
-            if isinstance(record, LeftAside):
-                writer.leave_aside(record.reason, record.count)
-                continue
-            try:
-                writer.add(record)
-                count += 1
-            except InputError as error:
-                writer.reject(record.key, str(error))
-    return count
-
-
-def run(
-    plan: Plan,
-    build: Build,
-    directory: Place,
-    engine: Engine = Engine(),
-    progress: Progress | None = None,
-    found: int | None = None,
-    left_aside: Mapping[str, int] | None = None,
-) -> JobResult:
-    """Run the plan until every shard of this split is committed; what is committed already is not done again.
+@dataclass(frozen=True)
+class ShardJob:
+    """A job that makes shards.
 
     Args:
+        inputs: what each shard is made from, json-able; they are written beside the shards (see `read_inputs`).
         found, left_aside: inputs that were listed, and those of them that are in no shard (`finish_dataset`).
+    """
+
+    plan: Plan
+    build: Build
+    directory: Place
+    inputs: Iterable[Any] = ()
+    found: int | None = None
+    left_aside: Mapping[str, int] | None = None
+
+    def start(self) -> None:
+        """Write the plan and the inputs.
+
+        Raises:
+            InputError: the directory holds another plan.
+        """
+        start_dataset(self.directory, self.plan)
+        if self.inputs:
+            write_inputs(self.directory, self.inputs)
+
+    def done_among(self, indices: Collection[int]) -> set[int]:
+        """Return which of these shards are committed."""
+        return committed_among(self.directory, indices, self.plan.digest)
+
+    @property
+    def work(self) -> Callable[[int], None]:
+        """What makes and commits one shard."""
+        return partial(build_shard, self.directory, self.plan.digest, self.build)
+
+
+def build_shard(directory: Place, plan_digest: str, build: Build, index: int) -> None:
+    """Make and commit shard `index` unless it is committed already, and count what it gave in Beam's metrics."""
+    if is_committed(directory, index, plan_digest):
+        return
+    started = time.monotonic()
+    with ShardWriter(directory, index, plan_digest) as writer:
+        for record in build(index):
+            if isinstance(record, LeftAside):
+                writer.leave_aside(record.reason, record.count)
+            elif isinstance(record, Rejection):
+                _reject(writer, record.key, record.reason)
+            else:
+                try:
+                    writer.add(record)
+                    Metrics.counter(METRICS, "records").inc()
+                except InputError as error:
+                    _reject(writer, record.key, str(error))
+    Metrics.distribution(METRICS, "shard_ms").update(round(1000 * (time.monotonic() - started)))
+
+
+def _reject(writer: ShardWriter, key: str, reason: str) -> None:
+    writer.reject(key, reason)
+    Metrics.counter(METRICS, f"rejected: {kind_of(reason)}").inc()
+
+
+def run(job: ShardJob, engine: Engine = Engine(), progress: Progress | None = None) -> JobResult:
+    """Run a job until every shard of this split is committed; what is committed already is not done again.
 
     Raises:
         InputError: the directory holds another plan, or the runner is one known to lose data.
         JobFailed: a shard's function raised, workers died again and again, or nothing was committed for too long.
     """
     check_engine(engine)
-    start_dataset(directory, plan)
-    split = range(engine.split[0], plan.shards, engine.split[1])
-    done_among = lambda indices: committed_among(directory, indices, plan.digest)
-    committed = done_among(split)
+    job.start()
+    split = range(engine.split[0], job.plan.shards, engine.split[1])
+    committed = job.done_among(split)
     pending = [index for index in split if index not in committed]
-    stems = {name_of(shard_path(directory, index)).removesuffix(".tar") for index in pending}
-    collect_leftovers(directory, stems)
-    work = partial(build_shard, directory, plan.digest, build)
-    run_tasks(Tasks(work, pending, done_among, already=len(committed)), engine, progress)
-    collect_leftovers(directory, stems)  # of workers that died in this run
-    return JobResult(len(committed), len(pending), finish_dataset(directory, plan, found, left_aside))
+    stems = {name_of(shard_path(job.directory, index)).removesuffix(".tar") for index in pending}
+    collect_leftovers(job.directory, stems)
+    run_tasks(Tasks(job.work, pending, job.done_among, already=len(committed)), engine, progress)
+    collect_leftovers(job.directory, stems)  # of workers that died in this run
+    totals = finish_dataset(job.directory, job.plan, job.found, job.left_aside)
+    return JobResult(len(committed), len(pending), totals)
+
+
+class RunTasks(beam.PTransform):
+    """Does tasks once each, wherever the runner likes; a collection of what they return, but for None."""
+
+    def __init__(self, work: Callable[[int], Any], numbers: Sequence[int]) -> None:
+        super().__init__()
+        self._work, self._numbers = work, numbers
+
+    def expand(self, begin: Any) -> Any:
+        """Make one element of each number, and part them among the workers."""
+        created = begin | "Plan" >> beam.Create(list(self._numbers), reshuffle=False)
+        shuffled = created | "Spread" >> beam.Reshuffle()
+        return shuffled | "Build" >> beam.FlatMap(partial(_one_at_a_time, self._work))
+
+
+class CommittedShard(NamedTuple):
+    """What the row of a committed shard says, but for its index; `shard` is the place of its tar."""
+
+    shard: Place
+    records: int
+    rejected: int
+    bytes: int
+    sha256: str
+
+
+class CommitShards(beam.PTransform):
+    """Makes the shards of a job in a pipeline of yours; a collection of `CommittedShard`, once all are committed.
+
+    Metrics, in the namespace `cavendish`: counters `records` and `rejected: REASON`, and a distribution `shard_ms`.
+    """
+
+    def __init__(self, job: ShardJob) -> None:
+        super().__init__()
+        self._job = job
+
+    def expand(self, begin: Any) -> Any:
+        """Commit each shard, then write the totals: one after the other, so that no runner makes a shard twice."""
+        job = self._job
+        job.start()
+        finish = partial(_finish_shards, job.directory, job.plan, job.found, job.left_aside)
+        shards = begin | "Commit" >> RunTasks(partial(_commit_shard, job.directory, job.work), range(job.plan.shards))
+        return shards | "Key" >> beam.Map(_keyed) | "Gather" >> beam.GroupByKey() | "Finish" >> beam.FlatMap(finish)
+
+
+def _commit_shard(directory: Place, work: Callable[[int], None], index: int) -> CommittedShard:
+    work(index)
+    shard = shard_path(directory, index)
+    row = read_row(with_suffix(shard, ".json"))
+    return CommittedShard(shard, row.count, len(row.rejected), row.bytes, row.sha256)
+
+
+def _keyed(shard: CommittedShard) -> tuple[int, CommittedShard]:
+    return 0, shard
+
+
+def _finish_shards(
+    directory: Place,
+    plan: Plan,
+    found: int | None,
+    left_aside: Mapping[str, int] | None,
+    keyed: tuple[int, Iterable[CommittedShard]],
+) -> Iterable[CommittedShard]:
+    finish_dataset(directory, plan, found, left_aside)
+    return sorted(keyed[1], key=lambda shard: shard.shard)
 
 
 def run_tasks(tasks: Tasks, engine: Engine, progress: Progress | None = None) -> None:
@@ -199,9 +296,7 @@ def _run_pipeline(
     def pipeline() -> None:
         try:
             root = beam.Pipeline(runner, options=PipelineOptions(options))
-            created = root | "Plan" >> beam.Create(list(numbers), reshuffle=False)
-            shuffled = created | "Spread" >> beam.Reshuffle()
-            shuffled | "Build" >> beam.Map(partial(_one_at_a_time, work))
+            root | "Tasks" >> RunTasks(work, numbers)
             results.append(root.run())
             results[0].wait_until_finish()
         except BaseException as error:
@@ -222,13 +317,11 @@ def _run_pipeline(
     return _Outcome(left, fault)
 
 
-def _one_at_a_time(work: Callable[[int], Any], element: int) -> None:
-    """Do one task; another thread of this process waits, since renderer and models are one per process.
-
-    Nothing is returned: results are on disk, and an engine would keep and move what is returned.
-    """
+def _one_at_a_time(work: Callable[[int], Any], number: int) -> tuple[Any, ...]:
+    """Do one task; another thread of this process waits, since renderer and models are one per process."""
     with _IN_TURN:
-        work(element)
+        result = work(number)
+    return () if result is None else (result,)
 
 
 def _runner_with_options(engine: Engine, elements: int, cluster: Cluster | None) -> tuple[Any, list[str]]:

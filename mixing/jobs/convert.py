@@ -20,10 +20,10 @@ from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import decode_rgb, encode_png
-from cavendish.mixing.jobs.beam import read_inputs, run, write_inputs
+from cavendish.mixing.jobs.beam import ShardJob, read_inputs, run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
-from cavendish.mixing.shards.dataset import Plan, start_dataset
+from cavendish.mixing.shards.dataset import Plan
 from cavendish.mixing.shards.sample_format import StoredSample
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 from cavendish.mixing.sources.decode import FILE_LIMITS, DecodedImage, decode_image
@@ -104,10 +104,9 @@ def convert(
     ]
     starts = range(0, len(listed), config.records_per_shard)
     plan = Plan("convert", len(starts), {**config.model_dump(mode="json"), "inputs": inputs})
-    start_dataset(out, plan)
-    write_inputs(out, ([asdict(item) for item in listed.items[at : at + config.records_per_shard]] for at in starts))
+    inputs_of_shards = ([asdict(item) for item in listed.items[at : at + config.records_per_shard]] for at in starts)
     build = partial(convert_shard, config, folders, out)
-    return run(plan, build, out, engine, progress, listed.found, listed.left_aside)
+    return run(ShardJob(plan, build, out, inputs_of_shards, listed.found, listed.left_aside), engine, progress)
 
 
 def _folders(config: ConvertConfig, data: Path) -> tuple[Path, ...]:

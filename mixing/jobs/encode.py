@@ -14,7 +14,7 @@ from pydantic import Field
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
 from cavendish.mixing.config import Config
-from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.beam import CommitShards, ShardJob, run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.mixture.config import Positive, Task
@@ -46,14 +46,30 @@ class EncodeConfig(Config):
 def encode(
     config: EncodeConfig, out: Place, engine: Engine = Engine(), progress: Progress | None = None, data: Place = Path()
 ) -> JobResult:
-    """Freeze raw shards into instruction shards.
+    """Freeze raw shards into instruction shards; see `encode_job`.
+
+    Raises:
+        InputError: a source is not a finished directory of shards, or two sources share a key.
+        JobFailed: see `mixing.jobs.beam.run`.
+    """
+    return run(encode_job(config, out, data), engine, progress)
+
+
+class EncodeShards(CommitShards):
+    """Freezes raw shards into instruction shards, in a Beam pipeline; see `encode_job`."""
+
+    def __init__(self, config: EncodeConfig, out: Place, data: Place = Path()) -> None:
+        super().__init__(encode_job(config, out, data))
+
+
+def encode_job(config: EncodeConfig, out: Place, data: Place) -> ShardJob:
+    """Return the job of freezing raw shards into instruction shards.
 
     Tasks that a sample cannot serve are not tried; one that is tried and fails is a rejection with its reason. The n-th
     example of a sample for a task is the one that a mixture with the same seed draws in epoch n.
 
     Raises:
         InputError: a source is not a finished directory of shards, or two sources share a key.
-        JobFailed: see `mixing.jobs.beam.run`.
     """
     counts = []
     inputs = []
@@ -72,7 +88,7 @@ def encode(
     excluded = digest(sorted(read_excluded(config.exclude, data)))
     made_from = {**config.model_dump(mode="json"), "inputs": inputs, "excluded": excluded}
     plan = Plan("encode", sum(counts), made_from)
-    return run(plan, partial(encode_nth, config, data, tuple(counts), excluded), out, engine, progress)
+    return ShardJob(plan, partial(encode_nth, config, data, tuple(counts), excluded), out)
 
 
 def read_excluded(exclude: tuple[Path, ...], data: Place) -> frozenset[str]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cavendish.encoders.sample import Rejection
 from cavendish.mixing.accounting import Accounting, LeftAside
-from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.beam import ShardJob, run
 from cavendish.mixing.shards.dataset import Plan, read_row
 from tests.conftest import tiny_sample
 
@@ -45,17 +45,17 @@ def _build(index: int):  # type: ignore[no-untyped-def]
 
 
 def test_what_a_job_leaves_aside_is_in_rows_and_totals(tmp_path: Path) -> None:
-    result = run(Plan("test", 2, {}), _build, tmp_path, found=11, left_aside={".md: not an image": 1})
+    result = run(ShardJob(Plan("test", 2, {}), _build, tmp_path, found=11, left_aside={".md: not an image": 1}))
     assert result.totals is not None
     assert Accounting.of_totals(result.totals) == Accounting(11, 2, 1, {".md: not an image": 1, "no depth": 7})
     assert json.loads((tmp_path / "dataset.json").read_bytes())["totals"]["found"] == 11
     assert read_row(tmp_path / "shard-000001.json").left_aside == {"no depth": 4}
     with pytest.raises(ValueError, match="9 inputs were found and 11 are accounted for"):
-        run(Plan("test", 2, {}), _build, tmp_path, found=9, left_aside={".md: not an image": 1})
+        run(ShardJob(Plan("test", 2, {}), _build, tmp_path, found=9, left_aside={".md: not an image": 1}))
 
 
 def test_a_row_that_leaves_nothing_aside_has_the_bytes_it_had(tmp_path: Path) -> None:
-    run(Plan("test", 1, {}), _one, tmp_path)
+    run(ShardJob(Plan("test", 1, {}), _one, tmp_path))
     assert "left_aside" not in json.loads((tmp_path / "shard-000000.json").read_bytes())
 
 

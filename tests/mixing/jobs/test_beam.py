@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
-from cavendish.mixing.jobs.beam import Engine, JobFailed, read_inputs, run, write_inputs
+from cavendish.mixing.jobs.beam import Engine, JobFailed, ShardJob, read_inputs, run, write_inputs
 from cavendish.mixing.shards.dataset import Plan
 from cavendish.mixing.shards.reader import verify
 from tests.conftest import tiny_sample
@@ -42,13 +42,13 @@ def shards_of(directory: Path) -> dict[str, bytes]:
 
 @pytest.mark.slow
 def test_same_bytes_whatever_the_worker_count_or_split(tmp_path: Path) -> None:
-    result = run(PLAN, build, tmp_path / "one")
+    result = run(ShardJob(PLAN, build, tmp_path / "one"))
     assert (result.already, result.made) == (0, 6)
     assert result.totals is not None
     assert (result.totals["records"], result.totals["rejected"]) == (18, 6)
-    run(PLAN, build, tmp_path / "two", Engine(workers=2))
+    run(ShardJob(PLAN, build, tmp_path / "two"), Engine(workers=2))
     for part in range(2):
-        run(PLAN, build, tmp_path / "split", Engine(split=(part, 2)))
+        run(ShardJob(PLAN, build, tmp_path / "split"), Engine(split=(part, 2)))
     reference = shards_of(tmp_path / "one")
     assert shards_of(tmp_path / "two") == reference
     assert shards_of(tmp_path / "split") == reference
@@ -56,10 +56,10 @@ def test_same_bytes_whatever_the_worker_count_or_split(tmp_path: Path) -> None:
 
 
 def test_committed_shards_are_not_made_again(tmp_path: Path) -> None:
-    run(PLAN, build, tmp_path)
+    run(ShardJob(PLAN, build, tmp_path))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("shard-*")}
     (tmp_path / "shard-000002.json").unlink()
-    result = run(PLAN, build, tmp_path)
+    result = run(ShardJob(PLAN, build, tmp_path))
     assert (result.already, result.made) == (5, 1)
     changed = [path.name for path, time_ns in before.items() if path.stat().st_mtime_ns != time_ns]
     assert sorted(changed) == ["shard-000002.json", "shard-000002.tar"]
@@ -70,12 +70,12 @@ def test_a_killed_worker_is_replaced_and_the_bytes_are_the_same(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "marks").mkdir()
-    result = run(PLAN, partial(build_and_die, tmp_path / "marks"), tmp_path / "out", Engine(workers=2))
+    result = run(ShardJob(PLAN, partial(build_and_die, tmp_path / "marks"), tmp_path / "out"), Engine(workers=2))
     told = capfd.readouterr().err
     assert told.count("a worker process died") == 1
     assert "Traceback" not in told
     assert result.made == 6
-    run(PLAN, build, tmp_path / "reference")
+    run(ShardJob(PLAN, build, tmp_path / "reference"))
     assert shards_of(tmp_path / "out") == shards_of(tmp_path / "reference")
 
 
@@ -83,13 +83,13 @@ def build_beside_another_run(directory: Path, index: int) -> Iterator[Sample | R
     """Run the same plan in the middle of shard 0, as a second person might who types the same command."""
     yield from build(index)
     if index == 0:
-        code = "import sys; from tests.mixing.jobs.test_beam import *; run(PLAN, build, Path(sys.argv[1]))"
+        code = "import sys; from tests.mixing.jobs.test_beam import *; run(ShardJob(PLAN, build, Path(sys.argv[1])))"
         subprocess.run([sys.executable, "-c", code, str(directory)], check=True)
 
 
 def test_two_runs_at_once_leave_each_other_alone(tmp_path: Path) -> None:
-    run(PLAN, build, tmp_path / "alone")
-    run(PLAN, partial(build_beside_another_run, tmp_path / "both"), tmp_path / "both")
+    run(ShardJob(PLAN, build, tmp_path / "alone"))
+    run(ShardJob(PLAN, partial(build_beside_another_run, tmp_path / "both"), tmp_path / "both"))
     assert shards_of(tmp_path / "both") == shards_of(tmp_path / "alone")
     assert not list(tmp_path.glob("both/*.tmp-*"))
 
@@ -102,7 +102,7 @@ def test_what_dead_processes_were_writing_is_deleted(tmp_path: Path) -> None:
     for path in (*here, *there):
         path.touch()
     os.utime(there[0], (0, 0))
-    run(PLAN, build, tmp_path)
+    run(ShardJob(PLAN, build, tmp_path))
     assert [path.exists() for path in (*here, *there)] == [False, True, False, True]
 
 
@@ -115,7 +115,7 @@ def build_or_die(index: int) -> Iterator[Sample | Rejection]:
 @pytest.mark.slow
 def test_a_shard_that_kills_every_worker_is_named_and_the_others_are_made(tmp_path: Path) -> None:
     with pytest.raises(JobFailed, match=r"worker process died.*3 times.*; 1 of 3 shards not done \(1\)"):
-        run(Plan("test-beam", 3, {}), build_or_die, tmp_path, Engine(workers=2))
+        run(ShardJob(Plan("test-beam", 3, {}), build_or_die, tmp_path), Engine(workers=2))
     assert sorted(path.name for path in tmp_path.glob("shard-*.tar")) == ["shard-000000.tar", "shard-000002.tar"]
 
 
@@ -139,7 +139,7 @@ def test_an_exception_in_a_shard_is_told_alike_whatever_the_worker_count(
 ) -> None:
     error, told = ERRORS[what]
     with pytest.raises(JobFailed) as failed:
-        run(Plan("test-beam", 1, {}), partial(raises, error), tmp_path, Engine(workers=workers))
+        run(ShardJob(Plan("test-beam", 1, {}), partial(raises, error), tmp_path), Engine(workers=workers))
     assert str(failed.value) == (
         f"{told}; 1 of 1 shards not done (0). What is committed is safe: run the same command again to continue"
     )
@@ -147,7 +147,7 @@ def test_an_exception_in_a_shard_is_told_alike_whatever_the_worker_count(
 
 def test_runners_known_to_lose_data_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="FnApiRunner"):
-        run(PLAN, build, tmp_path, Engine(runner="DirectRunner"))
+        run(ShardJob(PLAN, build, tmp_path), Engine(runner="DirectRunner"))
 
 
 def slow_build(index: int) -> Iterator[Sample | Rejection]:
@@ -158,8 +158,8 @@ def slow_build(index: int) -> Iterator[Sample | Rejection]:
 @pytest.mark.slow
 def test_sigkill_of_the_driver_loses_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from cavendish.mixing.jobs.beam import run; "
-        "from tests.mixing.jobs.test_beam import PLAN, slow_build; run(PLAN, slow_build, Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from cavendish.mixing.jobs.beam import ShardJob, run; "
+        "from tests.mixing.jobs.test_beam import PLAN, slow_build; run(ShardJob(PLAN, slow_build, Path(sys.argv[1])))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out")], cwd=Path(__file__).parents[3])
     deadline = time.monotonic() + 60
@@ -169,9 +169,9 @@ def test_sigkill_of_the_driver_loses_nothing(tmp_path: Path) -> None:
     process.wait()
     committed = len(list((tmp_path / "out").glob("shard-*.json")))
     assert 2 <= committed < 6
-    result = run(PLAN, build, tmp_path / "out")
+    result = run(ShardJob(PLAN, build, tmp_path / "out"))
     assert result.already == committed
-    run(PLAN, build, tmp_path / "reference")
+    run(ShardJob(PLAN, build, tmp_path / "reference"))
     assert shards_of(tmp_path / "out") == shards_of(tmp_path / "reference")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.jobs import dask as cluster
-from cavendish.mixing.jobs.beam import run
+from cavendish.mixing.jobs.beam import ShardJob, run
 from cavendish.mixing.jobs.runners import Engine, JobFailed
 from cavendish.mixing.shards.dataset import Plan
 from cavendish.mixing.shards.reader import verify
@@ -112,20 +112,20 @@ def kill_when(committed: int, directory: Path, kill: Callable[[], None]) -> Call
 
 @pytest.mark.slow
 def test_a_killed_worker_and_a_killed_scheduler_cost_no_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(PLAN, build, tmp_path / "embedded")
+    run(ShardJob(PLAN, build, tmp_path / "embedded"))
     reference = shards_of(tmp_path / "embedded")
     monkeypatch.chdir(tmp_path)  # relative folders mean the same on workers, which run elsewhere
     with Dask(tmp_path) as dask:
-        result = run(PLAN, build_slowly, Path("one"), on(dask), kill_when(3, Path("one"), dask.kill_a_worker))
+        result = run(ShardJob(PLAN, build_slowly, Path("one")), on(dask), kill_when(3, Path("one"), dask.kill_a_worker))
         assert (result.already, result.made) == (0, 12)
         assert shards_of(Path("one")) == reference
 
         with pytest.raises(JobFailed, match=r"scheduler .* is gone.*run the same command again"):
-            run(PLAN, build_slowly, Path("two"), on(dask), kill_when(3, Path("two"), dask.kill_the_scheduler))
+            run(ShardJob(PLAN, build_slowly, Path("two")), on(dask), kill_when(3, Path("two"), dask.kill_the_scheduler))
         committed = len(list(Path("two").glob("shard-*.json")))
         assert 3 <= committed < 12
     with Dask(tmp_path) as dask:
-        result = run(PLAN, build_slowly, Path("two"), on(dask))
+        result = run(ShardJob(PLAN, build_slowly, Path("two")), on(dask))
         assert result.already >= committed
         assert result.already + result.made == 12
         assert shards_of(Path("two")) == reference
@@ -138,7 +138,7 @@ def test_a_scheduler_without_the_package_is_named(tmp_path: Path) -> None:
     (tmp_path / "shadow" / "cavendish" / "__init__.py").write_text("raise ModuleNotFoundError('no cavendish')")
     message = r"the scheduler cannot run this package \(ModuleNotFoundError: no cavendish\): install cavendish"
     with Dask(tmp_path, workers=0, path=tmp_path / "shadow") as dask, pytest.raises(InputError, match=message):
-        run(PLAN, build, tmp_path / "out", on(dask))
+        run(ShardJob(PLAN, build, tmp_path / "out"), on(dask))
 
 
 @contextlib.contextmanager
@@ -181,4 +181,4 @@ def test_an_address_where_nothing_answers_is_an_input_error(tmp_path: Path, monk
         ("nonsense://x", "no dask scheduler answers there"),
     ):
         with pytest.raises(InputError, match=message):
-            run(PLAN, build, tmp_path / "out", Engine(runner="DaskRunner", scheduler=scheduler))
+            run(ShardJob(PLAN, build, tmp_path / "out"), Engine(runner="DaskRunner", scheduler=scheduler))

@@ -14,7 +14,7 @@ import pytest
 import s3fs
 
 from cavendish.encoders.sample import InputError, Rejection, Sample
-from cavendish.mixing.jobs.beam import build_shard, run
+from cavendish.mixing.jobs.beam import ShardJob, build_shard, run
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.loader import MixtureDataset
 from cavendish.mixing.lock import read_lock, write_lock
@@ -63,14 +63,14 @@ def files_in(folder: Path) -> dict[str, bytes]:
 def test_a_job_at_a_server_that_fails_every_tenth_request_gives_the_bytes_of_a_local_run(
     s3: Proxy, tmp_path: Path
 ) -> None:
-    local = run(PLAN, build, tmp_path / "out")
+    local = run(ShardJob(PLAN, build, tmp_path / "out"))
     s3.choose = every_tenth()
     told: list[tuple[int, int]] = []
-    result = run(PLAN, build, "s3://bucket/out", progress=lambda done, planned: told.append((done, planned)))
+    result = run(ShardJob(PLAN, build, "s3://bucket/out"), progress=lambda done, planned: told.append((done, planned)))
     assert result == local
     assert told[-1] == (6, 6)
     assert verify("s3://bucket/out") == []
-    again = run(PLAN, build, "s3://bucket/out")
+    again = run(ShardJob(PLAN, build, "s3://bucket/out"))
     assert (again.already, again.made, again.totals) == (6, 0, local.totals)
     failed = sum(s3.faults.values())
     s3.choose = lambda *_: ""
@@ -130,7 +130,7 @@ def test_what_a_server_kept_half_of_is_put_again_and_one_that_always_does_is_tol
 
 
 def test_two_drivers_at_once_give_the_bytes_of_one(s3: Proxy, tmp_path: Path) -> None:
-    run(PLAN, build, tmp_path / "out")
+    run(ShardJob(PLAN, build, tmp_path / "out"))
     start_dataset("s3://bucket/out", PLAN)
     failures: list[BaseException] = []
 
@@ -217,7 +217,7 @@ def test_a_process_killed_in_an_upload_leaves_nothing_that_counts_and_what_it_le
 def test_what_cannot_be_is_told_in_one_line(s3: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def line(url: str) -> str:
         with pytest.raises(InputError) as error:
-            run(PLAN, build, url)
+            run(ShardJob(PLAN, build, url))
         return str(error.value)
 
     nowhere = "cannot be written: its bucket does not exist"
