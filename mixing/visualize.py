@@ -6,6 +6,7 @@ import base64
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -104,8 +105,13 @@ def data_uri(picture: UInt8Image) -> str:
     return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
 
 
-TableRow = tuple[str, str, str, str]
-"""Key, size, what is there, words."""
+class Description(NamedTuple):
+    """A record in a table: key, size, what is there, words."""
+
+    key: str
+    size: str
+    content: str
+    words: str
 
 
 def is_directory(path: Place) -> bool:
@@ -141,11 +147,13 @@ def read_one(path: Place, key: str) -> Sample | Example:
     raise InputError(f"{path}: no record with key {key}")
 
 
-def describe(record: Sample | Example) -> TableRow:
+def describe(record: Sample | Example) -> Description:
     """Say in a table's row what a record is."""
     if isinstance(record, Example):
         size = f"{record.target.shape[1]}x{record.target.shape[0]}"
-        return record.key, size, f"{record.task} ({record.spec.get('codec', 'plain picture')})", record.prompt
+        return Description(
+            record.key, size, f"{record.task} ({record.spec.get('codec', 'plain picture')})", record.prompt
+        )
     there = [name for name, value in (("depth", record.depth_m), ("normals", record.normals)) if value is not None]
     things = [instance.category for instance in record.instances if instance.is_thing]
     if things:
@@ -153,7 +161,8 @@ def describe(record: Sample | Example) -> TableRow:
     if record.edit is not None:
         there.append(f"{record.edit.kind} edit")
     words = record.captions[0] if record.captions else ", ".join(things)
-    return record.key, f"{record.image.shape[1]}x{record.image.shape[0]}", ", ".join(there) or "image only", words
+    size = f"{record.image.shape[1]}x{record.image.shape[0]}"
+    return Description(record.key, size, ", ".join(there) or "image only", words)
 
 
 def summary(path: Place) -> str:
@@ -174,8 +183,9 @@ def write_sheet(records: list[Sample | Example], out: Place, cell: int = 160) ->
         raise InputError(f"{out}: nothing to show")
     check_sheet(out)
     if str(out).endswith(".png"):
-        rows = [(" · ".join(part for part in _words(record) if part), record_panels(record)) for record in records]
-        write_atomic(out, encode_png(grid(rows, cell)))
+        texts = [describe(record) for record in records]
+        captions = [" · ".join(part for part in (text.key, text.words) if part) for text in texts]
+        write_atomic(out, encode_png(grid(list(zip(captions, map(record_panels, records))), cell)))
     else:
         write_atomic(out, _page(records, cell).encode())
 
@@ -192,20 +202,10 @@ def check_sheet(out: Place) -> None:
         raise InputError(f"{out}: no folder {out.parent} to write it to")
 
 
-def _words(record: Sample | Example) -> tuple[str, str]:
-    key, _, _, words = describe(record)
-    return key, words
-
-
 def _page(records: list[Sample | Example], cell: int) -> str:
     template = Environment(loader=PackageLoader("cavendish.mixing", "."), autoescape=True).get_template("show.html")
-    rows = [
-        {
-            "key": describe(record)[0],
-            "facts": " · ".join(describe(record)[1:3]),
-            "words": describe(record)[3],
-            "panels": [(name, data_uri(fit(picture, cell, cell))) for name, picture in record_panels(record)],
-        }
-        for record in records
-    ]
+    rows = []
+    for record in records:
+        panels = [(name, data_uri(fit(image, cell, cell))) for name, image in record_panels(record)]
+        rows.append({"text": describe(record), "panels": panels})
     return template.render(rows=rows, cell=cell)

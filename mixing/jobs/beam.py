@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,6 +126,10 @@ class ShardJob:
         """Return which of these shards are committed."""
         return committed_among(self.directory, indices, self.plan.digest)
 
+    def finish(self) -> dict[str, Any] | None:
+        """Write the totals when every shard is committed, and return them."""
+        return finish_dataset(self.directory, self.plan, self.found, self.left_aside)
+
     @property
     def work(self) -> Callable[[int], None]:
         """What makes and commits one shard."""
@@ -173,8 +177,7 @@ def run(job: ShardJob, engine: Engine = Engine(), progress: Progress | None = No
     collect_leftovers(job.directory, stems)
     run_tasks(Tasks(job.work, pending, job.done_among, already=len(committed)), engine, progress)
     collect_leftovers(job.directory, stems)  # of workers that died in this run
-    totals = finish_dataset(job.directory, job.plan, job.found, job.left_aside)
-    return JobResult(len(committed), len(pending), totals)
+    return JobResult(len(committed), len(pending), job.finish())
 
 
 class RunTasks(beam.PTransform):
@@ -215,9 +218,14 @@ class CommitShards(beam.PTransform):
         """Commit each shard, then write the totals: one after the other, so that no runner makes a shard twice."""
         job = self._job
         job.start()
-        finish = partial(_finish_shards, job.directory, job.plan, job.found, job.left_aside)
+        finish = partial(_finish_shards, replace(job, inputs=()))
         shards = begin | "Commit" >> RunTasks(partial(_commit_shard, job.directory, job.work), range(job.plan.shards))
-        return shards | "Key" >> beam.Map(_keyed) | "Gather" >> beam.GroupByKey() | "Finish" >> beam.FlatMap(finish)
+        return (
+            shards
+            | "Key" >> beam.Map(lambda shard: (None, shard))
+            | "Gather" >> beam.GroupByKey()
+            | "Finish" >> beam.FlatMap(finish)
+        )
 
 
 def _commit_shard(directory: Place, work: Callable[[int], None], index: int) -> CommittedShard:
@@ -227,18 +235,8 @@ def _commit_shard(directory: Place, work: Callable[[int], None], index: int) -> 
     return CommittedShard(shard, row.count, len(row.rejected), row.bytes, row.sha256)
 
 
-def _keyed(shard: CommittedShard) -> tuple[int, CommittedShard]:
-    return 0, shard
-
-
-def _finish_shards(
-    directory: Place,
-    plan: Plan,
-    found: int | None,
-    left_aside: Mapping[str, int] | None,
-    keyed: tuple[int, Iterable[CommittedShard]],
-) -> Iterable[CommittedShard]:
-    finish_dataset(directory, plan, found, left_aside)
+def _finish_shards(job: ShardJob, keyed: tuple[None, Iterable[CommittedShard]]) -> Iterable[CommittedShard]:
+    job.finish()
     return sorted(keyed[1], key=lambda shard: shard.shard)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader
+from numpy.typing import NDArray
 
 from cavendish.encoders.codecs.colormaps import COLORMAPS
 from cavendish.encoders.sample import Sample
@@ -43,11 +44,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class Part:
-    """One line of a composition: the share asked for and the one realised."""
+    """One line of a composition: the share asked for, the one realised, and the examples that it stands for."""
 
     name: str
     asked: float
     realised: float
+    drawn: int = 0
 
 
 def write_preview(
@@ -103,8 +105,13 @@ def _page(account: Account, reader: MixtureReader, count: int, examples: int, lo
         lock=lock,
         account=account,
         size=reader.sizes,
-        kinds=_groups(account, lambda stream: stream.kind),
-        parts=_compositions(lock, account),
+        kinds=_parts(account, lambda stream: stream.kind),
+        compositions={
+            "By task": _parts(account, lambda stream: stream.task),
+            "By source": _parts(account, lambda stream: stream.source),
+            "By licence of the image": _by_records(lock, account, lambda source: source.licences),
+            "By shorter side of the stored image, pixels": _by_records(lock, account, lambda source: source.sizes),
+        },
         prompts=_prompt_kinds(lock, account, draws),
         absent=sum(_asks_for_nothing(item) for items in draws.values() for item in items),
         askable=sum(
@@ -124,23 +131,13 @@ def _page(account: Account, reader: MixtureReader, count: int, examples: int, lo
     )
 
 
-def _groups(account: Account, name: Any) -> list[tuple[str, float, int, float]]:
-    """Return (name, asked share, drawn, drawn share) rows, the largest first."""
-    rows = [
-        (group, float(asked / account.count), drawn, drawn / account.count)
+def _parts(account: Account, name: Callable[[Stream], str]) -> list[Part]:
+    """Return the composition by a property of streams, the largest part first."""
+    parts = [
+        Part(group, float(asked / account.count), drawn / account.count, drawn)
         for group, (asked, drawn) in account.by(name).items()
     ]
-    return sorted(rows, key=lambda row: -row[1])
-
-
-def _compositions(lock: Lock, account: Account) -> list[tuple[str, list[Part]]]:
-    """Return under a title each what the examples are made up of."""
-    return [
-        ("By task", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.task)]),
-        ("By source", [Part(name, asked, share) for name, asked, _, share in _groups(account, lambda x: x.source)]),
-        ("By licence of the picture", _by_records(lock, account, lambda source: source.licences)),
-        ("By shorter side of the stored picture, pixels", _by_records(lock, account, lambda source: source.sizes)),
-    ]
+    return sorted(parts, key=lambda part: -part.asked)
 
 
 def _by_records(lock: Lock, account: Account, counts: Callable[[LockedSource], Mapping[str, int]]) -> list[Part]:
@@ -236,17 +233,14 @@ def _contents(data: Place, source: LockedSource, looked_at: int) -> dict[str, An
     categories: Counter[str] = Counter()
     for sample in samples:
         if sample.depth_m is not None:
-            depth += np.histogram(sample.depth_m[np.isfinite(sample.depth_m)], _DEPTH_EDGES)[0]
-            special += [
-                np.isfinite(sample.depth_m).sum(),
-                np.isinf(sample.depth_m).sum(),
-                np.isnan(sample.depth_m).sum(),
-            ]
-        mine = [instance for instance in sample.instances if instance.is_thing]
+            known = np.isfinite(sample.depth_m)
+            depth += np.histogram(sample.depth_m[known], _DEPTH_EDGES)[0]
+            special += [known.sum(), np.isinf(sample.depth_m).sum(), np.isnan(sample.depth_m).sum()]
+        objects = [instance for instance in sample.instances if instance.is_thing]
         if sample.instance_ids is not None:
-            things.append(len(mine))
-            areas += [instance.visible_pixels / sample.instance_ids.size for instance in mine]
-        categories.update(instance.category for instance in mine)
+            things.append(len(objects))
+            areas += [instance.visible_pixels / sample.instance_ids.size for instance in objects]
+        categories.update(instance.category for instance in objects)
     sizes = Counter(f"{sample.image.shape[1]} x {sample.image.shape[0]}" for sample in samples)
     return {
         "name": source.name,
@@ -280,42 +274,32 @@ def _some_samples(data: Place, source: LockedSource, looked_at: int) -> list[Sam
     return samples
 
 
-def _depth_bars(counts: np.ndarray[Any, np.dtype[np.float64]]) -> list[Bar]:
-    total = counts.sum()
-    return [
-        Bar(
-            f"{low:g}" if number % 10 == 0 else "",
-            count / counts.max(),
-            f"{low:.3g} to {high:.3g} m: {100 * count / total:.1f} % of known pixels",
-        )
-        for number, (low, high, count) in enumerate(zip(_DEPTH_EDGES, _DEPTH_EDGES[1:], counts))
-    ]
+def _depth_bars(counts: NDArray[np.float64]) -> list[Bar]:
+    shares = counts / counts.sum()
+    title = "{:.3g} to {:.3g} m: {:.1f} % of known pixels"
+    titles = [title.format(low, high, 100 * share) for low, high, share in zip(_DEPTH_EDGES, _DEPTH_EDGES[1:], shares)]
+    return _bars(counts, [f"{low:g}" for low in _DEPTH_EDGES], 10, titles)
 
 
 def _count_bars(things: Sequence[int]) -> list[Bar]:
     most = min(max(12, *things), 30)
     counts = np.bincount(np.minimum(things, most), minlength=most + 1)
-    return [
-        Bar(
-            (f"{number}+" if number == most and max(things) > most else f"{number}") if number % 2 == 0 else "",
-            count / counts.max(),
-            f"{number} objects: {count} pictures",
-        )
-        for number, count in enumerate(counts)
-    ]
+    labels = [f"{number}+" if number == most and max(things) > most else f"{number}" for number in range(most + 1)]
+    return _bars(counts, labels, 2, [f"{number} objects: {count} images" for number, count in enumerate(counts)])
 
 
 def _area_bars(areas: Sequence[float]) -> list[Bar]:
     edges = np.geomspace(1e-4, 1, 17)
     counts = np.histogram(np.clip(areas, 1e-4, 1), edges)[0]
-    return [
-        Bar(
-            f"{100 * low:g} %" if number % 4 == 0 else "",
-            count / max(1, counts.max()),
-            f"{100 * low:.2g} to {100 * high:.2g} % of the picture: {count} objects",
-        )
-        for number, (low, high, count) in enumerate(zip(edges, edges[1:], counts))
-    ]
+    title = "{:.2g} to {:.2g} % of the image: {} objects"
+    titles = [title.format(100 * low, 100 * high, count) for low, high, count in zip(edges, edges[1:], counts)]
+    return _bars(counts, [f"{100 * low:g} %" for low in edges], 4, titles)
+
+
+def _bars(counts: NDArray[Any], labels: Sequence[str], every: int, titles: Sequence[str]) -> list[Bar]:
+    """Return the bars of a histogram, of which each `every`-th has a label."""
+    shown = [label if number % every == 0 else "" for number, label in enumerate(labels)]
+    return [Bar(label, count / max(1, counts.max()), title) for label, count, title in zip(shown, counts, titles)]
 
 
 def share_words(share: Fraction | float) -> str:
