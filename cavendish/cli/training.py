@@ -191,6 +191,7 @@ def predict(
     fov_deg: Annotated[float, typer.Option(min=1, max=170, help="Horizontal field of view of the cloud.")] = 55.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:1.")] = "cpu",
     precision: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Of the network.")] = "float32",
+    guidance: Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance; 1: none.")] = 1.0,
     batch: Annotated[int, typer.Option(min=1, help="Answers drawn at a time: images times passes.")] = 8,
 ) -> None:
     """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at."""
@@ -204,7 +205,20 @@ def predict(
         raise InputError(
             f"--generator {generator}: is the folder of a training; its generator is {generator / 'generator'}"
         )
-    request = Request(tuple(pictures), task, sizes, steps, passes, seed, points, fov_deg, device, precision, batch)  # type: ignore[arg-type]
+    request = Request(
+        tuple(pictures),
+        task,
+        sizes,
+        steps,
+        passes,
+        seed,
+        points,  # type: ignore[arg-type]
+        fov_deg,
+        device,
+        precision,
+        batch,
+        guidance,
+    )
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
     if not _is_first():

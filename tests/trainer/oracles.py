@@ -20,8 +20,12 @@ class Oracle:
     rule: Callable[[Tensor, Tensor], Tensor]
     shift: float = 1.0
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        return self.shift
+    def noise_levels(self, height: int, width: int, steps: int) -> list[float]:
+        even = [1 - i / steps for i in range(steps + 1)]
+        return [self.shift * level / (1 + (self.shift - 1) * level) for level in even]
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        return unconditional + scale * (conditional - unconditional)
 
     def encode_text(self, prompts: Sequence[str], sources: Sequence[Any] = ()) -> list[str]:
         return list(prompts)

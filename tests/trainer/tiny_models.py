@@ -214,7 +214,11 @@ def write_qwen(folder: Path) -> None:
         latents_std=[1.5, 0.8, 1.0, 1.2],
     )
     transformer = qwen_transformer()
-    for part, name in ((text, "text_encoder"), (vae, "vae"), (transformer, "transformer"), (words, "tokenizer")):
+    levels = FlowMatchEulerDiscreteScheduler(
+        use_dynamic_shifting=True, base_shift=0.5, max_shift=0.9, max_image_seq_len=8192, shift_terminal=0.02
+    )
+    parts = {"text_encoder": text, "vae": vae, "transformer": transformer, "tokenizer": words, "scheduler": levels}
+    for name, part in parts.items():
         part.save_pretrained(folder / name)
     Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 1280).save_pretrained(folder / "processor")
     (folder / "model_index.json").write_text('{"_class_name": "QwenImageEditPlusPipeline"}')

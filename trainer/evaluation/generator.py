@@ -40,7 +40,7 @@ class EvaluateConfig(EvaluationSets):
     Args:
         generator: folder of the tuned generator.
         base: folder of the generator it was tuned from: asked the same, and what retention is measured against.
-        sets, priors, steps, passes: see `EvaluationSets`.
+        sets, priors, steps, guidance, passes: see `EvaluationSets`.
         retention: held-out samples whose captions and edits retention is measured on.
         size: side of the pictures the generators draw, in pixels.
         buckets: (height, width) sizes instead, as in training.
@@ -129,7 +129,14 @@ def _evaluate_all(
             if progress is not None:
                 progress(next(done), total)
         figures[who] = measure_figures(
-            generator, examples, config.seed, config.edit_steps, config.batch, process, precision=config.precision
+            generator,
+            examples,
+            config.seed,
+            config.edit_steps,
+            config.batch,
+            process,
+            precision=config.precision,
+            guidance=config.guidance,
         )
         if progress is not None:
             progress(next(done), total)
@@ -162,7 +169,8 @@ def _identity(config: EvaluateConfig, data: Path) -> dict[str, Any]:
 def _settings(config: EvaluateConfig) -> dict[str, Any]:
     """Return what decides the figures; the device and the batch do not, beyond rounding."""
     values = config.model_dump(mode="json", exclude={"device", "batch"})
-    return values if config.precision != "float32" else {k: v for k, v in values.items() if k != "precision"}
+    defaults = {"precision": "float32", "guidance": 1}
+    return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
 
 def _ask(
@@ -172,7 +180,14 @@ def _ask(
     passes = [ask(question.benchmark, config.sizes, number) for number in range(config.passes)]
     examples = [example for examples in passes for example in examples]
     drawn = predict_examples(
-        generator, examples, config.steps, config.seed, config.batch, process, precision=config.precision
+        generator,
+        examples,
+        config.steps,
+        config.seed,
+        config.batch,
+        process,
+        precision=config.precision,
+        guidance=config.guidance,
     )
     rows: dict[str, Any] = {}
     with rank0_only(process) as first:

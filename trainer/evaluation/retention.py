@@ -95,11 +95,12 @@ def measure_figures(
     process: Process = SINGLE_PROCESS,
     features: Features = layout_features,
     precision: Precision = "float32",
+    guidance: float = 1.0,
 ) -> dict[str, Any]:
     """Measure what of one generator is compared; a function of it, the examples and the seed.
 
     Args:
-        steps: Euler steps of the pictures that are drawn; 0: draw none, and measure losses only.
+        steps, guidance: of the images that are drawn; 0 steps: draw none, and measure losses only.
         process: of several processes, all of which must ask for the same; the first gets the figures.
 
     Returns:
@@ -122,7 +123,9 @@ def measure_figures(
     drawn: dict[str, list[UInt8Image]] = {}
     if steps:
         for task, part in by_task.items():
-            drawn[task] = predict_examples(generator, part, steps, seed, batch_size, process, precision=precision)
+            drawn[task] = predict_examples(
+                generator, part, steps, seed, batch_size, process, precision=precision, guidance=guidance
+            )
     if process.rank > 0:
         return {}
     if "edit" in drawn:

@@ -43,6 +43,7 @@ class EvaluationSets(Config):
         "set itself, the best that guesses of their kind could be",
     )
     steps: int = Field(default=4, ge=1, description="Euler steps of an answer")
+    guidance: float = Field(default=1, gt=0, description="scale of classifier-free guidance; 1: none")
     passes: int = Field(
         default=1, ge=1, description="how often a question is put, in other words and colours; answers are voted on"
     )

@@ -18,7 +18,7 @@ from peft import get_peft_model_state_dict
 
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.storage.files import canonical_json
-from cavendish.mixing.storage.place import commit, write_atomic
+from cavendish.mixing.storage.place import commit, read_json, write_atomic
 from cavendish.trainer.generators.lora import LORA_FILE, load_lora, lora_layers
 from cavendish.trainer.generators.weights import layout_digest
 
@@ -30,11 +30,13 @@ class Origin:
     Args:
         model: folder of the model in diffusers' layout.
         model_digest: of its configuration and the sizes of its weights.
+        distilled: whether its model_index.json says so.
         tuned: folder that `save_tuned` wrote: its transformer replaces that of the model, its LoRA is added.
     """
 
     model: Path
     model_digest: str
+    distilled: bool = False
     tuned: Path | None = None
 
     @property
@@ -55,7 +57,8 @@ def read_origin(model: Path, tuned: Path | None = None) -> Origin:
         raise InputError(f"{model}: no model_index.json; download the model in diffusers' layout to this folder")
     if tuned is not None and not any((tuned / name).exists() for name in ("transformer", LORA_FILE)):
         raise InputError(f"{tuned}: no weights there: neither transformer/ nor {LORA_FILE}")
-    return Origin(model, layout_digest(model), tuned)
+    index = read_json(model / "model_index.json", "a model in diffusers' layout")
+    return Origin(model, layout_digest(model), bool(index.get("is_distilled")), tuned)
 
 
 def read_part(kind: Any, folder: Path, part: str, dtype: torch.dtype | None = None) -> Any:

@@ -16,11 +16,10 @@ from transformers import AutoTokenizer, CLIPTextModel, T5EncoderModel
 
 from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
 from cavendish.trainer.generators.frozen import Frozen
-from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder
+from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder, shift_by_line
 from cavendish.trainer.generators.latents import (
     dtype_of,
     from_tokens,
-    linear_shift,
     patchify,
     to_tokens,
     unpatchify,
@@ -65,9 +64,8 @@ class Flux1KontextGenerator(LatentGenerator):
         spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
         super().__init__(transformer, vae, spec, origin, FluxKontextPipeline)
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """Return exp(mu): mu 0.5 for 256 latent positions, 1.15 for 4096."""
-        return linear_shift(height * width, (256, 0.5), (4096, 1.15))
+    def _shift(self, positions: int, steps: int) -> float:
+        return shift_by_line(self._scheduler.config, positions)
 
     def count_tokens(self, prompt: str) -> int:
         """Return the tokens of a prompt for T5; CLIP reads its first 77 alone, here as in the pipeline."""

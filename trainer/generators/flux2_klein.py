@@ -6,11 +6,11 @@ Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
+from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen3ForCausalLM
 
@@ -53,18 +53,12 @@ class Flux2KleinGenerator(LatentGenerator):
         frozen = Frozen(origin.model, ("text_encoder", "tokenizer"), ("vae",))
         length = min(MAX_TEXT_TOKENS, tokenizer.model_max_length)
         channels = transformer.config.in_channels
-        spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
+        spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen, origin.distilled)
         super().__init__(transformer, vae, spec, origin, Flux2KleinPipeline)
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """Return exp(mu) of FLUX.2's empirical schedule for so many latent positions and steps."""
-        tokens = height * width
-        many = 0.00016927 * tokens + 0.45666666
-        few = 8.73809524e-05 * tokens + 1.89833333
-        if tokens > 4300:
-            return math.exp(many)
-        slope = (many - few) / 190
-        return math.exp(slope * steps + many - 200 * slope)
+    def _shift(self, positions: int, steps: int) -> float:
+        mu: float = compute_empirical_mu(positions, steps)
+        return mu
 
     def count_tokens(self, prompt: str) -> int:
         """Return the tokens of a prompt in its chat template."""

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.pipelines.flux.pipeline_flux_kontext import calculate_shift
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.trainer.generators.diffusers_folder import Origin, save_tuned
+from cavendish.trainer.generators.diffusers_folder import Origin, read_part, save_tuned
 from cavendish.trainer.generators.frozen import select_rows, stack_rows
 from cavendish.trainer.generators.latents import to_pixels, to_unit
 from cavendish.trainer.generators.protocol import Spec, check_prompts
@@ -35,13 +38,14 @@ class LatentGenerator(ABC):
     def __init__(self, transformer: Any, vae: Any, spec: Spec, origin: Origin, pipeline: Any) -> None:
         self._transformer = transformer
         self._vae = vae.eval().requires_grad_(False)
+        self._scheduler = read_part(FlowMatchEulerDiscreteScheduler, origin.model, "scheduler")
         self.spec = spec
         self.origin = origin
         self._pipeline = pipeline
 
     @abstractmethod
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """See `Generator.sampling_shift`."""
+    def _shift(self, positions: int, steps: int) -> float:
+        """Return mu, by which the scheduler shifts the levels of so many latent positions."""
 
     @abstractmethod
     def count_tokens(self, prompt: str) -> int:
@@ -62,6 +66,16 @@ class LatentGenerator(ABC):
     @abstractmethod
     def _forward(self, noisy_BCHW: Tensor, sigma_B: Tensor, reference_BCHW: Tensor | None, condition: Any) -> Tensor:
         """Predict the velocity of rows that all have a reference, or all have none."""
+
+    def noise_levels(self, height: int, width: int, steps: int) -> list[float]:
+        """Return the levels of the model's own scheduler."""
+        self._scheduler.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=self._shift(height * width, steps))
+        levels: list[float] = self._scheduler.sigmas.tolist()
+        return levels
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Go on from the unconditional prediction through the conditional one."""
+        return unconditional + scale * (conditional - unconditional)
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Any:
@@ -133,3 +147,10 @@ def require_text_encoder(part: Part | None) -> Part:
             "a prompt was not computed before, and the text encoder is not loaded: set precomputed.missing=compute"
         )
     return part
+
+
+def shift_by_line(config: Any, positions: int) -> float:
+    """Return mu on the line of a scheduler's configuration, as FLUX.1 and Qwen-Image space their noise levels."""
+    keys = (("base_image_seq_len", 256), ("max_image_seq_len", 4096), ("base_shift", 0.5), ("max_shift", 1.15))
+    mu: float = calculate_shift(positions, *(config.get(key, default) for key, default in keys))
+    return mu

@@ -5,7 +5,6 @@ Shape suffixes: B batch, C channels, H and W pixels or latent size, L tokens.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -62,12 +61,3 @@ def dtype_of(network: torch.nn.Module) -> torch.dtype:
     """Return the dtype of the first parameter, as `ModelMixin.dtype` does after a walk over all modules: 5 % of a small
     network's step."""
     return next(network.parameters()).dtype
-
-
-def linear_shift(tokens: int, low: tuple[int, float], high: tuple[int, float]) -> float:
-    """Return exp(mu), mu on the line through (tokens, mu) points: how FLUX.1 and Qwen-Image space their noise levels.
-
-    Source: calculate_shift of diffusers; sigma' = exp(mu) / (exp(mu) + 1 / sigma - 1).
-    """
-    slope = (high[1] - low[1]) / (high[0] - low[0])
-    return math.exp(low[1] + slope * (tokens - low[0]))

@@ -29,6 +29,7 @@ class Spec:
         pixel_multiple: height and width of every image must be a multiple of this.
         latent_channels: C of the latents.
         downsampling: pixels per latent position along one side (1 for a pixel-space model).
+        distilled: made for a few steps without guidance; not to be trained.
         max_text_tokens: the longest prompt that the text encoder reads.
         lora_targets: regular expression for the names of the layers that a LoRA changes unless told otherwise.
         frozen: parts whose results may be kept on disk; None: there are none.
@@ -42,6 +43,7 @@ class Spec:
     max_text_tokens: int
     lora_targets: str = ""
     frozen: Frozen | None = None
+    distilled: bool = False
 
 
 class Generator(Protocol):
@@ -55,12 +57,16 @@ class Generator(Protocol):
         """The fixed properties."""
         ...
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """Return how sampling spaces its noise levels, sigma' = shift sigma / (1 + (shift - 1) sigma); 1 is evenly.
+    def noise_levels(self, height: int, width: int, steps: int) -> list[float]:
+        """Return the steps + 1 levels from 1 to 0 that sampling visits.
 
         Args:
             height, width: latent size.
         """
+        ...
+
+    def guide(self, conditional: torch.Tensor, unconditional: torch.Tensor, scale: float) -> torch.Tensor:
+        """Return the prediction that classifier-free guidance makes of that for a prompt and that for an empty one."""
         ...
 
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> Any:

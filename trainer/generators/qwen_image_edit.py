@@ -23,11 +23,10 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from cavendish.encoders.sample import UInt8Image
 from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
 from cavendish.trainer.generators.frozen import Frozen, stack_rows
-from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder
+from cavendish.trainer.generators.latent_generator import LatentGenerator, freeze, require_text_encoder, shift_by_line
 from cavendish.trainer.generators.latents import (
     dtype_of,
     from_tokens,
-    linear_shift,
     patchify,
     to_tokens,
     unpatchify,
@@ -81,9 +80,15 @@ class QwenImageEditGenerator(LatentGenerator):
         spec = Spec(NAME, "v", downsampling, channels, downsampling, length, LORA_TARGETS, frozen)
         super().__init__(transformer, vae, spec, origin, QwenImageEditPlusPipeline)
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """Return exp(mu): mu 0.5 for 256 latent positions, 0.9 for 8192."""
-        return linear_shift(height * width, (256, 0.5), (8192, 0.9))
+    def _shift(self, positions: int, steps: int) -> float:
+        return shift_by_line(self._scheduler.config, positions)
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Guide as the others do, and give each position the norm it has without."""
+        guided = super().guide(conditional, unconditional, scale)
+        norms = [torch.linalg.vector_norm(each, dim=1, keepdim=True) for each in (conditional, guided)]
+        rescaled: Tensor = guided * (norms[0] / norms[1])
+        return rescaled
 
     @torch.no_grad()
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> QwenText:

@@ -294,9 +294,13 @@ class TinyGenerator:
             torch.manual_seed(seed)
             self._net = TinyNet(config)
 
-    def sampling_shift(self, height: int, width: int, steps: int) -> float:
-        """Return 1: noise levels are spaced evenly."""
-        return 1.0
+    def noise_levels(self, height: int, width: int, steps: int) -> list[float]:
+        """Return evenly spaced levels."""
+        return [1 - i / steps for i in range(steps + 1)]
+
+    def guide(self, conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+        """Go on from the unconditional prediction through the conditional one."""
+        return unconditional + scale * (conditional - unconditional)
 
     def encode_text(self, prompts: Sequence[str], sources: Sequence[UInt8Image | None] = ()) -> TextCondition:
         """Tokenize prompts; the embeddings are trainable and live in `predict`."""

@@ -69,6 +69,7 @@ class Request:
         fov_deg: horizontal field of view that the cloud is unprojected with.
         device: see `trainer.parallel.find_device`.
         precision: of the network.
+        guidance: scale of classifier-free guidance; 1: none.
         batch: examples drawn at a time: passes times images.
     """
 
@@ -83,6 +84,7 @@ class Request:
     device: str = "cpu"
     precision: Precision = "float32"
     batch: int = 8
+    guidance: float = 1.0
 
 
 def predict(generator: Path, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -113,6 +115,7 @@ def predict(generator: Path, request: Request, out: Path, progress: Progress | N
                 request.batch,
                 indices=[position % request.passes for position in range(len(examples))],  # alike for every image
                 precision=request.precision,
+                guidance=request.guidance,
             )
 
         return predict_with(draw, request, out, progress, process)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cavendish.encoders.sample import Example, UInt8Image
+from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.trainer.generators.protocol import Generator, Precision
 from cavendish.trainer.loss import Batch, draw_noise, make_batch
 from cavendish.trainer.parallel import (
@@ -25,14 +27,23 @@ from cavendish.trainer.parallel import (
 )
 
 
-def noise_levels(steps: int, shift: float) -> list[float]:
-    """Return the steps + 1 levels from 1 to 0 that sampling visits, spaced by a shift (1: evenly)."""
-    even = [1 - i / steps for i in range(steps + 1)]
-    return [shift * s / (1 + (shift - 1) * s) for s in even]
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance: its scale, and the condition of an empty prompt for each row."""
+
+    scale: float
+    unconditional: Any
 
 
 @torch.no_grad()
-def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: int, seed: int) -> Tensor:
+def sample(
+    generator: Generator,
+    batch: Batch,
+    indices: Sequence[int],
+    steps: int,
+    seed: int,
+    guidance: Guidance | None = None,
+) -> Tensor:
     """Draw latents (B, C, H, W) for the prompts and references of `batch`; its targets give only the size.
 
     Args:
@@ -42,10 +53,12 @@ def sample(generator: Generator, batch: Batch, indices: Sequence[int], steps: in
     device = batch.clean_BCHW.device
     x = draw_noise(seed, indices, batch.clean_BCHW.shape[1:]).to(device)
     height, width = x.shape[2:]
-    levels = noise_levels(steps, generator.sampling_shift(height, width, steps))
-    for level, following in itertools.pairwise(levels):
+    for level, following in itertools.pairwise(generator.noise_levels(height, width, steps)):
         sigma_B = torch.full((len(indices),), level, device=device)
         out = generator.predict(x, sigma_B, batch.reference_BCHW, batch.has_reference_B, batch.condition)
+        if guidance is not None:
+            empty = generator.predict(x, sigma_B, batch.reference_BCHW, batch.has_reference_B, guidance.unconditional)
+            out = generator.guide(out, empty, guidance.scale)
         velocity = (x - out) / level if generator.spec.prediction == "x" else out
         x = x + (following - level) * velocity
     return x
@@ -61,6 +74,7 @@ def predict_examples(
     *,
     indices: Sequence[int] | None = None,
     precision: Precision = "float32",
+    guidance: float = 1.0,
 ) -> list[UInt8Image]:
     """Draw the answer to each example's prompt and source; the target is not looked at, only its size.
 
@@ -71,10 +85,16 @@ def predict_examples(
         process: of several processes, all of which must ask for the same: each draws a part.
         indices: one for each example; None: their positions.
         precision: of the network.
+        guidance: scale of classifier-free guidance, which asks the network twice; 1: none.
 
     Returns:
         (H, W, 3) uint8 images in the order of `examples`; of several processes the first gets them, the others nothing.
+
+    Raises:
+        InputError: guidance of a distilled model.
     """
+    if guidance != 1 and generator.spec.distilled:
+        raise InputError(f"guidance {guidance:g}: this {generator.spec.name} is distilled, made for none; set it to 1")
     answers: dict[int, UInt8Image] = {}
     module, device = generator.module(), device_of(generator)
     training = module.training
@@ -82,8 +102,12 @@ def predict_examples(
     for positions in batches_by_size([e.target.shape for e in examples], batch_size, process):
         batch = to_device(make_batch(generator, [examples[i] for i in positions]), device)
         draws = positions if indices is None else [indices[i] for i in positions]
+        guided = None
+        if guidance != 1:
+            empty = generator.encode_text([""] * len(positions), [examples[i].source for i in positions])
+            guided = Guidance(guidance, to_device(empty, device))
         with autocast(precision, device):
-            latents = sample(generator, batch, draws, steps, seed)
+            latents = sample(generator, batch, draws, steps, seed, guided)
         answers |= zip(positions, generator.decode(latents))
     module.train(training)
     return gather_to_rank0(answers, process)

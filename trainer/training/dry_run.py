@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -200,14 +201,8 @@ def _scaled(picture: UInt8Image, side: int) -> Image.Image:
 
 
 def _wrapped(text: str, side: int) -> str:
-    """Break a prompt into lines of 84 letters, and cut it where the row ends."""
-    lines = [""]
-    for word in text.split():
-        if lines[-1] and len(lines[-1]) + len(word) > 83:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    room = side // 15 - 1
-    return "\n".join(lines if len(lines) <= room else [*lines[: room - 1], "..."])
+    """Break a prompt into lines of 83 letters, and cut it where the row ends."""
+    return textwrap.fill(text, 83, max_lines=side // 15 - 1, placeholder=" ...")
 
 
 def train_probe(config: TrainConfig, data: Path, units: int) -> Probe:

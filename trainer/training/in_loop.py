@@ -217,7 +217,13 @@ def _draw(run: Run, asked: Asked) -> list[UInt8Image]:
     assert config.evaluate is not None
     examples = [example for one in asked.passes for example in one]
     return predict_examples(
-        run.generator, examples, config.evaluate.steps, config.seed, config.evaluate_batch, run.process
+        run.generator,
+        examples,
+        config.evaluate.steps,
+        config.seed,
+        config.evaluate_batch,
+        run.process,
+        guidance=config.evaluate.guidance,
     )
 
 

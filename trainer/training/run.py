@@ -51,6 +51,8 @@ def start_generator(config: TrainConfig, data: Path) -> tuple[Generator, str]:
     else:
         assert config.generator is not None
         generator = TinyGenerator(config.generator, config.seed)
+    if generator.spec.distilled:
+        raise InputError(f"base: {config.base} is a distilled model; tune the base model that it was distilled from")
     for height, width in config.buckets or ():
         if height % generator.spec.pixel_multiple or width % generator.spec.pixel_multiple:
             raise InputError(

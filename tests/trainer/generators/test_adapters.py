@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +15,12 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy as np
 import pytest
 import torch
-from diffusers import Flux2KleinPipeline
+from diffusers import Flux2KleinPipeline, QwenImageEditPlusPipeline
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_edit_plus
 from PIL import Image
+from transformers import BatchFeature
 
-from cavendish.encoders.sample import InputError
+from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.trainer.generators.flux1_kontext import LORA_TARGETS as KONTEXT_TARGETS
 from cavendish.trainer.generators.flux2_klein import LORA_TARGETS as KLEIN_TARGETS
 from cavendish.trainer.generators.folder import load_generator
@@ -23,11 +28,13 @@ from cavendish.trainer.generators.frozen import to_arrays
 from cavendish.trainer.generators.lora import add_lora
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.qwen_image_edit import LORA_TARGETS as QWEN_TARGETS
-from cavendish.trainer.inference.sampler import noise_levels, sample
+from cavendish.trainer.inference.sampler import predict_examples, sample
 from cavendish.trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch
 from cavendish.trainer.parallel import device_of, move_generator, to_device
+from cavendish.trainer.training.run import start_generator
 from tests.trainer.items import FakeItems
 from tests.trainer.tiny_models import TEXT_TOKENS, write_klein, write_kontext, write_qwen
+from tests.trainer.training.test_train import changed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -137,71 +144,116 @@ def start_noise(generator: Generator) -> torch.Tensor:
     return torch.randn(1, generator.spec.latent_channels, side, side, generator=torch.Generator().manual_seed(3))
 
 
+def ours_and_noise(
+    generator: Generator, example: Example, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> tuple[UInt8Image, torch.Tensor]:
+    noise = start_noise(generator)
+    monkeypatch.setattr("cavendish.trainer.inference.sampler.draw_noise", lambda *_: noise)
+    return predict_examples(generator, [example], 4, seed=0, guidance=scale)[0], noise
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
 @pytest.mark.parametrize("with_reference", [True, False])
 @pytest.mark.parametrize("family", ["klein", "kontext"])
 def test_sampling_is_that_of_the_pipeline(
-    family: str, with_reference: bool, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    family: str,
+    with_reference: bool,
+    scale: float,
+    models: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     write: Callable[[Path], Any] = FAMILIES[family][0]  # type: ignore[assignment]
     pipeline = write(tmp_path / "again")
     pipeline.set_progress_bar_config(disable=True)
-    generator = load_generator(models[family])
-    noise = start_noise(generator)
-    monkeypatch.setattr("cavendish.trainer.inference.sampler.draw_noise", lambda *_: noise)
     example = next(e for e in LARGER if (e.source is not None) == with_reference)  # the pipeline wants 64 pixels
-    ours = generator.decode(sample(generator, make_batch(generator, [example]), [0], 4, seed=0))[0]
-    settings: dict[str, Any] = {"guidance_scale": 1.0}
-    latents = noise
+    ours, latents = ours_and_noise(load_generator(models[family]), example, scale, monkeypatch)
+    settings: dict[str, Any] = {"guidance_scale": scale}
     if family == "kontext":
         settings = {"guidance_scale": 3.5, "_auto_resize": False, "max_area": 64 * 64}
-        latents = noise.flatten(2).transpose(1, 2)
+        settings |= {"true_cfg_scale": scale, "negative_prompt": "" if scale > 1 else None}
+        latents = latents.flatten(2).transpose(1, 2)
     source = None if example.source is None else Image.fromarray(example.source)
     settings |= {"height": 64, "width": 64, "num_inference_steps": 4, "max_sequence_length": TEXT_TOKENS}
     theirs = pipeline(image=source, prompt=example.prompt, latents=latents, output_type="np", **settings).images[0]
     assert np.abs(theirs * 255 - ours).max() <= 1.0
 
 
-def test_qwen_text_sees_the_picture_and_matches_the_pipeline(models: dict[str, Path]) -> None:
-    from diffusers import QwenImageEditPlusPipeline
+class QwenProcessor:
+    """What Qwen2VLProcessor does, without torchvision."""
 
+    def __init__(self, generator: Any) -> None:
+        self._generator = generator
+
+    def __call__(self, text: list[str], images: list[Any], **_: Any) -> Any:
+        values = dict(self._generator._image_processor(images=images, return_tensors="pt"))
+        places = int(values["image_grid_thw"].prod()) // 4
+        text = [line.replace("<|image_pad|>", "<|image_pad|>" * places) for line in text]
+        return BatchFeature({**self._generator._tokenizer(text, return_tensors="pt"), **values})
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_qwen_sampling_is_that_of_the_pipeline(
+    scale: float, models: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text sees the image, its levels end at shift_terminal, and its guidance keeps norms."""
     generator: Any = load_generator(models["qwen"])
+    example = next(e for e in LARGER if e.source is not None)
+
+    def register(pipeline: Any, parts: dict[str, Any]) -> None:  # without a look at their classes
+        vars(pipeline).update(parts)
+        pipeline.register_to_config()
+
+    ours, noise = ours_and_noise(generator, example, scale, monkeypatch)
+    monkeypatch.setattr(QwenImageEditPlusPipeline, "register_modules", lambda self, **parts: register(self, parts))
+    monkeypatch.setattr(QwenImageEditPlusPipeline, "_execution_device", torch.device("cpu"))
+    monkeypatch.setattr(QwenImageEditPlusPipeline, "maybe_free_model_hooks", lambda self: None)
+    monkeypatch.setattr(pipeline_qwenimage_edit_plus, "VAE_IMAGE_SIZE", 64 * 64)
+    pipeline = QwenImageEditPlusPipeline(
+        generator._scheduler,
+        generator._vae,
+        generator._text_encoder,
+        generator._tokenizer,
+        QwenProcessor(generator),
+        generator._transformer,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    assert generator.noise_levels(16, 16, 4)[-2] == pytest.approx(0.02)
+    theirs = pipeline(
+        image=Image.fromarray(example.source),
+        prompt=example.prompt,
+        negative_prompt="" if scale > 1 else None,
+        true_cfg_scale=scale,
+        height=64,
+        width=64,
+        num_inference_steps=4,
+        latents=noise.flatten(2).transpose(1, 2),
+        output_type="np",
+    ).images[0]
+    assert np.abs(theirs * 255 - ours).max() <= 1.0
+
+
+def test_qwen_text_sees_the_image(models: dict[str, Path]) -> None:
+    generator = load_generator(models["qwen"])
     source = np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
-    seen, other, blind = (generator.encode_text(["make it red"], [picture]) for picture in (source, 255 - source, None))
+    seen, other, blind = (generator.encode_text(["make it red"], [image]) for image in (source, 255 - source, None))
     assert seen.tokens_BLD.shape[1] > blind.tokens_BLD.shape[1]
     assert not torch.allclose(seen.tokens_BLD[:, -3:], other.tokens_BLD[:, -3:])
 
-    class Processor:
-        """What Qwen2VLProcessor does, without torchvision."""
 
-        def __call__(self, text: list[str], images: list[Any], **_: Any) -> Any:
-            from transformers import BatchFeature
-
-            values = dict(generator._image_processor(images=images, return_tensors="pt"))
-            places = int(values["image_grid_thw"].prod()) // 4
-            text = [line.replace("<|image_pad|>", "<|image_pad|>" * places) for line in text]
-            return BatchFeature({**generator._tokenizer(text, return_tensors="pt"), **values})
-
-    class Pipeline:
-        processor = Processor()
-        text_encoder = generator._text_encoder
-        prompt_template_encode_start_idx = 64
-        _execution_device = torch.device("cpu")
-        _extract_masked_hidden = QwenImageEditPlusPipeline._extract_masked_hidden
-
-    from cavendish.trainer.generators.qwen_image_edit import _TEMPLATE
-
-    Pipeline.prompt_template_encode = _TEMPLATE  # type: ignore[attr-defined]
-    picture = Image.fromarray(source).resize((384, 384), Image.Resampling.LANCZOS)
-    with torch.no_grad():
-        expected, _ = QwenImageEditPlusPipeline._get_qwen_prompt_embeds(Pipeline(), ["make it red"], [picture])  # type: ignore[arg-type]
-    torch.testing.assert_close(seen.tokens_BLD, expected, atol=1e-6, rtol=0)
+def test_a_distilled_model_draws_without_guidance_and_is_not_trained(models: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(models["klein"], tmp_path / "klein")
+    index = json.loads((tmp_path / "klein/model_index.json").read_text())
+    (tmp_path / "klein/model_index.json").write_text(json.dumps({**index, "is_distilled": True}))
+    generator = load_generator(tmp_path / "klein")
+    assert len(predict_examples(generator, EXAMPLES[:1], 1, seed=0)) == 1
+    with pytest.raises(InputError, match=r"guidance 4: this flux2-klein/1 is distilled"):
+        predict_examples(generator, EXAMPLES[:1], 1, seed=0, guidance=4.0)
+    with pytest.raises(InputError, match="klein is a distilled model; tune the base model"):
+        start_generator(changed(base="klein", generator=None), tmp_path)
 
 
 def test_the_template_is_that_of_the_library() -> None:
-    import inspect
-
-    from diffusers import QwenImageEditPlusPipeline
-
     from cavendish.trainer.generators.qwen_image_edit import _TEMPLATE
 
     assert repr(_TEMPLATE)[1:-1].replace("\\'", "'") in inspect.getsource(QwenImageEditPlusPipeline.__init__)
@@ -237,22 +289,7 @@ def test_diffusers_itself_reads_the_lora_with_its_alpha(models: dict[str, Path],
     assert torch.equal(ours, theirs)
 
 
-def test_levels_with_a_shift_are_those_of_the_scheduler(models: dict[str, Path]) -> None:
-    from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
-
-    from tests.trainer.tiny_models import scheduler
-
-    generator = load_generator(models["klein"])
-    for height, width, steps in ((64, 64, 4), (32, 48, 50), (80, 80, 28)):
-        theirs = scheduler()
-        theirs.set_timesteps(sigmas=np.linspace(1, 1 / steps, steps), mu=compute_empirical_mu(height * width, steps))
-        ours = noise_levels(steps, generator.sampling_shift(height, width, steps))
-        np.testing.assert_allclose(ours, theirs.sigmas.numpy(), atol=1e-6)
-
-
 def test_what_is_missing_or_changed_is_named(models: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
     with pytest.raises(InputError, match=r"generator\.json"):
         load_generator(tmp_path)
     copy = tmp_path / "copy"

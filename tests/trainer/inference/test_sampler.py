@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from cavendish.encoders.sample import Example
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
-from cavendish.trainer.inference.sampler import noise_levels, predict_examples, sample
+from cavendish.trainer.inference.sampler import predict_examples, sample
 from cavendish.trainer.loss import make_batch
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import gaussian, knows
@@ -29,9 +31,20 @@ def test_many_steps_draw_the_right_distribution(shift: float) -> None:
     assert abs(drawn.std() - 0.4) < 0.02
 
 
-def test_levels_follow_the_shift() -> None:
-    assert noise_levels(4, 1.0) == [1, 0.75, 0.5, 0.25, 0]
-    assert noise_levels(2, 3.0) == [1, 0.75, 0]
+def test_guidance_goes_through_the_conditional_prediction() -> None:
+    items = FakeItems(range(3), {"edit": 1}, size=32)
+    examples = [items[i].example for i in range(2)]
+    generator = TinyGenerator(TinyConfig(width=16, text_width=16), seed=0)
+    blank = [replace(example, prompt="") for example in examples]
+    plain, empty, doubled, same = (
+        np.stack(predict_examples(generator, asked, 1, seed=0, guidance=scale)).astype(int)
+        for asked, scale in ((examples, 1.0), (blank, 1.0), (examples, 2.0), (blank, 2.0))
+    )
+    assert np.abs(empty - same).max() <= 1  # nothing to go through
+    inside = np.all([(image > 0) & (image < 255) for image in (plain, empty, doubled)], axis=0)
+    assert inside.mean() > 0.2
+    assert np.abs(doubled - (2 * plain - empty))[inside].max() <= 2
+    assert not np.array_equal(plain, doubled)
 
 
 def test_answers_do_not_depend_on_the_batch() -> None:
