@@ -195,6 +195,7 @@ def predict(
     batch: Annotated[int, typer.Option(min=1, help="Answers drawn at a time: images times passes.")] = 8,
 ) -> None:
     """Ask a trained generator about your own pictures: metres, normals, masks, and a sheet to look at."""
+    from cavendish.encoders.tasks.registry import read_question
     from cavendish.trainer.inference.predict import Request
     from cavendish.trainer.inference.predict import predict as job
 
@@ -219,6 +220,9 @@ def predict(
         batch,
         guidance,
     )
+    if _is_first():
+        for warning in read_question(task).warnings:
+            complain(warning)
     with progress_bar("predict") as report:
         values = job(generator, request, out, report)
     if not _is_first():

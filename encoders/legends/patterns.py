@@ -1,4 +1,4 @@
-"""The regular expressions with which `legend_parser` reads prompts."""
+"""The words around names and colors in prompts, as regular expressions."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ COLOR_NAME = re.compile(
 """Any CSS colour name, standing alone; in "traffic light blue" that is blue."""
 
 _BYTE = r"\d{1,3}"
-NUMERIC = re.compile(
+PLAIN_NUMERIC = re.compile(
     rf"""(?:\brgb\s*)?[(\[]\s*{_BYTE}\s*[, ]\s*{_BYTE}\s*[, ]\s*{_BYTE}\s*[)\]]
     | (?:\brgb\s+)?(?<![\w.])(?<!\d,){_BYTE}(?:\s*,\s*|[ /]){_BYTE}(?:\s*,\s*|[ /]){_BYTE}(?![\w]|\.\d)
     | \#(?:[0-9a-f]{{6}}|[0-9a-f]{{3}})(?!\w)""",
     FLAGS | re.VERBOSE,
 )
-"""A triple in brackets, a bare one, a hex code."""
+"""What a plain name must not hold: a triple in brackets, a bare one, a hex code. `colors.NUMERIC` reads more."""
 
 TOKEN = re.compile("\ue000(\\d+)\ue001")
 """Stands for a colour, by its number."""
@@ -147,18 +147,16 @@ TAIL = re.compile(
 )
 """What stands between a name and its colour."""
 
-NAMED_TOO = re.compile(rf"\s(?:in|as|with|to)\s+(?:(?:pure|bright|solid)\s+)?(?:{COLOR_NAME.pattern})\s*$", FLAGS)
-"""A colour said twice: "in red (255, 0, 0)"."""
-
 _VERBS = _any(
-    *("for", "means?", "marks?", "is", "are", "denotes?", "represents?", "indicates?", "stands for", "shows?", "on"),
-    *("goes to", "goes on", "to", "-", "–", "—"),
+    *("for", "means?", "marks?", "is", "are", "denotes?", "represents?", "indicates?", "stands? for", "shows?", "on"),
+    *("goes to", "goes on", "goes with", "refers to", "corresponds to", "signifies", "will be", "to", "-", "–", "—"),
 )
-AFTER = re.compile(rf"[\"')\]]*(?:\s*(?:{_ARROW})|\s+{_VERBS})\s*(?=[\w\ue002\"'])", FLAGS)
+AFTER = re.compile(
+    rf"[\"')\]]*(?:\s+(?:colou?rs?|masks?|fill|paint|overlay|label|pixels))?(?:\s*(?:{_ARROW})|\s+{_VERBS})\s*"
+    r"(?=[\w\ue002\"'“(])",
+    FLAGS,
+)
 """What stands between a colour and its name when the colour comes first."""
-
-ENDS = " \t\r\n\"'`()[]{}<>:=.,;*"
-"""What may be left at the ends of a name."""
 
 PRONOUN = re.compile(
     r"(?:it|them|this|that|these|those|one|each|answer|mask|(?:the\s+)?mask colou?r|(?:the\s+)?colou?r|fill|target|"
@@ -166,3 +164,98 @@ PRONOUN = re.compile(
     FLAGS,
 )
 """Stands for a name that came before: "find the cat and paint it red"."""
+
+NO_NAME = re.compile(r"(?:(?:these|those|my|your|following|only)\s+)*(?:colou?rs?|palettes?|legends?|or|either)", FLAGS)
+"""Stands where a name does, and is none."""
+
+MORE_ELSE = re.compile(
+    r"bg|void|none|nothing|else|otherwise|no class|back ?ground|backdrop|canvas|everything|anything|all pixels"
+    r"|(?:whole|entire|full) (?:image|picture|photo|scene)|other classes|not labell?ed|unlabell?ed|remainder(?: of .*)?"
+    r"|(?:background|bg) colou?r|every other pixel",
+    FLAGS,
+)
+"""More ways to say "background" as a name."""
+
+# Cuts.
+
+READ_CUT = re.compile(
+    r"(\s*(?:[,;\n|]|(?<!\b[A-Z])(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)(?<!\b[Nn]o)(?<!\b[Nn]r)(?<!\bvs)"
+    r"\.(?=\s|$|[\"'])|[!?](?=\s|$))\s*)"
+)
+"""Between pieces of a text."""
+
+WORD_CUT = re.compile(r"(\s+(?:and|while|plus|then|&)\s+(?:then\s+)?|(?<=\ue001)\s*[&+/]\s*(?=\w))", FLAGS)
+"""Between pieces that are entries by themselves; else a part of a name: "salt and pepper"."""
+
+JOINT = r"(?:and|while|plus|then|&)"
+
+VALUE = re.compile(r"\s*(?::=|::?(?=[\s\ue000\ue002\"']|$)|:(?=\D)|=>|->|=|→)\s*|\s+[-–—]\s+|\t+")
+"""Between a name and its value in a list."""
+
+# What stands around a color.
+
+READ_TAIL = re.compile(
+    r"[\s(\[]*(?<![\w-])(?:(?:hex(?:adecimal)?|rgb|html|css)(?:\s+colou?r)?(?:\s+(?:codes?|values?))?"
+    r"|colou?r\s+(?:codes?|values?)|colou?rs?|colou?r-coded|will|shall|would|needs?|ought|appears?|rendered|tinted"
+    r"|highlighted|labell?ed|assigned|coded|represented|displayed|outlined|covered|tagged|via|completely|dyed|entirely"
+    r"|fully|simply)[\s:=#]*$",
+    FLAGS,
+)
+"""More of what stands between a name and its color: "will be", "hex code"."""
+
+CONNECTED = re.compile(r"(?:[:=]|->|→|\b(?:is|are|in|as|be|with|becomes?|gets?|to|stays?))\s*[(\[\"']?\s*$", FLAGS)
+"""Before a color: it is meant as a value."""
+
+NEGATION = re.compile(r"\b(?:don't|do not|not|never|instead of|rather than|no longer|nor|neither)\b", FLAGS)
+"""A color beside it is one that is not meant."""
+
+_ENDS = r"[\s\"'”’()\]}<>）】.,;:!?*/]*"
+TRAIL = re.compile(
+    rf"{_ENDS}(?:(?:please|pls|colou?r(?:ed)?|colou?rs|pixels?|masks?|regions?|areas?|only|too|now|flat|solid|opaque|pure"
+    rf"|instead|thanks|thank you|as well|overlay|fill|silhouette|shape|paint|it|tone){_ENDS})*",
+    FLAGS,
+)
+"""What may follow a color at the end of a piece."""
+
+DESCRIBING = re.compile(
+    r"(?:^|\b)(?:the|an?|and|of|in|with|on|near|behind|beside|under|above|below|to|wearing|his|her|its|their|big|small"
+    r"|large|tall|little|old|new|long|short|dark|light|bright|shiny|leftmost|rightmost|nearest|farthest|closest|largest"
+    r"|smallest|highest|lowest|other|first|second|third|two|three|both|only|wooden|metal|plastic|round|empty|parked"
+    r"|single|biggest|furthest)\s+$",
+    FLAGS,
+)
+"""Before a color word that is a part of a name."""
+
+QUALIFIER = re.compile(r"\s+(?!(?:respectively|or|and|each|on|in|at|to|over|with|is|are|for)\b)[^\W\d_]", FLAGS)
+"""After a color word: it describes a thing ("the red mug")."""
+
+NOUN = re.compile(
+    r"orange|olive|plum|lime|salmon|coral|chocolate|tomato|violet|orchid|lavender|thistle|wheat|peru|gold|silver|linen"
+    r"|snow|ivory|turquoise|seashell|bisque",
+    FLAGS,
+)
+"""Colors that are things as well."""
+
+COUNTED = re.compile(r"\b(?:each|every|every single|all|any|class|(?:instances?|segmentation|masks?) of)\s+$", FLAGS)
+"""Before a word: it is a thing."""
+
+# Words that belong to no name.
+
+FILLER = re.compile(
+    r"(?<![\w-])(?:segment(?:ation|ed|s|ing)?|paint(?:ed|ing)?|draw(?:n|ing)?|colou?r(?:ed|ing|s)?|mark(?:ed|ing)?"
+    r"|fill(?:ed|ing)?|make|create|generate|produce|show(?:n|ing)?|find|locate|highlight|mask(?:s|ed)?|map(?:ping)?"
+    r"|legend|palette|class(?:es)?|labels?|images?|pictures?|photos?|scene|pixels?|please|pls|thanks?|you|i|want|need"
+    r"|would|can|could|use|using|follow(?:s|ing)?|these|those|this|that|it|them|nothing|no|not|don't|do|only|just|flat"
+    r"|solid|textures?|shading|outlines?|background|output|return|answer|reply|task|input|example|here|below|above"
+    r"|where|which|what|how|is|are|be|should|must|keep|leave|everything|anything|whatever|rest|others?|otherwise|format"
+    r"|json|table|names?|hex|rgb|values?|key|code|notes?|targets?|goal|prompt|question|instructions?|descriptions?"
+    r"|expressions?|phrases?|categor(?:y|ies)|objects?|render|given|assign|give|tell|look(?:ing)?|isolate"
+    r"|ground(?: each)?|title|id|ids|index|number|each (?:in|with|gets?|a)|in (?:its|their) own|as|so|if|then"
+    r"|refers? to|describes?|means?|put|set|hello|hi|ok|ignore|skip|exclude|omit|except|without|remove|avoid|semantic"
+    r"|referring|instance|perform|go|dear|color-coded|edges?|sharp|plain)(?![\w-])",
+    FLAGS,
+)
+"""Words that speak of the task: a piece with one of them is no bare name."""
+
+SMALL = re.compile(r"\b(?:refers?|the|an?|of|in|on|at|to|for|with|by|and|what)\b", FLAGS)
+"""Words that make no name by themselves."""

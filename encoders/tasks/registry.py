@@ -14,7 +14,7 @@ import numpy as np
 
 from cavendish.encoders.codecs.colors import check_picture
 from cavendish.encoders.codecs.palettes import BLACK
-from cavendish.encoders.legends.parser import BACKGROUND, parse_legend
+from cavendish.encoders.legends.parser import BACKGROUND, near_colors, parse_legend
 from cavendish.encoders.sample import Example, InputError, Sample, UInt8Image
 from cavendish.encoders.tasks.segmentation import legend_spec
 from cavendish.encoders.tasks.semantic import SemanticTask
@@ -137,7 +137,7 @@ def read_question(text: str, pass_number: int = 0) -> Question:
         pass_number: draws wording and colors; the decoded answer means the same for every pass.
 
     Raises:
-        InputError: not of any of the forms, or a legend that cannot be read.
+        InputError: not of any of the forms, a legend that cannot be read, or one with two equal colors.
     """
     text = text.strip()
     for task in TASKS:
@@ -148,7 +148,8 @@ def read_question(text: str, pass_number: int = 0) -> Question:
         background = legend.pop(BACKGROUND, BLACK)
         if not legend:
             raise InputError(f"prompt {prompt!r}: no name with a color in it; write such as 'paint the mug red'")
-        return Question(prompt, {"task": SemanticTask.name, **legend_spec(legend, background)})
+        spec = {"task": SemanticTask.name, **legend_spec(legend, background)}
+        return Question(prompt, spec, tuple(near_colors(legend, background)))
     raise InputError(f"task {text!r} is not known; write one of: {USAGE}")
 
 

@@ -49,10 +49,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Question:
-    """One prompt and how to decode its answer: `spec` is that of an Example."""
+    """One prompt and how to decode its answer: `spec` is that of an Example; `warnings` say what may go wrong."""
 
     prompt: str
     spec: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
     @property
     def task(self) -> str:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cavendish.encoders.codecs.palettes import COLOR_NAMES, parse_color
+from cavendish.encoders.legends import structured
 from cavendish.encoders.legends.notation import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
-from cavendish.encoders.legends.parser import MAX_PROMPT, normal_name, parse_legend
+from cavendish.encoders.legends.parser import MAX_PROMPT, near_colors, normal_name, parse_legend
+from cavendish.encoders.legends.sentences import is_background
 from cavendish.encoders.sample import InputError
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
@@ -124,6 +128,60 @@ TYPED = [
 ]
 
 
+PROMPTS = json.loads((Path(__file__).parent / "prompts.json").read_text())
+"""Written by hand: [prompt, name to rrggbb], or [prompt, the piece that the refusal has to quote]."""
+
+
+@pytest.mark.parametrize(("prompt", "expected"), PROMPTS)
+def test_prompts_written_by_hand(prompt: str, expected: dict[str, str] | str) -> None:
+    if isinstance(expected, str):
+        with pytest.raises(InputError) as refusal:
+            parse_legend(prompt)
+        assert expected in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+    else:
+        assert {name: "{:02x}{:02x}{:02x}".format(*color) for name, color in parse_legend(prompt).items()} == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    pairs=st.lists(
+        st.tuples(
+            st.sampled_from(["car", "traffic light", "hot dog", "R&D sign", "tv"]), st.sampled_from([*COLOR_NAMES])
+        ),
+        min_size=1,
+        max_size=4,
+        unique_by=(lambda pair: pair[0], lambda pair: pair[1]),
+    ),
+    joint=st.sampled_from([", ", "; ", "\n", " and ", " ", " | ", ". "]),
+    link=st.sampled_from([": ", " = ", " -> ", " in ", " is ", " ", " - ", " should be "]),
+    start=st.sampled_from(["", "Segment this. ", "please, ", "legend: ", "no idea, ", "bird, ", "a red bird. "]),
+)
+def test_every_color_is_of_a_class_or_is_refused(
+    pairs: list[tuple[str, str]], joint: str, link: str, start: str
+) -> None:
+    """The law: none of the colors in a prompt is dropped without a word."""
+    prompt = start + joint.join(f"{name}{link}{color}" for name, color in pairs)
+    try:
+        read = parse_legend(prompt)
+    except InputError as error:
+        quoted = re.findall(r"'(.*?)'", str(error))
+        assert quoted[0].rstrip("…") in " ".join(prompt.split())
+        return
+    assert sorted(read.values()) == sorted(COLOR_NAMES[color] for _, color in pairs)
+
+
+def test_equal_and_near_colors_are_said_by_name() -> None:
+    assert near_colors({"cat": RED, "dog": BLUE}) == []
+    with pytest.raises(InputError, match="'cat' and 'dog' have the same color"):
+        near_colors({"cat": RED, "dog": (254, 0, 0)})
+    with pytest.raises(InputError, match="'cat' and 'background' have the same color"):
+        near_colors({"cat": BLACK, "dog": RED})
+    assert near_colors({"cat": BLACK, "dog": RED}, background=WHITE) == []
+    (warning,) = near_colors({"road": (0, 60, 100), "truck": (0, 80, 100)})
+    assert "'road' and 'truck'" in warning
+
+
 @pytest.mark.parametrize(("prompt", "legend"), TYPED)
 def test_prompts_as_people_type_them(prompt: str, legend: dict) -> None:
     assert parse_legend(prompt) == legend
@@ -156,7 +214,10 @@ def test_every_notation_reads_back(names: list[str], named: bool, every: str, se
         assert parse_legend(write_legend(legend, notation, rng, every)) == expected
 
 
-ANY_NAME = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=30).filter(lambda n: bool(n.strip()))
+FIELDS = {*structured.NAME_FIELDS, *structured.COLOR_FIELDS}  # of an object that is one class
+ANY_NAME = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=30).filter(
+    lambda n: bool(n.strip()) and structured.field_name(n) not in FIELDS
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -167,8 +228,8 @@ ANY_NAME = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size
 )
 def test_any_name_at_all_survives_json(legend: dict) -> None:
     text = json.dumps({name: format_color(color, "hex") for name, color in legend.items()})
-    background = {"all else", "everything else", "rest", "other", "others", "remaining"}
-    expected = {"background" if name.lower() in background else name: color for name, color in legend.items()}
+    expected = {"background" if is_background(name) else name: color for name, color in legend.items()}
+    assume(len(expected) == len(legend))
     assert parse_legend("Segment this. " + text) == expected
 
 
