@@ -24,7 +24,7 @@ from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mas
 from cavendish.annotate.config import ModelFolder
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.storage.files import digest
-from cavendish.mixing.storage.place import file_sha256, read_json
+from cavendish.mixing.storage.place import file_sha256, files_below, read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
@@ -103,10 +103,10 @@ def weights_sha256(folder: Path) -> str:
     Raises:
         InputError: no safetensors there; pickled weights are not read.
     """
-    files = sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".txt", ".model"))
-    if not any(path.suffix == ".safetensors" for path in files):
+    files = [name for name in files_below(folder) if name.endswith((".safetensors", ".json", ".txt", ".model"))]
+    if not any(name.endswith(".safetensors") for name in files):
         raise InputError(f"{folder}: no *.safetensors there; download the model to this folder (pickles are not read)")
-    return digest({path.relative_to(folder).as_posix(): file_sha256(path) for path in files})
+    return digest({name: file_sha256(folder / name) for name in files})
 
 
 def seed_of(image: UInt8Image) -> int:

@@ -29,7 +29,7 @@ from cavendish.mixing.audit.signals.signal import Signal
 from cavendish.mixing.audit.signals.texts import WordIndex, build_word_index, is_comparable, read_lines
 from cavendish.mixing.shards.dataset import some_rows
 from cavendish.mixing.storage.files import digest
-from cavendish.mixing.storage.place import file_sha256, join
+from cavendish.mixing.storage.place import file_sha256, files_below, join
 
 SCAN_SCHEMA = "cavendish-audit-scan/4"
 
@@ -180,4 +180,5 @@ def _clean_source(config: AuditConfig, data: Path) -> str | None:
     folder = config.controls.clean_folder
     if folder is None:
         return None
-    return digest([[path.name, file_sha256(path)] for path in sorted((data / folder).rglob("*")) if path.is_file()])
+    files = sorted(data / folder / name for name in files_below(data / folder))
+    return digest([[path.name, file_sha256(path)] for path in files])

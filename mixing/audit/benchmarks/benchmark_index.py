@@ -25,7 +25,7 @@ from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM, Label
 from cavendish.mixing.audit.signals.embeddings import Vectors, build_vectors, open_model, read_vectors
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.storage.files import canonical_json, digest
-from cavendish.mixing.storage.place import read_json, write_atomic
+from cavendish.mixing.storage.place import files_below, read_json, write_atomic
 
 
 @dataclass(frozen=True)
@@ -318,6 +318,5 @@ def _write_picture(question: Question, folder: Path, names: dict[str, str]) -> s
 
 def _listing(folder: Path) -> Iterator[list[str | int]]:
     """Yield name and size of every file of a download: what tells whether it is still the one that was read."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            yield [path.relative_to(folder).as_posix(), path.stat().st_size]
+    for path in sorted(folder / name for name in files_below(folder)):
+        yield [path.relative_to(folder).as_posix(), path.stat().st_size]
