@@ -220,12 +220,14 @@ def _arrays(sample: Sample) -> dict[str, Any]:
         InputError: one is not of the size of the image.
     """
     found = {name: array for name in _ARRAY_FIELDS if (array := getattr(sample, name)) is not None}
-    if sample.edit is not None:
-        found["edited"] = sample.edit.image
-    for name, array in found.items():
+    _check_size(sample, found)
+    return found if sample.edit is None else {**found, "edited": sample.edit.image}
+
+
+def _check_size(sample: Sample, arrays: Mapping[str, NDArray[Any]]) -> None:
+    for name, array in arrays.items():
         if array.shape[:2] != sample.image.shape[:2]:
             raise InputError(f"{sample.key}: {name} is {array.shape[:2]}, the image is {sample.image.shape[:2]}")
-    return found
 
 
 def _build_sample(key: str, meta: Mapping[str, Any], arrays: dict[str, Any]) -> Sample:
@@ -238,7 +240,7 @@ def _build_sample(key: str, meta: Mapping[str, Any], arrays: dict[str, Any]) -> 
     facts["camera"] = None if facts["camera"] is None else Camera(**facts["camera"])
     facts["instances"] = tuple(Instance(**instance) for instance in facts["instances"])
     sample = Sample(key=key, edit=edit, **facts, **arrays)
-    _arrays(sample)
+    _check_size(sample, _arrays(sample))
     return sample
 
 
