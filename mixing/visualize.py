@@ -1,4 +1,4 @@
-"""Arrays as pictures for people: depth, normals and ids of a Sample, captions, grids, data URIs for reports."""
+"""Arrays as images for people: depth, normals and ids of a Sample, captions, grids, data URIs for reports."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def record_panels(record: Sample | Example) -> list[Panel]:
 
 
 def fit(picture: UInt8Image, width: int, height: int) -> UInt8Image:
-    """Scale a picture into width x height on white, keeping its aspect; targets keep hard edges when enlarged."""
+    """Scale an image into width x height on white, keeping its aspect; targets keep hard edges when enlarged."""
     scale = min(width / picture.shape[1], height / picture.shape[0])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     scaled = cv2.resize(picture, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
@@ -71,7 +71,7 @@ def fit(picture: UInt8Image, width: int, height: int) -> UInt8Image:
 
 
 def grid(rows: Sequence[tuple[str, Sequence[Panel]]], cell: int = 160) -> UInt8Image:
-    """Lay rows of titled panels out as one picture, each row under its caption."""
+    """Lay rows of titled panels out as one image, each row under its caption."""
     columns = max((len(panels) for _, panels in rows), default=1)
     gap, caption, title = 6, 20, 16
     width = columns * (cell + gap) + gap
@@ -101,7 +101,7 @@ def _shorten(
 
 
 def data_uri(picture: UInt8Image) -> str:
-    """Return a picture as a `data:` URI for a self-contained page."""
+    """Return an image as a `data:` URI for a self-contained page."""
     return "data:image/png;base64," + base64.b64encode(encode_png(picture)).decode()
 
 
@@ -152,7 +152,7 @@ def describe(record: Sample | Example) -> Description:
     if isinstance(record, Example):
         size = f"{record.target.shape[1]}x{record.target.shape[0]}"
         return Description(
-            record.key, size, f"{record.task} ({record.spec.get('codec', 'plain picture')})", record.prompt
+            record.key, size, f"{record.task} ({record.spec.get('codec', 'plain image')})", record.prompt
         )
     there = [name for name, value in (("depth", record.depth_m), ("normals", record.normals)) if value is not None]
     things = [instance.category for instance in record.instances if instance.is_thing]
@@ -174,7 +174,7 @@ def summary(path: Place) -> str:
 
 
 def write_sheet(records: list[Sample | Example], out: Place, cell: int = 160) -> None:
-    """Write a contact sheet: `.png` one picture, `.html` one self-contained page.
+    """Write a contact sheet: `.png` one image, `.html` one self-contained page.
 
     Raises:
         InputError: another file ending, no such folder, or no records.

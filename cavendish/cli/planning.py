@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 from rich.table import Table
 
 from cavendish.cli.app import LOOK, ConfigPath, Data, Overrides, app, console, say
@@ -120,14 +121,14 @@ def _print_estimate(probe: Probe, prices: Prices, found: Estimate) -> None:
     lines = {
         "samples": _count(found.samples),
         "CPU hours": f"{_hours(found.cpu_hours)} ({_hours(found.low)} to {_hours(found.high)})",
-        "bytes": _bytes(found.bytes),
+        "bytes": decimal(found.bytes),
     }
     if prices.cpu_hour > 0 or prices.gb_month > 0:
         lines["money"] = f"{found.cost:,.0f}" if found.cost >= 100 else f"{found.cost:.2f}"
     if not probe.divisible:
         lines["shards"] = _count(found.shards)
         lines[f"{probe.unit}s a shard"] = _count(found.units_per_shard)
-        lines["bytes a shard"] = _bytes(found.shard_bytes)
+        lines["bytes a shard"] = decimal(found.shard_bytes)
         lines["CPU time a shard"] = _time(found.shard_s / 3600)
     lines |= {f"on {count:,} cores": _time(hours) for count, hours in found.wall_hours}
     table = Table("", "as configured", title=f"plan {probe.verb}", title_justify="left")
@@ -155,10 +156,3 @@ def _time(hours: float) -> str:
         if hours >= unit * (2 if name in "yd" else 1):
             return f"{hours / unit:,.1f} {name}"
     return f"{hours * 3600:.1f} s"
-
-
-def _bytes(value: int) -> str:
-    for name, unit in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if value >= unit:
-            return f"{value / unit:.3g} {name}"
-    return f"{value} B" if value else "-"

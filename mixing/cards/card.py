@@ -32,10 +32,10 @@ def card(about: About, sets: Sequence[ShardSet], lock: Lock | None = None) -> st
 
 def _front_matter(sets: Sequence[ShardSet]) -> str:
     """The YAML that hubs read."""
-    licences = sorted({licence for one in sets for licence in add_up(one.licences)})
+    licences = sorted({licence for shards in sets for licence in add_up(shards.licences)})
     plain = licences[0].lower() if len(licences) == 1 and licence_of(licences[0]).known else "other"
-    categories = sorted({name for one in sets for task in one.tasks if (name := find_task(task).hub_category)})
-    count = sum(one.records for one in sets)
+    categories = sorted({name for shards in sets for task in shards.tasks if (name := find_task(task).hub_category)})
+    count = sum(shards.records for shards in sets)
     size = next((name for most, name in _SIZES if count < most), "n>10M")
     lines = ["---", f"license: {plain}", "task_categories:", *(f"- {name}" for name in categories)]
     return "\n".join([*lines, "size_categories:", f"- {size}", "tags:", "- webdataset", "- croissant", "---"])
@@ -48,24 +48,22 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def _contents(sets: Sequence[ShardSet]) -> str:
     head = ("set", "made by", "shards", "records", "MB", "rejected", "plan", "sha256 of the shards")
-    rows = []
-    for one in sets:
-        counts = f"{one.records:,}", f"{one.bytes / 1e6:,.1f}", f"{one.rejected:,}"
-        digests = f"`{one.plan.digest[:16]}`", f"`{one.digest[:16]}`"
-        rows.append((one.name, one.plan.kind, len(one.tars), *counts, *digests))
-    sizes = [
-        (one.name, f"{width} x {height}", f"{count:,}") for one in sets for (height, width), count in one.sizes.items()
-    ]
+    rows, sizes = [], []
+    for shards in sets:
+        counts = f"{shards.records:,}", f"{shards.bytes / 1e6:,.1f}", f"{shards.rejected:,}"
+        digests = f"`{shards.plan.digest[:16]}`", f"`{shards.digest[:16]}`"
+        rows.append((shards.name, shards.plan.kind, len(shards.tars), *counts, *digests))
+        sizes += [(shards.name, f"{width} x {height}", f"{count:,}") for (height, width), count in shards.sizes.items()]
     text = ["## Contents", _table(head, rows), "Records by the parts they have (docs/shards.md of Cavendish):"]
-    text += [_by_set("part", sets, [one.parts for one in sets]), "By the task they can serve:"]
-    text += [_by_set("task", sets, [one.tasks for one in sets]), "By size:"]
+    text += [_by_set("part", sets, [shards.parts for shards in sets]), "By the task they can serve:"]
+    text += [_by_set("task", sets, [shards.tasks for shards in sets]), "By size:"]
     return "\n\n".join([*text, _few(("set", "width x height", "records"), sizes)])
 
 
 def _by_set(what: str, sets: Sequence[ShardSet], counts: Sequence[Mapping[str, int]]) -> str:
     names = sorted({name for count in counts for name in count})
     rows = [(name, *(f"{count[name]:,}" if name in count else "" for count in counts)) for name in names]
-    return _table((what, *(one.name for one in sets)), rows)
+    return _table((what, *(shards.name for shards in sets)), rows)
 
 
 def _few(head: Sequence[str], rows: Sequence[Sequence[object]], most: int = 20) -> str:
@@ -99,12 +97,12 @@ def _licences(sets: Sequence[ShardSet]) -> str:
         written = f"[{name}]({licence.url})" if licence.url else name
         rows.append((written, f"{count:,}", "; ".join(licence.asks)))
     text = ["## Licences", _table(("licence", "records", "what it asks"), rows)]
-    people = len({author for one in sets for _, author, _ in one.credits if author})
+    people = len({author for shards in sets for _, author, _ in shards.credits if author})
     if people:
         text.append(
             f"ATTRIBUTION.md names the works that were used: {people} authors. Share it together with the data."
         )
-    unnamed = [f"{count:,} under {name} in {one.name}" for one in sets for name, count in one.unnamed.items()]
+    unnamed = [f"{count:,} under {name} in {shards.name}" for shards in sets for name, count in shards.unnamed.items()]
     if unnamed:
         text.append(f"**Authors missing**: {', '.join(unnamed)}. These licences ask for a name, and none is known.")
     unknown = [name for name in total if not licence_of(name).known]
@@ -116,21 +114,21 @@ def _licences(sets: Sequence[ShardSet]) -> str:
 
 
 def _making(sets: Sequence[ShardSet]) -> str:
-    said = rai(sets)
-    text = ["## How it was made", str(said.get("rai:dataCollection", ""))]
-    text += [str(line) for line in said.get("rai:dataAnnotationProtocol", ())]
-    tools = [(one.name, tool, used) for one in sets for tool, used in one.tools.items()]
+    values = rai(sets)
+    text = ["## How it was made", str(values.get("rai:dataCollection", ""))]
+    text += [str(line) for line in values.get("rai:dataAnnotationProtocol", ())]
+    tools = [(shards.name, tool, used) for shards in sets for tool, used in shards.tools.items()]
     if tools:
         text.append(_table(("set", "tool", "version"), tools))
-    models = [(one.name, *model[:3], f"`{model[3][:16]}`") for one in sets for model in one.models]
+    models = [(shards.name, *model[:3], f"`{model[3][:16]}`") for shards in sets for model in shards.models]
     if models:
         text.append(_table(("set", "model", "for", "licence", "weights sha256"), models))
     return "\n\n".join(part for part in text if part)
 
 
 def _limits(sets: Sequence[ShardSet]) -> str:
-    said = rai(sets)
-    lines = [*said.get("rai:dataLimitations", ()), *said.get("rai:personalSensitiveInformation", ())]
+    values = rai(sets)
+    lines = [*values.get("rai:dataLimitations", ()), *values.get("rai:personalSensitiveInformation", ())]
     return "\n".join(["## Limits, and people", "", *(f"- {line}" for line in lines)]) if lines else ""
 
 
@@ -180,15 +178,15 @@ def write_card(path: Place, out: Place, about: About, data: Place = Path()) -> t
     if is_file(path):
         lock = read_lock(path)
         sets = read_mixture(lock, data)
-        folders = {one.name: join(data, one.path) for one in sets}
+        folders = {shards.name: join(data, shards.path) for shards in sets}
     else:
         sets = (read_shard_set(path, data, path=path.as_posix() if isinstance(path, Path) else path),)
         folders = {sets[0].name: path}
-    folder_of = {one.name: _folder(one, folders[one.name], out, about, len(sets) > 1) for one in sets}
-    told = json.dumps(croissant(about, sets, folder_of), indent=1, ensure_ascii=False, sort_keys=True)
+    folder_of = {shards.name: _folder(shards, folders[shards.name], out, about, len(sets) > 1) for shards in sets}
+    text = json.dumps(croissant(about, sets, folder_of), indent=1, ensure_ascii=False, sort_keys=True)
     files: Mapping[str, str] = {
         "README.md": card(about, sets, lock),
-        "croissant.json": told + "\n",
+        "croissant.json": text + "\n",
         "ATTRIBUTION.md": attribution(about, sets),
     }
     make_folder(out)
@@ -200,14 +198,14 @@ def write_card(path: Place, out: Place, about: About, data: Place = Path()) -> t
     return tuple(written)
 
 
-def _folder(one: ShardSet, folder: Place, out: Place, about: About, several: bool) -> str:
+def _folder(shards: ShardSet, folder: Place, out: Place, about: About, several: bool) -> str:
     """Say where the tars of a set are, for the metadata in `out`: where they are published, else relative to it."""
-    if several and split_server(one.path)[0]:
-        return one.path.rstrip("/")
+    if several and split_server(shards.path)[0]:
+        return shards.path.rstrip("/")
     if about.url:
         if not split_server(about.url)[0]:
             raise InputError(f"--url {about.url}: an address with a scheme, such as https://")
-        return "/".join([about.url.rstrip("/"), *([one.path] if several else [])])
+        return "/".join([about.url.rstrip("/"), *([shards.path] if several else [])])
     (server, path), (server_of_out, path_of_out) = split_server(folder), split_server(out)
     if server == server_of_out:
         relative = posixpath.relpath(path or ".", path_of_out or ".")

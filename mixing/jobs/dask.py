@@ -63,7 +63,7 @@ def connected(scheduler: str) -> Iterator[Cluster]:
         _check(client, scheduler)
         yield Cluster(client, scheduler)
     finally:
-        with contextlib.suppress(Exception):  # the scheduler may be gone; the job has said so
+        with contextlib.suppress(Exception):  # the scheduler may be gone; the job reports it
             client.close(timeout=3)
 
 
@@ -103,12 +103,12 @@ def _check(client: Any, scheduler: str) -> None:
             f"--scheduler {scheduler}: no worker joined it in {WORKERS_TIMEOUT_S} s; "
             f"start some with: dask worker {scheduler} --nworkers N --nthreads 1"
         ) from None
-    found |= {f"worker {name}": told for name, told in _ask("a worker", client.run).items()}
-    ours = facts(Path.cwd())
-    for place, told in found.items():
+    found |= {f"worker {name}": facts for name, facts in _ask("a worker", client.run).items()}
+    ours = read_facts(Path.cwd())
+    for place, there in found.items():
         for name, value in ours.items():
-            if told[name] != value and (place, name) != ("the scheduler", "folder"):
-                raise InputError(f"{place} {_difference(name, told[name], value)}")
+            if there[name] != value and (place, name) != ("the scheduler", "folder"):
+                raise InputError(f"{place} {_difference(name, there[name], value)}")
     for name, worker in client.scheduler_info()["workers"].items():
         if worker["nthreads"] != 1:
             raise InputError(
@@ -119,7 +119,7 @@ def _check(client: Any, scheduler: str) -> None:
 
 def _ask(place: str, ask: Callable[..., Any]) -> Any:
     try:
-        return ask(facts, Path.cwd())
+        return ask(read_facts, Path.cwd())
     except Exception as error:  # whatever unpickling and importing there can raise
         reason = str(error).strip().splitlines()[-1:] or [""]
         raise InputError(
@@ -128,7 +128,7 @@ def _ask(place: str, ask: Callable[..., Any]) -> Any:
         ) from None
 
 
-def facts(folder: Path) -> dict[str, Any]:
+def read_facts(folder: Path) -> dict[str, Any]:
     """Tell, on the driver, the scheduler or a worker, what must be the same everywhere for a job to be right.
 
     Args:

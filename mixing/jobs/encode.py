@@ -37,7 +37,7 @@ class EncodeConfig(Config):
         description="examples per sample, task and epoch: 2 makes two, 0.25 makes one of every fourth sample",
     )
     epochs: Annotated[int, Field(ge=1)] = 1
-    size: int = Field(512, ge=16, description="side of the pictures in pixels; samples are resized before encoding")
+    size: int = Field(512, ge=16, description="side of the images in pixels; samples are resized before encoding")
     seed: int = Field(0, ge=0)
     negatives: float = Field(default=0.1, ge=0, le=1, description="how often a prompt asks for what is not there")
     exclude: tuple[Path, ...] = Field((), description='lists of sample keys to leave out, json {"keys": [...]}')

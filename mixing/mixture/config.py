@@ -62,7 +62,7 @@ class HoldOut(Config):
 
 
 class Filter(Config):
-    """Which records of a raw source may be drawn: bounds on the picture's sides in pixels, and on quality scores."""
+    """Which records of a raw source may be drawn: bounds on the image's sides in pixels, and on quality scores."""
 
     min_side: int = Field(default=1, ge=1)
     max_side: int | None = None
@@ -77,11 +77,12 @@ class TaskDraws(Config):
     max_epochs: Positive | None = Field(None, description="as that of the source, for this task alone")
 
 
-def _weight_or_map(value: Any) -> Any:
-    return value if isinstance(value, dict | TaskDraws) else {"weight": value}
+def _or_bare(key: str, model: type[Config]) -> BeforeValidator:
+    """Take a bare value for a map with this one key."""
+    return BeforeValidator(lambda value: value if isinstance(value, dict | model) else {key: value})
 
 
-Draws = Annotated[TaskDraws, BeforeValidator(_weight_or_map)]
+Draws = Annotated[TaskDraws, _or_bare("weight", TaskDraws)]
 
 
 class Floor(Config):
@@ -91,17 +92,13 @@ class Floor(Config):
     draws: int | None = Field(None, ge=1)
 
     @model_validator(mode="after")
-    def _one(self) -> Floor:
+    def _check_either(self) -> Floor:
         if (self.share is None) == (self.draws is None):
             raise ValueError("write a share, or {draws: NUMBER}")
         return self
 
 
-def _share_or_map(value: Any) -> Any:
-    return value if isinstance(value, dict | Floor) else {"share": value}
-
-
-LeastShare = Annotated[Floor, BeforeValidator(_share_or_map)]
+LeastShare = Annotated[Floor, _or_bare("share", Floor)]
 
 
 class Floors(Config):

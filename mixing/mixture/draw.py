@@ -27,14 +27,14 @@ _PARTS_OF: Mapping[str, tuple[str, ...]] = {
 """The parts of a raw record that hold a field of a Sample."""
 
 Buckets = Annotated[tuple[tuple[Annotated[int, Field(ge=16)], Annotated[int, Field(ge=16)]], ...], Field(min_length=1)]
-"""(height, width) of the sizes that pictures may be brought to, in pixels."""
+"""(height, width) of the sizes that images may be brought to, in pixels."""
 
 Sizes = int | Sequence[tuple[int, int]]
 """The side of a square in pixels, or the (height, width) of several buckets."""
 
 
 def nearest_size(height: int, width: int, sizes: Sizes) -> tuple[int, int]:
-    """Return the (height, width) that a picture is brought to: the bucket whose aspect is nearest to its own.
+    """Return the (height, width) that an image is brought to: the bucket whose aspect is nearest to its own.
 
     Of several with the same aspect it is the one whose area is nearest; in ratios, and exact.
     """
@@ -79,11 +79,11 @@ def draw_example(
     """Make the example of a sample for a task in an epoch, at a size of `sizes`; resized before it is encoded.
 
     Args:
-        sizes: side of the picture in pixels, or buckets (see `nearest_size`).
+        sizes: side of the image in pixels, or buckets (see `nearest_size`).
         negatives: how often a prompt asks for what is not there, where that is known (see `make_example`).
         colormaps: share of depth answers in each colour map; None: a quarter in any (see `make_example`).
 
-    The example's key is `SAMPLE.TASK.EPOCH`, and its spec says under `origin` where the picture is from.
+    The example's key is `SAMPLE.TASK.EPOCH`, and its spec says under `origin` where the image is from.
 
     Raises:
         InputError: the sample cannot serve the task.

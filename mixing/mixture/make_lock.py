@@ -124,19 +124,19 @@ def _same_place(data: Place, path: str) -> Path:
 
 def _refuse_double_draws(data: Place, sources: Sequence[LockedSource]) -> None:
     """Refuse two sources that draw the same records for one task: they would be repeated beyond what is asked."""
-    for one, other in combinations(sources, 2):
-        if _same_place(data, one.path) != _same_place(data, other.path):
+    for first, second in combinations(sources, 2):
+        if _same_place(data, first.path) != _same_place(data, second.path):
             continue
         for task in TASK_NAMES:
             shared = 0
-            for mine, others in zip(one.shards, other.shards):
-                if task in mine.usable and task in others.usable:
-                    flags = unpack_bits(mine.usable[task], mine.count) & unpack_bits(others.usable[task], mine.count)
-                    shared += int(flags.sum())
+            for shard, again in zip(first.shards, second.shards):
+                flags = [unpack_bits(of.usable.get(task, "none"), shard.count) for of in (shard, again)]
+                shared += int((flags[0] & flags[1]).sum())
             if shared:
                 raise InputError(
-                    f"mixture: sources {one.name} and {other.name} both draw {task} from the same {shared} records of "
-                    f"{one.path}: take {task} out of the tasks of one of them, or part them by `where` or `hold_out`"
+                    f"mixture: sources {first.name} and {second.name} both draw {task} from the same {shared} "
+                    f"records of {first.path}: take {task} out of the tasks of one of them, or part them by `where` or "
+                    "`hold_out`"
                 )
 
 

@@ -65,7 +65,7 @@ def write_preview(
     """Write the page, self-contained.
 
     Args:
-        size: side of the pictures in pixels, as in training.
+        size: side of the images in pixels, as in training.
         count: examples to account for.
         examples: examples shown of each stream, its first draws.
         looked_at: raw records of each source whose depth and instances go into the histograms, evenly spread.
@@ -201,9 +201,9 @@ def _curve(lock: Lock, count: int, windows: int = 60) -> list[tuple[str, str, st
     quotas = np.array([[float(schedule.quota(k, edge)) for k in range(schedule.size)] for edge in edges])
     lines = []
     for kind in _COLORS:
-        mine = [number for number, stream in enumerate(lock.streams) if stream.kind == kind]
-        if mine:
-            asked, realised = (np.diff(values[:, mine].sum(axis=1)) / np.diff(edges) for values in (quotas, counts))
+        numbers = [number for number, stream in enumerate(lock.streams) if stream.kind == kind]
+        if numbers:
+            asked, realised = (np.diff(values[:, numbers].sum(axis=1)) / np.diff(edges) for values in (quotas, counts))
             lines.append((kind, _points(asked), _points(realised)))
     return lines
 

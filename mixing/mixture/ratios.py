@@ -116,9 +116,9 @@ def raise_to_floors(
         natural = [share[index] for share in shares]
         least, asking = _least_shares(natural, floors, totals, index // step)
         for kind in dict.fromkeys(kinds):
-            mine = [k for k, other in enumerate(kinds) if other == kind]
-            _check_room(kind, index // step, [(natural[k], least[k], asking[k]) for k in mine])
-            for k, share in zip(mine, _fill([natural[k] for k in mine], [least[k] for k in mine])):
+            members = [k for k, other in enumerate(kinds) if other == kind]
+            _check_room(kind, index // step, [(natural[k], least[k], asking[k]) for k in members])
+            for k, share in zip(members, _fill([natural[k] for k in members], [least[k] for k in members])):
                 raised[k][index] = share
     return raised
 

@@ -112,7 +112,7 @@ class MixtureReader:
     Args:
         lock: what to read.
         data: folder, or fsspec URL of one, that the paths of the lock are relative to.
-        sizes: side of the pictures in pixels, or buckets; see `mixing.mixture.draw.nearest_size`.
+        sizes: side of the images in pixels, or buckets; see `mixing.mixture.draw.nearest_size`.
         reading: how; see `Reading`.
 
     Raises:
