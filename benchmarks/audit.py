@@ -39,7 +39,7 @@ from cavendish.mixing.audit.benchmarks.image_pack import build_pack
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.fingerprints import fingerprint, working_size
 from cavendish.mixing.audit.matching.pdq import pdq_hash
-from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_image
 from cavendish.mixing.audit.signals.signal import Finding
 from cavendish.mixing.images import decode_rgb, encode_png
 
@@ -164,7 +164,7 @@ def measure(benchmark: Mapping[str, UInt8Image], foreign: Mapping[str, UInt8Imag
             began = time.process_time()
             image = decode_rgb(data, what)
             decoded = time.process_time()
-            findings = scan_picture(image, data, (pack,), Thresholds(review_score=1.0))[1]
+            findings = scan_image(image, data, (pack,), Thresholds(review_score=1.0))[1]
             ended = time.process_time()
             fingerprint(image, data)
             hashed = time.process_time() - ended

@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.audit import _working
 from cavendish.encoders.sample import UInt8Image
 from cavendish.mixing.audit.benchmarks.image_pack import build_pack
-from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_image
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.render.camera.cameras import draw_camera
 from cavendish.render.engines.pyrender import Raster
@@ -67,7 +67,7 @@ def measure(pairs: list[Pair]) -> str:
             (folder / f"{number:04d}.png").write_bytes(encode_png(first))
         pack = build_pack("neighbours", folder, Path(place) / "pack", pixels=True)
         for number, (group, first, second) in enumerate(pairs):
-            findings = scan_picture(second, b"", (pack,), Thresholds())[1]
+            findings = scan_image(second, b"", (pack,), Thresholds())[1]
             mine = [finding for finding in findings if pairs[int(finding.image[:4])][1] is first]
             kinds = {"same scene" if f.kind == "same-scene" else f.level for f in mine}
             verdict = next(

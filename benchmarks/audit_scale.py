@@ -33,7 +33,7 @@ from cavendish.mixing.audit.benchmarks.image_pack import (
 )
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.fingerprints import FEATURES_PER_CELL, local_features, pack_points, working_gray
-from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_image
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import file_sha256
@@ -130,7 +130,7 @@ def scan(benchmark: dict[str, UInt8Image], foreign: list[UInt8Image], folder: Pa
     for number, image in enumerate(foreign):
         data = encode_png(image)
         began = time.process_time()
-        found = scan_picture(decode_rgb(data, "foreign"), data, (pack,), Thresholds())[1]
+        found = scan_image(decode_rgb(data, "foreign"), data, (pack,), Thresholds())[1]
         scanned_s += time.process_time() - began
         shown += 1
         if found:
@@ -140,7 +140,7 @@ def scan(benchmark: dict[str, UInt8Image], foreign: list[UInt8Image], folder: Pa
         hits = 0
         for number, (name, image) in enumerate(benchmark.items()):
             copy = _at_most(EDITS[edit](image, np.random.default_rng([SEED, number])))
-            found = scan_picture(copy, b"", (pack,), Thresholds())[1]
+            found = scan_image(copy, b"", (pack,), Thresholds())[1]
             hits += any(finding.level == "leak" and finding.image == f"{name}.png" for finding in found)
         print(f"{edit}: {hits / len(benchmark):.3f}", flush=True)
     print(f"largest resident memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")

@@ -82,6 +82,17 @@ def _decode_png(data: bytes, name: str) -> NDArray[Any]:
         raise InputError(f"{name}: damaged image: {one_line(error, None)}") from None
 
 
+def decode_png(data: bytes, name: str) -> NDArray[Any]:
+    """Decode any PNG to the array it holds, (H, W) or (H, W, C), uint8 or uint16.
+
+    Raises:
+        InputError: not a PNG, damaged, or too large.
+    """
+    if not _check_header(data, name):
+        raise InputError(f"{name}: not a PNG image")
+    return _decode_png(data, name)
+
+
 def decode_rgb(data: bytes, name: str) -> UInt8Image:
     """Decode a PNG, JPEG or WebP of a shard to (H, W, 3) uint8 RGB, turned upright where its Exif says so.
 

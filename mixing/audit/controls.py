@@ -14,12 +14,13 @@ import numpy as np
 from scipy.stats import beta
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.benchmarks.image_pack import IMAGE_SUFFIXES, Pack, image_files
+from cavendish.mixing.audit.benchmarks.image_files import list_benchmark, read_original
+from cavendish.mixing.audit.benchmarks.image_pack import Pack
 from cavendish.mixing.audit.config import ControlSettings
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
-from cavendish.mixing.audit.signals.images import CONTROL_EDITS, Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import CONTROL_EDITS, Thresholds, scan_image
 from cavendish.mixing.audit.signals.signal import strongest
-from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.images import encode_png
 
 
 @dataclass(frozen=True)
@@ -46,29 +47,29 @@ def clopper_pearson(hits: int, trials: int, confidence: float = 0.95) -> Interva
 def scan_clean_controls(
     packs: tuple[Pack, ...], settings: ControlSettings, thresholds: Thresholds, data: Path
 ) -> list[dict[str, Any]]:
-    """Scan pictures known to be clean, edited like the copies.
+    """Scan images known to be clean, edited like the copies.
 
     Returns:
-        For each: picture, edit, found ("leak", "review" or None), of ("benchmark/image" or None).
+        For each: image, edit, found ("leak", "review" or None), of ("benchmark/image" or None).
     """
-    files = []
+    names: list[str] = []
     if settings.clean_folder is not None:
         folder = data / settings.clean_folder
-        files = [path for path in image_files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-        if not files:
-            raise InputError(f"{folder}: controls.clean_folder holds no PNG, JPEG or WebP image")
+        names = list(list_benchmark(folder).images)
+        if not names:
+            raise InputError(f"{folder}: controls.clean_folder holds no image")
     results = []
     for i in range(settings.clean):
         rng = np.random.default_rng([settings.seed, 3, i])
-        if files:
-            path = files[i % len(files)]
-            name, image = path.name, decode_rgb(path.read_bytes(), str(path))
+        if names:
+            name = names[i % len(names)]
+            image = read_original(folder, name)
         else:
             name, image = f"synthetic {i}", procedural_picture(rng, 384, 512)
         edit = CONTROL_EDITS[i % len(CONTROL_EDITS)]
         edited = EDITS[edit](image, rng)
-        _, findings = scan_picture(edited, encode_png(edited), packs, thresholds)
+        _, findings = scan_image(edited, encode_png(edited), packs, thresholds)
         found = strongest({finding.level for finding in findings})
         of = next((f"{one.benchmark}/{one.image}" for one in findings if one.level == found), None)
-        results.append({"picture": name, "edit": edit, "found": found, "of": of})
+        results.append({"image": name, "edit": edit, "found": found, "of": of})
     return results

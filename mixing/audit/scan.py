@@ -89,9 +89,9 @@ def scan_shard(plan: ScanPlan, path: Place, signals: Sequence[Signal] = SIGNALS)
     """Scan every record of one committed shard.
 
     Returns:
-        counts (records, failed, and those of the signals), sources {name: facts}, failures [{member, reason}], and
-        findings: each a `Finding` as json with its key, sample (the key of the sample it is made of), member,
-        pixel_sha256, text (the training text) and similarity.
+        counts (records, failed, and those of the signals), members {kind of part: counts}, sources {name: facts},
+        failures [{member, reason}], and findings: each a `Finding` as json with its key, sample (the key of the sample
+        it is made of), member, pixel_sha256, text (the training text) and similarity.
     """
     row = read_row(with_suffix(path, ".json"))
     results = ShardResults(Counter({name: 0 for signal in signals for name in signal.counters}))
@@ -111,6 +111,7 @@ def scan_shard(plan: ScanPlan, path: Place, signals: Sequence[Signal] = SIGNALS)
         "sha256": row.sha256,
         "counts": results.counts,
         "sources": {name: facts.as_json() for name, facts in sorted(results.sources.items())},
+        "members": {name: dict(counts) for name, counts in sorted(results.members.items())},
         "failures": results.failures,
         "findings": results.findings,
     }

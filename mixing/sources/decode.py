@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
@@ -106,6 +108,8 @@ _TURNS: dict[int, Callable[[UInt8Image], UInt8Image]] = {
 }
 
 Profile = Callable[[Image.Image], Image.Image]
+Show = Literal["composite", "alpha", "colors"]
+"""Of transparency: laid over white, alone as grey, or left out."""
 
 
 @dataclass(frozen=True)
@@ -119,6 +123,8 @@ class DecodedImage:
         flags: what was done or could not be: animated, alpha, alpha_unusable, grey, grey16, cmyk, icc, icc_unusable,
             rotated, exif_unusable, reduced.
         mode: of the pixels in the file, as Pillow calls it: RGB, L, P, RGBA, CMYK, ...
+        frames: how many the file has.
+        view: which part of it this is: "" for the first frame, "frame 3", "alpha 0" or "colors 0".
     """
 
     rgb_u8: UInt8Image
@@ -127,6 +133,8 @@ class DecodedImage:
     format: str
     flags: tuple[str, ...]
     mode: str = ""
+    frames: int = 1
+    view: str = ""
 
 
 def image_kind(head: bytes) -> str:
@@ -178,26 +186,58 @@ def decode_image(data: bytes, max_side_px: int | None = None, limits: Limits = P
         InputError: not one of `FORMATS`, beyond the limits, damaged, or of a color mode whose meaning is unknown; the
             message is the reason.
     """
+    with _open(data, limits) as picture:
+        return _decode_frame(picture, data, max_side_px, limits)
+
+
+def decode_views(data: bytes, limits: Limits = FILE_LIMITS, max_frames: int = 100) -> Iterator[DecodedImage]:
+    """Decode everything that an untrusted image may show, at full size: what `decode_image` gives of it, and more.
+
+    Every frame of an animation or page of a file, up to `max_frames`; and of one with transparency also the alpha
+    channel alone, as grey, and the colors without it. `DecodedImage.view` says which it is.
+
+    Raises:
+        InputError: as of `decode_image`, also after some frames.
+    """
+    with _open(data, limits) as picture:
+        for frame in range(min(getattr(picture, "n_frames", 1), max_frames)):
+            found = _decode_frame(picture, data, None, limits, frame)
+            yield found
+            if "alpha" in found.flags and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+                yield _decode_frame(picture, data, None, limits, frame, "alpha")
+                yield _decode_frame(picture, data, None, limits, frame, "colors")
+
+
+@contextmanager
+def _open(data: bytes, limits: Limits) -> Iterator[Image.Image]:
     if len(data) > limits.max_bytes:
         raise InputError(f"{len(data)} bytes is over the limit of {limits.max_bytes}")
-    flags: set[str] = set()
     with _refusals("cannot be read", data, limits), Image.open(io.BytesIO(data), formats=readable_formats()) as picture:
         _check_header(picture, limits)
-        width, height = picture.size
-        kind = str(picture.format)
-        orientation = _orientation(picture, flags)
-        if getattr(picture, "is_animated", False):
+        yield picture
+
+
+def _decode_frame(
+    picture: Image.Image, data: bytes, max_side_px: int | None, limits: Limits, frame: int = 0, show: Show = "composite"
+) -> DecodedImage:
+    flags: set[str] = set()
+    width, height = picture.size
+    kind = str(picture.format)
+    orientation = _orientation(picture, flags)
+    frames = int(getattr(picture, "n_frames", 1))
+    with _refusals("damaged or truncated", data, limits):
+        if frames > 1:
             flags.add("animated")
-            picture.seek(0)
+            picture.seek(frame)
+            width, height = picture.size  # pages of a TIFF differ
         profile_bytes = picture.info.get("icc_profile")
         reduced_px = max(width, height) if max_side_px is None else max_side_px
         # JPEG only: decode at 1/2, 1/4 or 1/8 size when the result would be reduced below that anyway.
         picture.draft(None, (reduced_px, reduced_px))
-        with _refusals("damaged or truncated", data, limits):
-            picture.load()
-        _check_pixels(picture, limits)  # a GIF's first frame may be larger than its screen
-        mode = picture.mode
-        rgb_u8 = _reduce(picture, reduced_px, profile_bytes, flags)
+        picture.load()
+    _check_pixels(picture, limits)  # a GIF's first frame may be larger than its screen
+    mode = picture.mode
+    rgb_u8 = _reduce(picture, reduced_px, profile_bytes, flags, show)
     if max(width, height) > reduced_px:
         flags.add("reduced")
     if orientation in _TURNS:
@@ -205,7 +245,10 @@ def decode_image(data: bytes, max_side_px: int | None = None, limits: Limits = P
         rgb_u8 = _TURNS[orientation](rgb_u8)
         if orientation >= 5:
             width, height = height, width
-    return DecodedImage(np.ascontiguousarray(rgb_u8), width, height, kind, tuple(sorted(flags)), mode)
+    view = "" if (frame, show) == (0, "composite") else f"frame {frame}" if show == "composite" else f"{show} {frame}"
+    return DecodedImage(
+        np.ascontiguousarray(rgb_u8), width, height, kind, tuple(sorted(flags)), mode, frames=frames, view=view
+    )
 
 
 @contextmanager
@@ -261,11 +304,11 @@ def _orientation(picture: Image.Image, flags: set[str]) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _reduce(picture: Image.Image, max_side_px: int, profile_bytes: object, flags: set[str]) -> UInt8Image:
+def _reduce(picture: Image.Image, max_side_px: int, profile_bytes: object, flags: set[str], show: Show) -> UInt8Image:
     """Convert to sRGB in strips (a large picture is never held twice), then reduce by area averaging."""
     width, height = picture.size
     factor = max(1, max(width, height) // max_side_px)
-    to_rgb = _to_rgb(picture, profile_bytes, flags)
+    to_rgb = _to_rgb(picture, profile_bytes, flags, show)
     rows = max(1, _STRIP_PIXELS // (width * factor)) * factor
     strips = []
     for top in range(0, height, rows):
@@ -282,7 +325,9 @@ def _reduce(picture: Image.Image, max_side_px: int, profile_bytes: object, flags
     return rgb_u8
 
 
-def _to_rgb(picture: Image.Image, profile_bytes: object, flags: set[str]) -> Callable[[Image.Image], UInt8Image]:
+def _to_rgb(
+    picture: Image.Image, profile_bytes: object, flags: set[str], show: Show
+) -> Callable[[Image.Image], UInt8Image]:
     """Choose, once for a picture, how its strips become sRGB."""
     mode = picture.mode
     if mode.startswith("I;16"):
@@ -292,6 +337,10 @@ def _to_rgb(picture: Image.Image, profile_bytes: object, flags: set[str]) -> Cal
         return _grey16_to_rgb
     if mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         flags.add("alpha")
+        if show == "alpha":
+            return lambda strip: np.asarray(strip.convert("RGBA").getchannel("A").convert("RGB"))
+        if show == "colors":
+            return lambda strip: np.asarray(strip.convert("RGBA").convert("RGB"))
         profile = _profile(profile_bytes, "RGB", flags)
         return lambda strip: _composite(strip.convert("RGBA"), profile)
     if mode not in ("1", "L", "P", "RGB", "CMYK", "YCbCr"):
@@ -343,3 +392,12 @@ def _profile(profile_bytes: object, mode: str, flags: set[str]) -> Profile | Non
         return converted
 
     return apply
+
+
+def jpeg_warning(data: bytes) -> str:
+    """Return what a decoder conceals when it decodes a damaged JPEG: a warning of libjpeg, "" where it has none."""
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", fastdct=True, min_height=1, min_width=1, min_factor=8)
+    except ValueError as error:
+        return one_line(error, 120)
+    return ""

@@ -11,7 +11,8 @@ from pathlib import Path
 import cv2
 
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, image_files, read_pack
+from cavendish.mixing.audit.benchmarks.image_files import list_benchmark, read_original
+from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, read_pack
 from cavendish.mixing.audit.benchmarks.label_pack import (
     LabelPack,
     build_label_pack,
@@ -23,7 +24,7 @@ from cavendish.mixing.audit.config import AuditConfig, Benchmark, Embedder
 from cavendish.mixing.audit.matching.fingerprints import ALGORITHM, pixel_sha256
 from cavendish.mixing.audit.matching.label_prints import LABELS_ALGORITHM, LabelPrint
 from cavendish.mixing.audit.signals.embeddings import Vectors, build_vectors, open_model, read_vectors
-from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.images import encode_png
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import files_below, read_json, write_atomic
 
@@ -149,9 +150,7 @@ def metadata_index(benchmark: Benchmark, data: Path, reader: Reader) -> Benchmar
         return BenchmarkIndex(benchmark.name, texts=texts, names=tuple(question.name for question in questions))
     if benchmark.folder is not None:
         folder = data / benchmark.folder
-        return BenchmarkIndex(
-            benchmark.name, names=tuple(path.relative_to(folder).as_posix() for path in image_files(folder))
-        )
+        return BenchmarkIndex(benchmark.name, names=tuple(list_benchmark(folder).images))
     if benchmark.pack is not None:
         return BenchmarkIndex(
             benchmark.name, names=tuple(image["id"] for image in read_pack(data / benchmark.pack).images)
@@ -162,7 +161,8 @@ def metadata_index(benchmark: Benchmark, data: Path, reader: Reader) -> Benchmar
 def _open_or_build(benchmark: Benchmark, config: AuditConfig, work: Path, data: Path) -> BenchmarkIndex:
     if benchmark.folder is not None:
         folder = data / benchmark.folder
-        pack = build_pack(benchmark.name, folder, work / "packs" / benchmark.name, config.pixels)
+        suffix = "" if benchmark.labels is None else benchmark.labels.suffix
+        pack = build_pack(benchmark.name, folder, work / "packs" / benchmark.name, config.pixels, suffix)
         return BenchmarkIndex(benchmark.name, (pack.folder, pack.digest), folder)
     assert benchmark.pack is not None
     pack = read_pack(data / benchmark.pack)
@@ -239,9 +239,8 @@ def _embedded(index: BenchmarkIndex, config: AuditConfig, missing: Missing) -> B
     for embedder in config.embedders:
         try:
             if index.images is not None:
-                images = index.images
-                pictures = (decode_rgb((images / one["id"]).read_bytes(), one["id"]) for one in pack.images)
-                vectors = build_vectors(open_model(embedder, missing.data), pictures, pack)
+                images = (read_original(index.images, one["id"]) for one in pack.images)
+                vectors = build_vectors(open_model(embedder, missing.data), images, pack)
             else:
                 vectors = read_vectors(pack, embedder)
             found.append((vectors.name, vectors.digest))

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
+from cavendish.mixing.audit.benchmarks.image_files import (
+    BenchmarkFiles,
+    list_benchmark,
+    read_image_file,
+    source_digest,
+)
 from cavendish.mixing.audit.matching.fingerprints import (
     ALGORITHM,
     FEATURES_PER_CELL,
@@ -41,11 +47,8 @@ from cavendish.mixing.images import decode_rgb
 from cavendish.mixing.storage.files import canonical_json, digest, naming
 from cavendish.mixing.storage.place import file_sha256, read_json, write_atomic
 
-PACK_SCHEMA = "cavendish-pack/2"
+PACK_SCHEMA = "cavendish-pack/3"
 PICTURES_SCHEMA = "cavendish-pack-pictures/1"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-_OTHER_IMAGE_SUFFIXES = (".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".heic", ".avif", ".jp2", ".exr")
-MAX_FILE_BYTES = 256 * 2**20
 _ARRAYS = {
     "pdq": (np.uint8, (8, 32)),
     "quality": (np.uint8, ()),
@@ -111,39 +114,22 @@ class Pack:
         return Features(descriptors, unpack_points(rows["point"]), np.ascontiguousarray(rows["pose"]))
 
 
-def image_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder and its subfolders in sorted order, links followed once.
-
-    Raises:
-        InputError: no such folder.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of benchmark images")
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(place)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders.sort()
-        yield from (Path(place) / name for name in sorted(names))
-
-
-def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack:
+def build_pack(name: str, folder: Path, out: Path, pixels: bool = False, label_suffix: str = "") -> Pack:
     """Fingerprint every image of a folder and write the pack; a pack that holds just these files is kept as it is.
 
     Args:
         name: the benchmark's name in reports.
-        folder: PNG, JPEG and WebP files, at any depth; anything else that looks like an image is noted as not read.
+        folder: images at any depth, also in tars, known by their contents; every frame of an animation counts as an
+            image. What is or may be an image and cannot be read is noted as unread.
         out: the pack's folder.
         pixels: keep small pictures in a folder beside the pack. Without them findings end at "geometric, unverified
             pixels". The pack itself is the same either way.
+        label_suffix: of label maps that lie among the images.
 
     Raises:
         InputError: no such folder, or no readable image in it.
     """
-    source = _source_digest(folder)
+    source = source_digest(folder)
     if (out / "header.json").exists():
         found = _pack_or_none(out)
         if found is not None and (found.header["source"], found.name, found.has_pixels) == (source, name, pixels):
@@ -155,9 +141,10 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
     (beside / "pictures.bin").unlink(missing_ok=True)
     if pixels:
         beside.mkdir(exist_ok=True)
-    read = _fingerprint_folder(folder, out / "features.bin", beside / "pictures.bin" if pixels else None)
+    files = list_benchmark(folder, label_suffix)
+    read = _fingerprint_folder(folder, files, out / "features.bin", beside / "pictures.bin" if pixels else None)
     if not read.prints:
-        raise InputError(f"{folder}: no readable PNG, JPEG or WebP image for benchmark {name}")
+        raise InputError(f"{folder}: no readable image for benchmark {name}")
     arrays: dict[str, NDArray[Any]] = {
         "pdq": np.stack([one.pdq.variants for one in read.prints.values()]),
         "quality": np.array([one.pdq.quality for one in read.prints.values()], np.uint8),
@@ -173,7 +160,8 @@ def build_pack(name: str, folder: Path, out: Path, pixels: bool = False) -> Pack
             {"id": identity, "file_sha256": one.file_sha256, "pixel_sha256": one.pixel_sha256}
             for identity, one in read.prints.items()
         ],
-        "unread": read.unread,
+        "unread": [{"id": identity, "reason": f"{identity}: {reason}"} for identity, reason in read.unread],
+        "left_aside": files.left_aside,
         "weak": [list(read.prints)[i] for i in np.flatnonzero(arrays["quality"] < MIN_QUALITY)],
     }
     if pixels:
@@ -190,30 +178,33 @@ class _FolderRead:
     prints: dict[str, Fingerprint] = field(default_factory=dict)
     counts: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=lambda: [0])
-    unread: list[dict[str, str]] = field(default_factory=list)
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
 
-def _fingerprint_folder(folder: Path, features: Path, pictures: Path | None) -> _FolderRead:
+def _fingerprint_folder(folder: Path, files: BenchmarkFiles, features: Path, pictures: Path | None) -> _FolderRead:
     """Fingerprint the images of a folder, writing their features and small pictures one after another."""
-    done = _FolderRead()
-    with ExitStack() as files:
-        files.enter_context(naming(features))
-        features_file = files.enter_context(features.open("wb"))
-        pictures_file = None if pictures is None else files.enter_context(pictures.open("wb"))
-        for path in image_files(folder):
-            identity = path.relative_to(folder).as_posix()
+    done = _FolderRead(unread=list(files.unread))
+    with ExitStack() as opened:
+        opened.enter_context(naming(features))
+        features_file = opened.enter_context(features.open("wb"))
+        pictures_file = None if pictures is None else opened.enter_context(pictures.open("wb"))
+        for name, item in files.images.items():
             try:
-                decoded = _read_image(path, identity)
+                data, found = read_image_file(folder, item)
             except InputError as error:
-                done.unread.append({"id": identity, "reason": str(error)})
+                done.unread.append((name, str(error)))
                 continue
-            if decoded is None:
-                continue
-            data, image = decoded
-            done.prints[identity] = fingerprint(image, data)
-            done.counts.append(_write_features(features_file, local_features(working_gray(image), FEATURES_PER_CELL)))
-            if pictures_file is not None:
-                done.offsets.append(done.offsets[-1] + pictures_file.write(_small_jpeg(image)))
+            done.unread += [(name, problem) for problem in found.problems]
+            for view in found.views:
+                if view.name.startswith(("alpha", "colors")):
+                    continue  # shapes of masks, which many icons share; a mixture's are compared with what is seen here
+                identity = f"{name} ({view.name})" if view.name else name
+                print_ = fingerprint(view.image, data)
+                done.prints[identity] = replace(print_, file_sha256="") if view.name else print_
+                features_of = local_features(working_gray(view.image), FEATURES_PER_CELL)
+                done.counts.append(_write_features(features_file, features_of))
+                if pictures_file is not None:
+                    done.offsets.append(done.offsets[-1] + pictures_file.write(_small_jpeg(view.image)))
     return done
 
 
@@ -251,11 +242,6 @@ def _pictures_folder(pack: Path) -> Path:
     return pack.with_name(f"{pack.name}.pictures")
 
 
-def _source_digest(folder: Path) -> str:
-    """Hash the names and bytes of all files of a folder."""
-    return digest([[path.relative_to(folder).as_posix(), file_sha256(path)] for path in image_files(folder)])
-
-
 def _pack_or_none(folder: Path) -> Pack | None:
     try:
         return read_pack(folder)
@@ -291,7 +277,8 @@ def read_pack(folder: Path) -> Pack:
     by_file: dict[str, list[int]] = {}
     by_pixels: dict[str, list[int]] = {}
     for number, image in enumerate(header["images"]):
-        by_file.setdefault(image["file_sha256"], []).append(number)
+        if image["file_sha256"]:
+            by_file.setdefault(image["file_sha256"], []).append(number)
         by_pixels.setdefault(image["pixel_sha256"], []).append(number)
     name = file_sha256(folder / "header.json")
     if pictures is not None:
@@ -354,18 +341,6 @@ def _write_features(file: BinaryIO, features: Features) -> int:
 def _read_span(path: Path, start: int, end: int) -> bytes:
     with path.open("rb") as file:
         return os.pread(file.fileno(), end - start, start)
-
-
-def _read_image(path: Path, identity: str) -> tuple[bytes, UInt8Image] | None:
-    suffix = path.suffix.lower()
-    if suffix in _OTHER_IMAGE_SUFFIXES:
-        raise InputError(f"{identity}: {suffix} is not read; convert it to PNG")
-    if suffix not in IMAGE_SUFFIXES:
-        return None
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{identity}: over {MAX_FILE_BYTES // 2**20} MB")
-    data = path.read_bytes()
-    return data, decode_rgb(data, identity)
 
 
 def _small_jpeg(image: UInt8Image) -> bytes:

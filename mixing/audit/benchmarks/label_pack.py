@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.audit.benchmarks.image_pack import image_files, open_array, open_arrays, write_arrays
+from cavendish.mixing.audit.benchmarks.image_files import image_files
+from cavendish.mixing.audit.benchmarks.image_pack import open_array, open_arrays, write_arrays
 from cavendish.mixing.audit.matching.label_prints import (
     DEPTH_SIDE,
     LABELS_ALGORITHM,

@@ -36,18 +36,30 @@ def shard_rows(evidence: Evidence) -> list[dict[str, Any]]:
         total = Counter[str]()
         for result in results:
             total.update(result["counts"])
-        counted = ("records", "pictures", "labels", "texts", "failed", "weak", "plain")
+        counted = ("records", "images", "labels", "texts", "failed", "weak", "plain")
         directories.append(
             {
                 "directory": name,
                 "shards": len(results),
                 "uncommitted": uncommitted,
                 **{key: total[key] for key in counted},
+                "members": _add_members(results),
                 "failures": [failure for result in results for failure in result["failures"]][:_FAILURES_KEPT],
                 "digest": digest([result["sha256"] for result in results]),
             }
         )
     return directories
+
+
+def _add_members(results: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Count the parts of all records by kind: compared, or not in full."""
+    members: dict[str, Counter[str]] = {}
+    for result in results:
+        for name, counts in result["members"].items():
+            members.setdefault(name, Counter()).update(counts)
+    return {
+        name: {how: counts[how] for how in ("compared", "not compared")} for name, counts in sorted(members.items())
+    }
 
 
 def benchmark_rows(
@@ -81,7 +93,9 @@ def incomplete_reasons(
         if row["uncommitted"]:
             said.append(f"{row['directory']}: {row['uncommitted']} planned shards are not there")
         if row["failed"]:
-            said.append(f"{row['directory']}: {row['failed']} pictures, labels or records could not be read")
+            kinds = [f"{n['not compared']} {name}" for name, n in row["members"].items() if n["not compared"]]
+            of = f", of them parts of records: {', '.join(kinds)}" if kinds else ""
+            said.append(f"{row['directory']}: {row['failed']} times something could not be read or compared{of}")
     positives = controls["false_positives"]
     if any(index.pack is not None for index in evidence.plan.indexes) and positives["trials"] < MIN_CLEAN:
         said.append(

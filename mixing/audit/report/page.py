@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.audit.benchmarks.label_pack import LabelPack
 from cavendish.mixing.audit.matching.label_prints import DEPTH_SIDE, MASK_SIDE, LabelPrint
+from cavendish.mixing.audit.matching.views import find_views
 from cavendish.mixing.audit.plan import ScanPlan
 from cavendish.mixing.audit.signals.labels import record_labels
 from cavendish.mixing.audit.signals.lineage import registry
 from cavendish.mixing.audit.signals.signal import Record
 from cavendish.mixing.audit.signals.texts import normalized
-from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.images import encode_png
 from cavendish.mixing.shards.dataset import read_row
 from cavendish.mixing.shards.reader import read_parts
 from cavendish.mixing.shards.sample_format import Parts
@@ -164,10 +165,11 @@ def _parts(finding: Mapping[str, Any], data: Path) -> Parts | None:
 
 def _mixture_picture(finding: Mapping[str, Any], data: Path) -> UInt8Image | None:
     parts = _parts(finding, data)
-    try:
-        return None if parts is None else decode_rgb(parts[finding["member"]], finding["key"])
-    except (InputError, KeyError):
+    member, _, view = finding["member"].partition(" (")
+    if parts is None or member not in parts:
         return None
+    found = find_views(parts[member]).views
+    return next((shown.image for shown in found if shown.name == view.removesuffix(")")), None)
 
 
 def _benchmark_picture(finding: Mapping[str, Any], plan: ScanPlan) -> UInt8Image | None:

@@ -208,7 +208,7 @@ def recall_of(evidence: Evidence, name: str) -> dict[str, Any]:
 
 def _chance(thresholds: Thresholds, benchmarks: list[dict[str, Any]], shards: list[dict[str, Any]]) -> dict[str, Any]:
     """Bound what chance alone would give: PDQ distances of unrelated pictures act as 242 fair bits."""
-    pairs = sum(row["pictures"] for row in shards) * sum(row["images"] for row in benchmarks) * 8
+    pairs = sum(row["images"] for row in shards) * sum(row["images"] for row in benchmarks) * 8
     exponents = {
         name: int(-(binom.logcdf(int(bound * 242 / 256), 242, 0.5) / np.log(10)))
         for name in ("pdq_accept", "pdq_candidate")

@@ -17,8 +17,7 @@ from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.audit.benchmarks.image_pack import Pack, open_array, write_array
 from cavendish.mixing.audit.config import Embedder
 from cavendish.mixing.audit.matching.fingerprints import pixel_sha256
-from cavendish.mixing.audit.signals.images import is_image
-from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
+from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal, view_name
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.onnx import load_onnxruntime
 from cavendish.mixing.storage.files import canonical_json
@@ -215,16 +214,15 @@ class EmbeddingSignal(Signal):
     def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
         """Compare every image of a record that can be decoded."""
         for member in record.parts if plan.config.embedders else ():
-            if not is_image(member):
-                continue
-            try:
-                self._compare_image(plan, record, member, results)
-            except InputError as error:
-                if not any(failure["member"] == f"{record.key}.{member}" for failure in results.failures):
+            for view in record.views(member).views:
+                try:
+                    self._compare_image(plan, record, view_name(member, view), view.image, results)
+                except InputError as error:
                     results.fail(f"{record.key}.{member}", error)
 
-    def _compare_image(self, plan: ScanPlan, record: Record, member: str, results: ShardResults) -> None:
-        image = record.image(member)
+    def _compare_image(
+        self, plan: ScanPlan, record: Record, member: str, image: UInt8Image, results: ShardResults
+    ) -> None:
         content = pixel_sha256(image)
         for embedder in plan.config.embedders:
             vector = embed(open_model(embedder, plan.data), image)

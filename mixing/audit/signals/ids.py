@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.matching.views import strings_of
 from cavendish.mixing.audit.signals.lineage import ancestors, record_origin, registry
 from cavendish.mixing.audit.signals.signal import Finding, Record, ShardResults, Signal
 from cavendish.mixing.audit.signals.texts import read_lines
@@ -101,7 +102,7 @@ def find_ids(index: IdIndex, key: str, parts: Mapping[str, bytes], schemes: Iter
         return []
     texts = [json.loads(parts[name]) for name in ("json", "instruction.json") if name in parts]
     found = []
-    for identity in canonical_ids(" ".join([key, *(text for value in texts for text in _strings(value))]), schemes):
+    for identity in canonical_ids(" ".join([key, *(text for value in texts for text in strings_of(value))]), schemes):
         what = "a picture" if _names_a_picture(identity) else "a sequence, room or log"
         for benchmark in index.get(identity, ()):
             reason = f"The record's key or metadata names {what} of the benchmark: {identity}."
@@ -112,14 +113,6 @@ def find_ids(index: IdIndex, key: str, parts: Mapping[str, bytes], schemes: Iter
 def _names_a_picture(identity: str) -> bool:
     dataset, _, rest = identity.partition(":")
     return "/" in rest or all(dataset != name or group is None for name, _, _, group in _IDS)
-
-
-def _strings(value: Any) -> list[str]:
-    """Collect every text of a json value, keys left out."""
-    if isinstance(value, str):
-        return [value]
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [text for one in values for text in _strings(one)]
 
 
 class IdSignal(Signal):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.mixing.audit.benchmarks.image_pack import IMAGE_SUFFIXES, Pack
+from cavendish.encoders.sample import UInt8Image
+from cavendish.mixing.audit.benchmarks.image_files import read_original
+from cavendish.mixing.audit.benchmarks.image_pack import Pack
 from cavendish.mixing.audit.edits import EDITS
 from cavendish.mixing.audit.matching.candidates import candidates
 from cavendish.mixing.audit.matching.fingerprints import (
@@ -39,9 +41,16 @@ from cavendish.mixing.audit.matching.verify import (
     looks_like_other_view,
     score,
 )
-from cavendish.mixing.audit.signals.signal import Finding, Planted, Record, ShardResults, Signal, strongest
+from cavendish.mixing.audit.signals.signal import (
+    Finding,
+    Planted,
+    Record,
+    ShardResults,
+    Signal,
+    strongest,
+    view_name,
+)
 from cavendish.mixing.config import Config
-from cavendish.mixing.images import decode_rgb
 
 if TYPE_CHECKING:
     from cavendish.mixing.audit.benchmarks.benchmark_index import BenchmarkIndex
@@ -68,7 +77,6 @@ CONTROL_EDITS = (
     "mirrored, crop 60 %, jpeg 40",
 )
 
-_NOT_IMAGES = ("depth.png", "normals.png", "geometric_normals.png", "instances.png", "weight.png")
 _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
@@ -118,7 +126,7 @@ class _Picture:
         return self._sides
 
 
-def scan_picture(
+def scan_image(
     image: UInt8Image, data: bytes, packs: tuple[Pack, ...], thresholds: Thresholds
 ) -> tuple[Fingerprint, list[Finding]]:
     """Compare one picture with every pack; return its fingerprint and what was found, in the packs' order.
@@ -331,16 +339,19 @@ def _spread(lines: NDArray[np.float32]) -> NDArray[np.float32]:
     return lines[np.linspace(0, len(lines) - 1, min(len(lines), _LINES_KEPT)).astype(int)]
 
 
-def is_image(member: str) -> bool:
-    """Tell whether a part of a record is an image to compare: image, edited, source, target, albedo, any other."""
-    return member.lower().endswith(IMAGE_SUFFIXES) and member not in _NOT_IMAGES
+_PART_NAME = re.compile(r"[a-z_]{0,24}\.?[a-z0-9]{1,8}")
+
+
+def _part_name(member: str) -> str:
+    """Name a kind of parts: as they are called, or by their ending where it may be anything."""
+    return member if _PART_NAME.fullmatch(member) else f"*.{member.rpartition('.')[2].lower()[:8]}"
 
 
 class ImageSignal(Signal):
     """Compares every image of a record with every benchmark image."""
 
     name = "images"
-    counters = ("pictures", "weak")
+    counters = ("images", "weak")
     control_levels = ("leak",)
 
     def facts(self, plan: ScanPlan) -> Mapping[str, Any]:
@@ -355,18 +366,17 @@ class ImageSignal(Signal):
     def compare(self, plan: ScanPlan, record: Record, results: ShardResults) -> None:
         """Run the cascade on every image."""
         for member, data in record.parts.items():
-            if not is_image(member):
-                continue
-            results.counts["pictures"] += 1
-            try:
-                image = record.image(member)
-            except InputError as error:
-                results.fail(f"{record.key}.{member}", error)
-                continue
-            print_, found = scan_picture(image, data, plan.packs, plan.config.thresholds)
-            results.counts["weak"] += print_.pdq.quality < MIN_QUALITY
-            for finding in found:
-                results.add(record, member, print_.pixel_sha256, finding)
+            found = record.views(member)
+            name = _part_name(member)
+            results.members[name]["not compared" if found.problems else "compared"] += 1
+            for problem in found.problems:
+                results.fail(f"{record.key}.{member}", problem)
+            for view in found.views:
+                results.counts["images"] += 1
+                print_, findings = scan_image(view.image, data, plan.packs, plan.config.thresholds)
+                results.counts["weak"] += not view.name and print_.pdq.quality < MIN_QUALITY
+                for finding in findings:
+                    results.add(record, view_name(member, view), print_.pixel_sha256, finding)
 
     def can_plant(self, plan: ScanPlan, index: BenchmarkIndex) -> bool:
         """Copies can be made of original images, or of the small ones kept beside a pack."""
@@ -385,10 +395,15 @@ class ImageSignal(Signal):
     def coverage(self, plan: ScanPlan, index: BenchmarkIndex) -> Mapping[str, Any]:
         """Count images."""
         if index.pack is None:
-            return {"images": 0, "weak": 0, "pixels": False, "digest": None}
+            return {"images": 0, "weak": 0, "pixels": False, "left_aside": {}, "digest": None}
         pack = index.open_pack()
-        weak = len(pack.header["weak"])
-        return {"images": len(pack.images), "weak": weak, "pixels": pack.has_pixels, "digest": pack.digest}
+        return {
+            "images": len(pack.images),
+            "weak": len(pack.header["weak"]),
+            "pixels": pack.has_pixels,
+            "left_aside": pack.header["left_aside"],
+            "digest": pack.digest,
+        }
 
     def unread(self, index: BenchmarkIndex) -> list[str]:
         """Images that could not be decoded."""
@@ -430,14 +445,11 @@ def plant_copies(pack: Pack, folder: Path | None, copies: int, seed: int, thresh
         number, edit = int(order[i % len(usable)]), CONTROL_EDITS[i % len(CONTROL_EDITS)]
         copy = EDITS[edit](_original(pack, folder, number), np.random.default_rng([seed, 2, i]))
         identity = pack.images[number]["id"]
-        _, findings = scan_picture(copy, b"", (pack,), thresholds)
+        _, findings = scan_image(copy, b"", (pack,), thresholds)
         levels = {finding.level for finding in findings if finding.image == identity}
         results.append({"image": identity, "edit": edit, "found": strongest(levels)})
     return results
 
 
 def _original(pack: Pack, folder: Path | None, number: int) -> UInt8Image:
-    if folder is None:
-        return pack.thumbnail(number)
-    path = folder / pack.images[number]["id"]
-    return decode_rgb(path.read_bytes(), str(path))
+    return pack.thumbnail(number) if folder is None else read_original(folder, pack.images[number]["id"])

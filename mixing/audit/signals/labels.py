@@ -31,7 +31,7 @@ from cavendish.mixing.audit.matching.label_prints import (
 )
 from cavendish.mixing.audit.matching.verify import dihedral_alignment
 from cavendish.mixing.audit.signals.signal import DAMAGED, Finding, Planted, Record, ShardResults, Signal, strongest
-from cavendish.mixing.images import decode_png16
+from cavendish.mixing.images import decode_png16, decode_rgb
 from cavendish.mixing.shards.sample_format import unpack_depth
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def record_labels(record: Record) -> list[tuple[str, LabelKind, LabelPrint]]:
     if "instruction.json" in parts and "target.png" in parts:
         spec = json.loads(parts["instruction.json"]).get("spec")
         if isinstance(spec, dict) and spec.get("task") in _LABEL_TASKS:
-            answer = decode_example(spec, record.image("target.png"))
+            answer = decode_example(spec, decode_rgb(parts["target.png"], f"{key}.target.png"))
             if isinstance(answer, DecodedDepth):
                 found.append(("target.png", "depth", print_depth(answer.depth_m)))
             elif isinstance(answer, Segmentation):

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.mixing.images import decode_rgb
+from cavendish.encoders.sample import InputError
+from cavendish.mixing.audit.matching.views import View, Views, find_views
 from cavendish.mixing.shards.sample_format import Parts
 
 if TYPE_CHECKING:
@@ -81,36 +81,42 @@ class Record:
     key: str
     parts: Parts
     sample: str = ""
-    _decoded: dict[str, UInt8Image] = field(default_factory=dict)
+    _views: dict[str, Views] = field(default_factory=dict)
 
-    def image(self, member: str) -> UInt8Image:
-        """Decode an image of the record, once.
-
-        Raises:
-            InputError: not an image, or damaged.
-        """
-        if member not in self._decoded:
-            self._decoded[member] = decode_rgb(self.parts[member], f"{self.key}.{member}")
-        return self._decoded[member]
+    def views(self, member: str) -> Views:
+        """Decode every image that a member may show, once."""
+        if member not in self._views:
+            self._views[member] = find_views(self.parts[member])
+        return self._views[member]
 
 
 @dataclass
 class ShardResults:
-    """What signals find in a shard: counts, facts of sources by name, members that could not be read, findings."""
+    """What signals find in a shard.
 
-    counts: Counter[str]
+    Args:
+        counts: by what they count.
+        members: for each name of a part of records how many there are, "compared" or "not compared" in full.
+        sources: facts by name of the source.
+        failures: (member, reason) of what could not be read or compared.
+        findings: as json.
+    """
+
+    counts: Counter[str] = field(default_factory=Counter)
+    members: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     sources: dict[str, SourceFacts] = field(default_factory=lambda: defaultdict(SourceFacts))
     failures: list[dict[str, str]] = field(default_factory=list)
     findings: list[dict[str, Any]] = field(default_factory=list)
 
     def fail(self, member: str, reason: object) -> None:
-        """Note a member that could not be read, and why."""
+        """Note what could not be read or compared, and why."""
         self.failures.append({"member": member, "reason": " ".join(str(reason).split())})
 
     def add(self, record: Record, member: str, content: str, finding: Finding, text: str = "") -> None:
         """Add a finding in a member of a record.
 
         Args:
+            member: its name; with " (frame 3)" and the like where an image is not what anybody sees of it.
             content: digest of what was compared: pixels, a label's bytes, a text.
             text: the training text, for findings in texts.
         """
@@ -120,6 +126,11 @@ class ShardResults:
     def of(self, record: Record, member: str) -> list[dict[str, Any]]:
         """Return what was found so far in a member of a record."""
         return [one for one in self.findings if (one["key"], one["member"]) == (record.key, member)]
+
+
+def view_name(member: str, view: View) -> str:
+    """Name a view of a member in findings."""
+    return f"{member} ({view.name})" if view.name else member
 
 
 Planted = dict[str, Any]

@@ -18,6 +18,7 @@ import numpy as np
 
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import TASK_NAMES
+from cavendish.mixing.audit.matching.views import read_text, strings_of
 from cavendish.mixing.audit.signals.signal import Finding, Planted, Record, ShardResults, Signal, strongest
 from cavendish.mixing.storage.files import digest
 
@@ -190,24 +191,37 @@ def read_lines(path: Path, what: str) -> list[str]:
 
 
 def record_texts(parts: Mapping[str, bytes]) -> list[tuple[str, str]]:
-    """Return (member, text) of a record: captions, instructions, prompts, expressions of its legend, text files."""
+    """Return (member, text) of a record: every text in its metadata, and text files line by line.
+
+    Raises:
+        ValueError: metadata that is no json.
+    """
     found: list[tuple[str, str]] = []
     for member, data in parts.items():
-        if member in ("json", "instruction.json"):
-            meta = json.loads(data)
-            texts = [*meta.get("captions", ()), meta.get("prompt"), (meta.get("edit") or {}).get("instruction")]
-            spec = meta.get("spec")
-            legend = spec.get("legend") if isinstance(spec, dict) else None
-            texts += [row[0] for row in legend if isinstance(row, list) and row] if isinstance(legend, list) else []
-        elif member.rpartition(".")[2].lower() in TEXT_MEMBERS:
-            texts = [data.decode("utf-8-sig")]
-        else:
+        text = read_text(data)
+        if text is None:
             continue
-        found += [(member, text) for text in dict.fromkeys(texts) if isinstance(text, str) and text]
+        if member.rpartition(".")[2] == "json":
+            texts = [*_stated_texts(json.loads(text)), *filter(_may_say_something, strings_of(json.loads(text)))]
+        else:
+            texts = [line.strip() for line in text.splitlines()]
+        found += [(member, line) for line in dict.fromkeys(texts) if line]
     return found
 
 
-TEXT_MEMBERS = ("txt", "text", "caption", "cls")
+def _stated_texts(meta: Any) -> list[str]:
+    """Return what a record says in so many words, however short: captions, prompts, entries of its legend."""
+    if not isinstance(meta, dict):
+        return []
+    spec = meta.get("spec")
+    legend = spec.get("legend") if isinstance(spec, dict) else None
+    texts = [*meta.get("captions", ()), meta.get("prompt"), (meta.get("edit") or {}).get("instruction")]
+    texts += [row[0] for row in legend if isinstance(row, list) and row] if isinstance(legend, list) else []
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _may_say_something(text: str) -> bool:
+    return not text.isascii() or text.count(" ") >= _MIN_WORDS - 1
 
 
 def find_texts(index: WordIndex, text: str) -> list[Finding]:

@@ -77,7 +77,8 @@ def leaky_records() -> list[Sample | Example]:
         picture("poster", poster(chelsea)),
         picture("rendered", pasted),
         dataclasses.replace(
-            picture("edited", render(3)), edit=Edit("recolor", "make it", 1, EDITS["mirrored"](rocket, rng))
+            picture("edited", render(3, *rocket.shape[:2])),
+            edit=Edit("recolor", "make it", 1, EDITS["mirrored"](rocket, rng)),
         ),
         labelled,
         dataclasses.replace(picture("depth", render(4)), depth_m=relief(2)),

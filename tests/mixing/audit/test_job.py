@@ -166,7 +166,7 @@ def test_every_picture_of_a_record_is_compared(data: Path) -> None:
     rocket, flower = photograph(SKIMAGE, "rocket.jpg"), photograph(SKLEARN, "flower.jpg")
     edited = Sample(
         "edited",
-        noise,
+        procedural_picture(np.random.default_rng(2), *rocket.shape[:2]),
         "tests",
         "CC0-1.0",
         edit=Edit("recolor", "make it", 1, EDITS["mirrored"](rocket, np.random.default_rng(0))),

@@ -13,7 +13,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.benchmarks.image_pack import Pack, build_pack, read_pack
 from cavendish.mixing.audit.edits import EDITS, procedural_picture
 from cavendish.mixing.audit.matching.postings import ARRAYS as POSTINGS
-from cavendish.mixing.audit.signals.images import Thresholds, scan_picture
+from cavendish.mixing.audit.signals.images import Thresholds, scan_image
 from cavendish.mixing.audit.signals.signal import Finding
 from cavendish.mixing.images import encode_png
 from tests.mixing.audit.photographs import BENCHMARK, OTHERS, SKIMAGE, photograph, write_benchmark
@@ -33,7 +33,7 @@ def blind_pack(pack: Pack) -> Pack:
 
 
 def scan(image: np.ndarray, pack: Pack) -> list[Finding]:
-    return scan_picture(image, b"", (pack,), Thresholds())[1]
+    return scan_image(image, b"", (pack,), Thresholds())[1]
 
 
 @pytest.mark.slow
@@ -72,9 +72,9 @@ def test_the_other_view_of_a_stereo_pair_is_the_same_scene_not_a_copy(pack: Pack
 def test_equal_bytes_and_equal_pixels_are_told_apart(pack: Pack) -> None:
     image = photograph(SKIMAGE, "chelsea.png")
     data = (pack.folder.parent / "images/chelsea.png").read_bytes()
-    print_, (finding,) = scan_picture(image, data, (pack,), Thresholds())
+    print_, (finding,) = scan_image(image, data, (pack,), Thresholds())
     assert (finding.stage, finding.kind, print_.file_sha256) == ("file", "copy", hashlib.sha256(data).hexdigest())
-    _, (finding,) = scan_picture(image, encode_png(image), (pack,), Thresholds())
+    _, (finding,) = scan_image(image, encode_png(image), (pack,), Thresholds())
     assert finding.stage == "pixels"
 
 
