@@ -30,9 +30,10 @@ from cavendish.mixing.images import decode_rgb, encode_png
 EACH = 6
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WORDS = (
-    "river Anna lamp market seven cloud Peter garden engine north paper winter music dream coffee window silver travel "
-    "forest bread signal candle Marta stone kitchen violin harbor meadow tiger planet bridge castle"
-).split()
+    "river", "Anna", "lamp", "market", "seven", "cloud", "Peter", "garden", "engine", "north", "paper", "winter", "music",
+    "dream", "coffee", "window", "silver", "travel", "forest", "bread", "signal", "candle", "Marta", "stone", "kitchen",
+    "violin", "harbor", "meadow", "tiger", "planet", "bridge", "castle",
+)  # fmt: skip
 PHOTOGRAPHS = (
     ("skimage.data", "astronaut.png"), ("skimage.data", "camera.png"), ("skimage.data", "chelsea.png"),
     ("skimage.data", "coffee.png"), ("skimage.data", "coins.png"), ("skimage.data", "rocket.jpg"),
@@ -207,7 +208,7 @@ def badge(rng: Generator, number: int) -> UInt8Image:
         angle = 2 * np.pi * i / 36
         place = (round(160 + 112 * np.cos(angle)), round(140 + 112 * np.sin(angle)))
         cv2.circle(canvas, place, 4, (255, 255, 255), -1, cv2.LINE_AA)
-    points = (rng.uniform(-45, 45, (6, 2)) + (160, 120)).astype(np.int32)
+    points = (rng.uniform(-45, 45, (6, 2)) + np.array((160, 120))).astype(np.int32)
     cv2.fillPoly(canvas, [points], (120, 40, 40), cv2.LINE_AA)
     cv2.rectangle(canvas, (30, 190), (290, 240), (160, 30, 40), -1)
     cv2.putText(canvas, str(rng.choice(WORDS)).upper(), (80, 226), FONT, 1.0, (255, 255, 255), 2, cv2.LINE_AA)
@@ -308,9 +309,7 @@ def measure(name: str, draw: Draw, seed: int) -> tuple[Counter[str], dict[str, s
         for number, image in enumerate(images[:EACH]):
             (folder / f"{number}.png").write_bytes(encode_png(image))
         pack = build_pack("family", folder, Path(place) / "pack", pixels=True)
-        scan = lambda image: {
-            f.image: f.level for f in scan_image(image, encode_png(image), (pack,), Thresholds())[1]
-        }
+        scan = lambda image: {f.image: f.level for f in scan_image(image, encode_png(image), (pack,), Thresholds())[1]}
         pairs: Counter[str] = Counter()
         for image in images[EACH:]:
             found = scan(image)
