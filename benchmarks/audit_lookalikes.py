@@ -30,9 +30,9 @@ from cavendish.mixing.images import decode_rgb, encode_png
 EACH = 6
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 WORDS = (
-    "river", "Anna", "lamp", "market", "seven", "cloud", "Peter", "garden", "engine", "north", "paper", "winter", "music",
-    "dream", "coffee", "window", "silver", "travel", "forest", "bread", "signal", "candle", "Marta", "stone", "kitchen",
-    "violin", "harbor", "meadow", "tiger", "planet", "bridge", "castle",
+    "river", "Anna", "lamp", "market", "seven", "cloud", "Peter", "garden", "engine", "north", "paper", "winter",
+    "music", "dream", "coffee", "window", "silver", "travel", "forest", "bread", "signal", "candle", "Marta", "stone",
+    "kitchen", "violin", "harbor", "meadow", "tiger", "planet", "bridge", "castle",
 )  # fmt: skip
 PHOTOGRAPHS = (
     ("skimage.data", "astronaut.png"), ("skimage.data", "camera.png"), ("skimage.data", "chelsea.png"),
