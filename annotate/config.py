@@ -29,21 +29,31 @@ class ModelFolder(Config):
         repository: its name on the hub, for the record.
         commit: the full commit it was downloaded at, for the record; names and tags move, commits do not.
         licence: of the weights, SPDX or the licence's own name; a run's `allowed_licences` must have it.
-        device, precision: where and how it runs; half precision changes results.
+        device: where it runs; no part of the plan.
+        batch: images run together, of models that can; results differ in the last digits with it.
+        precision: half precision changes results.
     """
 
     folder: Path = Field(exclude=True)
     repository: str
     commit: str = Field(pattern=r"^[0-9a-f]{40}$")
     licence: str
-    device: str = "cpu"
+    device: str = Field(default="cpu", exclude=True)
+    batch: int = Field(default=8, ge=1)
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
 
 
 class PlainDepthModel(ModelFolder):
     """A depth model without settings."""
 
-    adapter: Literal["depth_anything", "depth_pro", "tipsv2_depth", "depth_anything_3", "moge_2"]
+    adapter: Literal["depth_anything", "depth_pro", "tipsv2_depth", "moge_2"]
+
+
+class DepthAnything3Model(ModelFolder):
+    """Depth Anything 3 metric, which turns into metres by the focal length: that of a horizontal field of view."""
+
+    adapter: Literal["depth_anything_3"]
+    fov_deg: float = Field(gt=1, lt=170)
 
 
 class MarigoldDepthModel(ModelFolder):
@@ -114,6 +124,7 @@ class Qwen3VLModel(ModelFolder):
 
 
 Boxes = Annotated[GroundingDinoModel | Owlv2Model, Field(discriminator="adapter")]
+DepthModel = Annotated[PlainDepthModel | MarigoldDepthModel | DepthAnything3Model, Field(discriminator="adapter")]
 
 
 class HubConfig(Config):
@@ -132,7 +143,9 @@ class HubConfig(Config):
         check_conventions: try depth and normals models on a picture of known geometry before the run starts.
     """
 
-    depth: Annotated[PlainDepthModel | MarigoldDepthModel, Field(discriminator="adapter")] | None = None
+    depth: (
+        Annotated[PlainDepthModel | MarigoldDepthModel | DepthAnything3Model, Field(discriminator="adapter")] | None
+    ) = None
     normals: Annotated[MarigoldNormalsModel | PlainNormalsModel, Field(discriminator="adapter")] | None = None
     captions: Annotated[Florence2Model | Qwen3VLModel, Field(discriminator="adapter")] | None = None
     categories: tuple[str, ...] = ()
@@ -216,7 +229,7 @@ class LabelConfig(Config):
     """What is looked for in every picture, and what a label must reach to be kept.
 
     Args:
-        mask: thresholds of the main subject's mask.
+        mask: thresholds of the main subject's mask; null: none is looked for.
         objects: thresholds of objects with a class; null: none are looked for.
         faces: what becomes of pictures with faces: "blur" makes them unrecognisable, "drop" rejects the picture, "keep"
             only counts them, "ignore" does not look.
@@ -227,7 +240,7 @@ class LabelConfig(Config):
         hub: models of a hub that add depth, normals, captions, objects and phrases; null: none.
     """
 
-    mask: MaskThresholds = MaskThresholds()
+    mask: MaskThresholds | None = MaskThresholds()
     objects: ObjectThresholds | None = ObjectThresholds()
     faces: Literal["blur", "drop", "keep", "ignore"] = "blur"
     max_nsfw: float | None = Field(default=0.5, ge=0, le=1)

@@ -213,7 +213,7 @@ def _charts(tally: _Tally, config: LabelConfig) -> list[dict[str, Any]]:
             "flip_iou": (objects.min_flip_iou, None),
             "scale_iou": (objects.min_scale_iou, None),
         },
-        "subject": {
+        "subject": {} if config.mask is None else {
             "area": (config.mask.min_area, config.mask.max_area),
             "edge_align": (config.mask.min_edge_align, None),
             "colour_sep": (config.mask.min_colour_sep, None),

@@ -9,10 +9,12 @@ Shapes: N batch, C channel, H and W the size a model sees.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Mask
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, DepthKind, Failure, Mask, in_batches
 from cavendish.annotate.config import ModelFolder
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.storage.files import digest
@@ -28,6 +30,9 @@ from cavendish.mixing.storage.place import file_sha256, files_below, read_json
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+TORCH_WEIGHTS = "model.pt"  # of MoGe alone, whose package unpickles nothing but tensors from it
+Result = TypeVar("Result")
+
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
@@ -96,16 +101,56 @@ class HubModel(ModelFolder):
         return int(config.get("backbone_config", {}).get("image_size", 448))
 
 
+class MapModel(ABC, Generic[Result]):
+    """A model of transformers that draws a map of an image; images that it sees at one size are run together.
+
+    A subclass names its class, and says what it is, how pixels go in, and how one row of the output becomes a result.
+    """
+
+    library_class: ClassVar[str]
+
+    def __init__(self, model: HubModel) -> None:
+        self._model = model
+        self._net: Any = None
+
+    @property
+    @abstractmethod
+    def spec(self) -> AnnotatorSpec:
+        """Say what this is."""
+
+    @abstractmethod
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Make the input of one image: (1, 3, H, W) float32."""
+
+    @abstractmethod
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Result:
+        """Read the result of one image from a row of the model's output."""
+
+    def load(self) -> None:
+        """Read the weights; see `Annotator.load`."""
+        self._net = self._model.read(getattr(import_module("transformers"), self.library_class))
+
+    def annotate(self, queries: Sequence[UInt8Image]) -> list[Result | Failure]:
+        """Draw the map of each image; see `Annotator.annotate`."""
+        return in_batches(self.prepare, self._run, queries, self._model.batch)
+
+    @torch.no_grad()
+    def _run(self, images: Sequence[UInt8Image], prepared: Sequence[Tensor]) -> list[Result]:
+        out = self._net(torch.cat(list(prepared)).to(self._model.device, self._model.dtype))
+        return [self.finish(out, row, image) for row, image in enumerate(images)]
+
+
 @cache
 def weights_sha256(folder: Path) -> str:
     """Return the hash of the sorted hashes of a model's configuration and weight files.
 
     Raises:
-        InputError: no safetensors there; pickled weights are not read.
+        InputError: no safetensors there; of pickled weights only MoGe's are read, and of them tensors only.
     """
-    files = [name for name in files_below(folder) if name.endswith((".safetensors", ".json", ".txt", ".model"))]
-    if not any(name.endswith(".safetensors") for name in files):
-        raise InputError(f"{folder}: no *.safetensors there; download the model to this folder (pickles are not read)")
+    read = (".safetensors", ".json", ".txt", ".model")
+    files = [name for name in files_below(folder) if name.endswith((*read, TORCH_WEIGHTS))]
+    if not any(name.endswith((".safetensors", TORCH_WEIGHTS)) for name in files):
+        raise InputError(f"{folder}: no *.safetensors there; download the model to this folder")
     return digest({name: file_sha256(folder / name) for name in files})
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,55 +17,49 @@ from cavendish.annotate.annotators.hub import (
     HALF,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    TORCH_WEIGHTS,
     HubModel,
+    MapModel,
     normalised,
     resized_map,
     seed_of,
     size_of,
 )
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
+from cavendish.encoders.codecs.normals import normals_from
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.storage.place import read_json
 
 _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE = 518, 14
 
 
-class DepthAnything:
+class DepthAnything(MapModel[Depth]):
     """Depth Anything V2 (and V1): relative checkpoints give *inverse* depth, metric ones metres.
 
     The library's pipeline calls both "depth in metres"; which it is stands in the checkpoint's configuration.
     Source: Yang et al., Depth Anything V2, NeurIPS 2024.
     """
 
-    def __init__(self, model: HubModel) -> None:
-        self._model = model
-        self._net: Any = None
+    library_class = "DepthAnythingForDepthEstimation"
 
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("depth-anything/1", "depth", {"side_px": _DEPTH_ANYTHING_SIDE}, self._kind())
+        return self._model.spec("depth-anything/1", "depth", {"side_px": _DEPTH_ANYTHING_SIDE}, self._kind)
 
+    @cached_property
     def _kind(self) -> DepthKind:
         config = read_json(self._model.folder / "config.json", "the configuration of a Depth Anything model")
         return "metric" if config.get("depth_estimation_type") == "metric" else "inverse"
 
-    def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
-        from transformers import DepthAnythingForDepthEstimation
-
-        self._net = self._model.read(DepthAnythingForDepthEstimation)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
-
-    @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Depth:
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Resize to a shorter side of 518 pixels, both sides multiples of 14."""
         size = fitted_size(size_of(image), _DEPTH_ANYTHING_SIDE, _DEPTH_ANYTHING_MULTIPLE)
-        x_NCHW = normalised(image, size, IMAGENET_MEAN, IMAGENET_STD, Image.Resampling.BICUBIC)
-        predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
-        return _depth(resized_map(predicted, image, "bicubic"), self._kind())
+        return normalised(image, size, IMAGENET_MEAN, IMAGENET_STD, Image.Resampling.BICUBIC)
+
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Depth:
+        """Bring the map to the size of the image."""
+        return _depth(resized_map(out.predicted_depth[row], image, "bicubic"), self._kind)
 
 
 def fitted_size(size: tuple[int, int], side: int, multiple: int) -> tuple[int, int]:
@@ -73,46 +70,36 @@ def fitted_size(size: tuple[int, int], side: int, multiple: int) -> tuple[int, i
     return height, width
 
 
-class DepthPro:
+class DepthPro(MapModel[Depth]):
     """Depth Pro: metres, with a focal length of its own. Source: Bochkovskii et al., ICLR 2025."""
 
-    def __init__(self, model: HubModel) -> None:
-        self._model = model
-        self._net: Any = None
+    library_class = "DepthProForDepthEstimation"
 
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("depth-pro/1", "depth", {"side_px": self._side()}, "metric")
+        return self._model.spec("depth-pro/1", "depth", {"side_px": self._side}, "metric")
 
+    @cached_property
     def _side(self) -> int:
         config = read_json(self._model.folder / "config.json", "the configuration of a Depth Pro model")
         patch, ratios = config.get("patch_size", 384), config.get("scaled_images_ratios", [0.25, 0.5, 1])
         return round(int(patch) / float(min(ratios)))
 
-    def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
-        from transformers import DepthProForDepthEstimation
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Resize to the model's square, after normalising, as the library does."""
+        normal = normalised(image, size_of(image), HALF, HALF)
+        return torch.nn.functional.interpolate(normal, (self._side,) * 2, mode="bilinear", align_corners=False)
 
-        self._net = self._model.read(DepthProForDepthEstimation)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
-
-    @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Depth:
-        side = self._side()
-        whole = normalised(image, (image.shape[0], image.shape[1]), HALF, HALF)
-        x_NCHW = torch.nn.functional.interpolate(whole, (side, side), mode="bilinear", align_corners=False)
-        out = self._net(x_NCHW.to(self._model.device, self._model.dtype))
-        inverse, focal_px = out.predicted_depth[0].float(), None
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Depth:
+        """Scale inverse depth by the focal length, and turn it over."""
+        inverse, focal_px = out.predicted_depth[row].float(), None
         if out.field_of_view is not None:
             width = image.shape[1]
-            focal_px = float(0.5 * width / torch.tan(0.5 * torch.deg2rad(out.field_of_view.float().reshape(-1)[0])))
+            fov = torch.deg2rad(out.field_of_view.float().reshape(-1)[row])
+            focal_px = float(0.5 * width / torch.tan(0.5 * fov))
             inverse = inverse * width / focal_px
-        depth_m = 1 / resized_map(inverse, image).clamp(1e-4, 1e4)
-        return _depth(depth_m, "metric", focal_px)
+        return _depth(1 / resized_map(inverse, image).clamp(1e-4, 1e4), "metric", focal_px)
 
 
 class MarigoldDepth:
@@ -156,52 +143,40 @@ class MarigoldDepth:
         return Depth(values, "affine", np.isfinite(values), uncertainty=spread)
 
 
-class Tipsv2Depth:
+class Tipsv2Depth(MapModel[Depth]):
     """TIPSv2 with a DPT head: metres by bins from 0.001 to 10 m, so indoors only. Source: TIPSv2 in transformers."""
 
-    def __init__(self, model: HubModel) -> None:
-        self._model = model
-        self._net: Any = None
+    library_class = "Tipsv2DptForDepthEstimation"
 
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
         return self._model.spec("tipsv2-depth/1", "depth", {"side_px": self._model.tipsv2_side()}, "metric")
 
-    def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
-        from transformers import Tipsv2DptForDepthEstimation
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Resize to the model's square."""
+        return normalised(image, (self._model.tipsv2_side(),) * 2, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
-        self._net = self._model.read(Tipsv2DptForDepthEstimation)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
-
-    @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Depth:
-        side = self._model.tipsv2_side()
-        x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        predicted = self._net(x_NCHW.to(self._model.device, self._model.dtype)).predicted_depth[0]
-        return _depth(resized_map(predicted, image), "metric")
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Depth:
+        """Bring the map to the size of the image."""
+        return _depth(resized_map(out.predicted_depth[row], image), "metric")
 
 
 class DepthAnything3:
-    """Depth Anything 3 through its own package: canonical depth that a focal length turns into metres.
+    """Depth Anything 3 metric through its own package: canonical depth, in metres after a product with focal / 300.
 
-    `da3metric-large` gives metres after a product with focal / 300; without a focal length the kind is "needs_focal".
     The package is optional and not installed by any extra here.
     """
 
-    def __init__(self, model: HubModel, make: Callable[[HubModel], Any] | None = None) -> None:
-        self._model = model
+    def __init__(self, model: HubModel, fov_deg: float, make: Callable[[HubModel], Any] | None = None) -> None:
+        self._model, self._fov_deg = model, fov_deg
         self._make = make or _make_depth_anything_3
         self._net: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
         """Say what this is."""
-        return self._model.spec("depth-anything-3/1", "depth", {"canonical_focal_px": 300}, "needs_focal")
+        return self._model.spec("depth-anything-3/2", "depth", {"fov_deg": self._fov_deg}, "metric")
 
     def load(self) -> None:
         """Read the weights; see `Annotator.load`."""
@@ -213,8 +188,14 @@ class DepthAnything3:
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Depth:
-        values = torch.as_tensor(np.asarray(self._net.inference([image]).depth[0], np.float32))
-        return _depth(resized_map(values, image), "needs_focal")
+        out = self._net.inference([image])  # several images would be views of one scene
+        focal_px = 0.5 * image.shape[1] / math.tan(0.5 * math.radians(self._fov_deg))
+        depth_m = resized_map(torch.as_tensor(np.asarray(out.depth[0], np.float32)), image) * (focal_px / 300)
+        found = _depth(depth_m, "metric", focal_px)
+        if getattr(out, "sky", None) is None:
+            return found
+        sky = resized_map(torch.as_tensor(np.asarray(out.sky[0], np.float32)), image).numpy() > 0.5  # it is filled in
+        return replace(found, values=np.where(sky, np.float32(np.inf), found.values), valid=found.valid | sky)
 
 
 def _make_depth_anything_3(model: HubModel) -> Any:
@@ -256,7 +237,9 @@ class MoGe2:
         values = out["depth"].float().cpu().numpy()
         focal_px = float(out["intrinsics"][0, 0]) * image.shape[1]  # in shares of the width
         # invalid pixels are +inf, which here would mean sky: they are not known instead
-        return Depth(values, "metric", np.isfinite(values) & (values > 0), focal_px)
+        valid = np.isfinite(values) & (values > 0)
+        normals = normals_from(out["normal"].float().cpu().numpy(), "moge-2") if "normal" in out else None
+        return Depth(values, "metric", valid, focal_px, normals=normals)
 
 
 def _make_moge(model: HubModel) -> Any:
@@ -264,10 +247,10 @@ def _make_moge(model: HubModel) -> Any:
         from moge.model.v2 import MoGeModel
     except ImportError as error:
         raise InputError(f"moge is not installed ({error}); install its package to use it") from None
-    return MoGeModel.from_pretrained(str(model.folder)).to(model.device).eval()
+    return MoGeModel.from_pretrained(str(model.folder / TORCH_WEIGHTS)).to(model.device).eval()
 
 
 def _depth(values: Tensor, kind: DepthKind, focal_px: float | None = None) -> Depth:
     array = values.float().cpu().numpy().astype(np.float32)
-    valid = np.isfinite(array) & ((array > 0) if kind in ("metric", "needs_focal") else True)
+    valid = np.isfinite(array) & ((array > 0) if kind == "metric" else True)
     return Depth(array, kind, valid, focal_px)

@@ -15,7 +15,16 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from cavendish.annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised, resized_map, seed_of
+from cavendish.annotate.annotators.hub import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    HubModel,
+    MapModel,
+    normalised,
+    resized_map,
+    seed_of,
+    size_of,
+)
 from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
 from cavendish.encoders.sample import UInt8Image
 
@@ -60,13 +69,14 @@ class MarigoldNormals:
         return _normals(torch.as_tensor(np.asarray(out.prediction, np.float32)[0]).permute(2, 0, 1), self._signs)
 
 
-class Sapiens2Normals:
-    """Sapiens2 normals, made for people; the picture is fitted into 1024 x 768 and padded. Source: Meta, Sapiens2."""
+class Sapiens2Normals(MapModel[Normals]):
+    """Sapiens2 normals, made for people; the image is fitted into 1024 x 768 and padded. Source: Meta, Sapiens2."""
+
+    library_class = "Sapiens2ForNormalEstimation"
 
     def __init__(self, model: HubModel, signs: Signs = (1, 1, 1), size: tuple[int, int] = (1024, 768)) -> None:
-        self._model = model
+        super().__init__(model)
         self._signs, self._size = signs, size
-        self._net: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
@@ -76,39 +86,36 @@ class Sapiens2Normals:
             "sapiens2-normals/1", "normals", {"signs": _told(self._signs), "height_px": height, "width_px": width}
         )
 
-    def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
-        from transformers import Sapiens2ForNormalEstimation
-
-        self._net = self._model.read(Sapiens2ForNormalEstimation)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Normals | Failure]:
-        """Estimate the normals of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
-
-    @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Normals:
+    def _inside(self, image: UInt8Image) -> tuple[slice, slice]:
+        """Return the rows and columns of the padded input that the image fills."""
         scale = min(self._size[0] / image.shape[0], self._size[1] / image.shape[1])
-        inner = (max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale)))
-        top, left = (self._size[0] - inner[0]) // 2, (self._size[1] - inner[1]) // 2
+        height, width = (max(1, round(length * scale)) for length in size_of(image))
+        top, left = (self._size[0] - height) // 2, (self._size[1] - width) // 2
+        return slice(top, top + height), slice(left, left + width)
+
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Fit the image into the model's size, on black."""
+        rows, columns = self._inside(image)
         black = -torch.tensor(IMAGENET_MEAN) / torch.tensor(IMAGENET_STD)
         x_NCHW = black.view(1, 3, 1, 1).repeat(1, 1, *self._size)
-        x_NCHW[..., top : top + inner[0], left : left + inner[1]] = normalised(
-            image, inner, IMAGENET_MEAN, IMAGENET_STD
-        )
-        out = self._net(x_NCHW.to(self._model.device, self._model.dtype)).normals.float()
-        unit = F.normalize(F.interpolate(out, self._size, mode="bilinear", align_corners=False), dim=1)[0]
-        inside = unit[:, top : top + inner[0], left : left + inner[1]]
-        return _normals(resized_map(inside, image), self._signs)
+        inner = (rows.stop - rows.start, columns.stop - columns.start)
+        x_NCHW[..., rows, columns] = normalised(image, inner, IMAGENET_MEAN, IMAGENET_STD)
+        return x_NCHW
+
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Normals:
+        """Cut the padding off, and bring the map to the size of the image."""
+        full = F.interpolate(out.normals[row : row + 1].float(), self._size, mode="bilinear", align_corners=False)
+        return _normals(resized_map(F.normalize(full, dim=1)[0][:, *self._inside(image)], image), self._signs)
 
 
-class Tipsv2Normals:
+class Tipsv2Normals(MapModel[Normals]):
     """TIPSv2 with a DPT head for normals."""
 
+    library_class = "Tipsv2DptForNormalEstimation"
+
     def __init__(self, model: HubModel, signs: Signs = (1, 1, 1)) -> None:
-        self._model = model
+        super().__init__(model)
         self._signs = signs
-        self._net: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
@@ -117,22 +124,13 @@ class Tipsv2Normals:
             "tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": self._model.tipsv2_side()}
         )
 
-    def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
-        from transformers import Tipsv2DptForNormalEstimation
+    def prepare(self, image: UInt8Image) -> Tensor:
+        """Resize to the model's square."""
+        return normalised(image, (self._model.tipsv2_side(),) * 2, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
-        self._net = self._model.read(Tipsv2DptForNormalEstimation)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Normals | Failure]:
-        """Estimate the normals of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
-
-    @torch.no_grad()
-    def _annotate_one(self, image: UInt8Image) -> Normals:
-        side = self._model.tipsv2_side()
-        x_NCHW = normalised(image, (side, side), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-        out = self._net(x_NCHW.to(self._model.device, self._model.dtype)).normals.float()
-        return _normals(resized_map(F.normalize(out, dim=1)[0], image), self._signs)
+    def finish(self, out: Any, row: int, image: UInt8Image) -> Normals:
+        """Bring the map to the size of the image."""
+        return _normals(resized_map(F.normalize(out.normals[row].float(), dim=0), image), self._signs)
 
 
 def _told(signs: Signs) -> str:

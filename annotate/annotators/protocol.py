@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from cavendish.annotate.weights import ALL_WEIGHTS, find_weights
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
-DepthKind = Literal["metric", "needs_focal", "scale", "affine", "inverse"]
-"""What the numbers of a depth map are: planar metres; metres once multiplied by a focal length; depth up to an unknown
-factor; up to a factor and an offset; or 1/depth up to a factor and an offset (larger is nearer)."""
+DepthKind = Literal["metric", "scale", "affine", "inverse"]
+"""What the numbers of a depth map are: planar metres; depth up to an unknown factor; up to a factor and an offset; or
+1/depth up to a factor and an offset (larger is nearer)."""
 
 Mask = NDArray[np.bool_]
 """(H, W) bool."""
@@ -31,6 +31,9 @@ Query = TypeVar("Query", contravariant=True)
 Result = TypeVar("Result", covariant=True)
 Input = TypeVar("Input")
 Output = TypeVar("Output")
+ALL_FAILED = 6
+"""An annotator that fails on so many images in a row, and on all of them, is what is wrong."""
+
 AnyAnnotator = TypeVar("AnyAnnotator", bound="Annotator[Any, Any]")
 
 
@@ -167,6 +170,7 @@ class Depth:
         valid: (H, W) bool; the others mean nothing.
         focal_px: the focal length the annotator estimated or was given; None when it has none.
         uncertainty: (H, W) float32, larger is less sure, in the annotator's own units; None when it gives none.
+        normals: (H, W, 3) float32, as `Normals`, of an annotator that gives both; None when it gives none.
     """
 
     values: NDArray[np.float32]
@@ -174,6 +178,7 @@ class Depth:
     valid: Mask
     focal_px: float | None = None
     uncertainty: NDArray[np.float32] | None = None
+    normals: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -250,12 +255,79 @@ def load_once(make: Callable[..., AnyAnnotator], *arguments: Hashable) -> AnyAnn
     return annotator
 
 
+class DeviceError(RuntimeError):
+    """A device failed, not an image: nothing of the shard is committed, and the next run makes it again."""
+
+
 def each(function: Callable[[Input], Output], queries: Sequence[Input]) -> list[Output | Failure]:
-    """Apply `function` to every query; one that raises becomes a Failure and costs only itself."""
-    results: list[Output | Failure] = []
-    for query in queries:
-        try:
-            results.append(function(query))
-        except Exception as error:  # whatever a runtime raises on one picture must not lose the batch
-            results.append(Failure(f"{type(error).__name__}: {one_line(error)}"))
+    """Apply `function` to every query; one that raises becomes a Failure and costs only itself.
+
+    Raises:
+        DeviceError: out of memory, or a device that is in no state to go on.
+    """
+    return [result for query in queries for result in _attempt(lambda asked: [function(asked[0])], [query])]
+
+
+def annotate_all(annotator: Annotator[Input, Output], queries: Sequence[Input]) -> Sequence[Output | Failure]:
+    """Annotate a batch of queries.
+
+    Raises:
+        DeviceError: see `each`; or an annotator fails on all of several queries, which is not the images' fault.
+    """
+    results = annotator.annotate(queries)
+    failures = [result for result in results if isinstance(result, Failure)]
+    if len(failures) == len(queries) >= ALL_FAILED:
+        raise DeviceError(f"{annotator.spec.id} failed on all of {len(queries)} images: {failures[0].reason}")
     return results
+
+
+def in_batches(
+    prepare: Callable[[Input], Any],
+    run: Callable[[Sequence[Input], Sequence[Any]], Sequence[Output]],
+    queries: Sequence[Input],
+    batch: int,
+) -> list[Output | Failure]:
+    """Run queries together whose prepared inputs have one shape; the results are in the order of the queries.
+
+    A batch that fails is halved, down to single queries: less memory is needed, and a query that is to blame costs only
+    itself.
+
+    Args:
+        prepare: makes the input of a query, with a `shape`.
+        run: gives a result for each query of a batch, from their inputs.
+        batch: queries at a time, at most.
+
+    Raises:
+        DeviceError: a single query is out of memory, or the device is in no state to go on.
+    """
+    results: dict[int, Output | Failure] = {}
+    buckets: dict[Any, list[tuple[int, Any]]] = {}
+    for number, prepared in enumerate(each(prepare, queries)):
+        if isinstance(prepared, Failure):
+            results[number] = prepared
+        else:
+            buckets.setdefault(prepared.shape, []).append((number, prepared))
+
+    def together(members: Sequence[tuple[int, Any]]) -> Sequence[Output]:
+        return run([queries[number] for number, _ in members], [prepared for _, prepared in members])
+
+    for bucket in buckets.values():
+        for start in range(0, len(bucket), batch):
+            members = bucket[start : start + batch]
+            results |= zip((number for number, _ in members), _attempt(together, members))
+    return [results[number] for number in range(len(queries))]
+
+
+def _attempt(run: Callable[[Sequence[Any]], Sequence[Output]], queries: Sequence[Any]) -> Sequence[Output | Failure]:
+    """Run queries together, in ever smaller parts when that fails; whatever one of them raises is its Failure."""
+    try:
+        return run(queries)
+    except Exception as error:  # whatever a runtime raises on one image must not lose the batch
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        out_of_memory = "out of memory" in reason.lower() or "can't allocate memory" in reason
+        if isinstance(error, DeviceError) or (out_of_memory and len(queries) == 1) or "CUDA error" in reason:
+            raise DeviceError(reason) from None
+        if len(queries) == 1:
+            return [Failure(reason)]
+        parts = [queries[: len(queries) // 2], queries[len(queries) // 2 :]]
+    return [result for part in parts for result in _attempt(run, part)]

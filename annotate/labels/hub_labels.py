@@ -30,6 +30,7 @@ from cavendish.annotate.annotators.protocol import (
     Phrase,
     Phrases,
     Prompted,
+    annotate_all,
     each,
     load_once,
     metric_depth_m,
@@ -130,7 +131,7 @@ def adapter_of(model: AnyModel, data: Path) -> Any:
         "florence_2": hub_words.Florence2,
         "qwen3_vl": hub_words.Qwen3VL,
     }
-    where = {name: getattr(model, name) for name in ("repository", "commit", "licence", "device", "precision")}
+    where = {name: getattr(model, name) for name in ("repository", "commit", "licence", "device", "batch", "precision")}
     settings = {
         name: getattr(model, name)
         for name in type(model).model_fields
@@ -252,46 +253,60 @@ class GroundedBoxes:
         return Phrase(phrase, tuple(replace(one, label=phrase) for one in cut.masks if one.mask.any()))
 
 
-def add_hub_labels(hub: HubAnnotators, image: UInt8Image, sample: Sample) -> Sample:
-    """Return the sample with what the hub models see in its picture.
+def add_hub_labels(
+    hub: HubAnnotators, images: Sequence[UInt8Image], samples: Sequence[Sample]
+) -> list[Sample | Failure]:
+    """Return each sample with what the hub models see in its image, or which model failed on it.
 
     Args:
-        image: the picture as it was decoded, of the sample's size; faces in the sample's own may be blurred.
+        images: as they were decoded, of the samples' sizes; faces in the samples' own may be blurred.
 
     Raises:
-        HubFailure: a model failed on it.
+        DeviceError: see `annotate_all`.
     """
+    columns = []
+    for annotator in (hub.depth, hub.normals, hub.captions):
+        seen = [None] * len(images) if annotator is None else annotate_all(annotator, images)
+        columns.append([_named(annotator, result) for result in seen])
+    results: list[Sample | Failure] = []
+    for image, sample, *seen in zip(images, samples, *columns):
+        failure = next((one for one in seen if isinstance(one, Failure)), None)
+        try:
+            results.append(failure or _with_labels(hub, image, sample, *seen))
+        except HubFailure as error:
+            results.append(Failure(str(error)))
+    return results
+
+
+def _named(annotator: Annotator[Any, Any] | None, result: Any) -> Any:
+    if annotator is None or not isinstance(result, Failure):
+        return result
+    return Failure(f"{annotator.spec.id} failed: {result.reason}")
+
+
+def _with_labels(
+    hub: HubAnnotators, image: UInt8Image, sample: Sample, depth: Depth | None, vectors: Normals | None, told: Any
+) -> Sample:
     facts: dict[str, Any] = dict(sample.facts)
     quality = dict(sample.quality)
     captions = sample.captions
-    depth = _result(hub.depth, image)
-    vectors = _result(hub.normals, image)
     depth_m = None if depth is None or depth.kind != "metric" else metric_depth_m(depth)
+    normals = vectors.normals if vectors is not None else depth.normals if depth is not None else None
     if depth is not None:
         facts["depth"] = {"kind": depth.kind, "used": depth_m is not None}
         if depth.focal_px is not None:
             facts["depth"]["focal_px"] = round(depth.focal_px, 2)
     if depth_m is not None:
         quality["depth_known"] = round(float((~np.isnan(depth_m)).mean()), 4)
-        if vectors is not None and depth is not None and depth.focal_px is not None:
-            share = agreeing_share(normals_of_depth(depth_m, depth.focal_px), vectors.normals)
-            quality["depth_normals"] = round(share, 4)
-    if hub.captions is not None and (text := clean_text(_result(hub.captions, image).text)):
+        if normals is not None and depth is not None and depth.focal_px is not None:
+            quality["depth_normals"] = round(agreeing_share(normals_of_depth(depth_m, depth.focal_px), normals), 4)
+    if told is not None and (text := clean_text(told.text)):
         captions = (*captions, text)
-    sample = replace(
-        sample,
-        depth_m=depth_m,
-        normals=None if vectors is None else vectors.normals,
-        captions=captions,
-        facts=facts,
-        quality=quality,
-    )
+    sample = replace(sample, depth_m=depth_m, normals=normals, captions=captions, facts=facts, quality=quality)
     return _with_phrases(hub, image, _without_doubtful_absence(hub, image, sample))
 
 
-def _result(annotator: Annotator[Any, Any] | None, query: Any) -> Any:
-    if annotator is None:
-        return None
+def _result(annotator: Annotator[Any, Any], query: Any) -> Any:
     (result,) = annotator.annotate([query])
     if isinstance(result, Failure):
         raise HubFailure(f"{annotator.spec.id} failed: {result.reason}")

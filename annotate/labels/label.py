@@ -23,6 +23,7 @@ from cavendish.annotate.annotators.protocol import (
     Prompted,
     Scores,
     TextBoxes,
+    annotate_all,
     load_once,
 )
 from cavendish.annotate.annotators.saliency import (
@@ -35,7 +36,7 @@ from cavendish.annotate.annotators.saliency import (
 )
 from cavendish.annotate.annotators.text import TextLines
 from cavendish.annotate.config import LabelConfig
-from cavendish.annotate.labels.hub_labels import HubAnnotators, HubFailure, add_hub_labels
+from cavendish.annotate.labels.hub_labels import HubAnnotators, add_hub_labels
 from cavendish.annotate.labels.objects import (
     CutOut,
     absent_classes,
@@ -63,7 +64,7 @@ _HUB_LIBRARIES = ("diffusers", "torch", "transformers")
 class Annotators:
     """The annotators of a run; None: not wanted."""
 
-    saliency: Annotator[UInt8Image, Saliency]
+    saliency: Annotator[UInt8Image, Saliency] | None = None
     boxes: Annotator[Prompted, tuple[CropSaliency, ...]] | None = None
     detectors: tuple[Annotator[UInt8Image, Detections], ...] = ()
     faces: Annotator[UInt8Image, Detections] | None = None
@@ -94,7 +95,7 @@ def annotators_for(config: LabelConfig, make: Any = load_once) -> Annotators:
     objects = config.objects is not None
     detectors = objects and not (config.hub and config.hub.detectors)
     return Annotators(
-        saliency=make(U2NetSaliency),
+        saliency=make(U2NetSaliency) if config.mask is not None else None,
         boxes=make(BoxSaliency) if objects else None,
         detectors=(make(NanoDet), make(CenterNet)) if detectors else (),
         faces=make(CenterFace) if config.faces != "ignore" else None,
@@ -122,7 +123,7 @@ class Picture:
 class _Seen:
     """All results for one picture."""
 
-    saliency: Saliency
+    saliency: Saliency | None = None
     views: tuple[Detections, ...] = ()
     faces: Detections | None = None
     text: TextBoxes | None = None
@@ -137,35 +138,41 @@ def label_pictures(
 ) -> list[Sample | Rejection]:
     """Annotate and judge a few pictures; one result each, in order. What fails costs its own picture only."""
     results: dict[int, Any] = dict(enumerate(_nsfw_gate(config, pictures, annotators)))
-    kept = [number for number, result in results.items() if result is None]
-    seen = _look([pictures[number] for number in kept], annotators)
-    for number, one in zip(kept, seen):
-        picture = pictures[number]
+    passed = [number for number, result in results.items() if result is None]
+    for number, seen in zip(passed, _look([pictures[number] for number in passed], annotators)):
         try:
-            if isinstance(one, Failure):
-                raise _Stop(one.reason)
-            sample = _sample(config, picture, one, annotators)
-            if annotators.hub is not None:
-                sample = add_hub_labels(annotators.hub, picture.image, sample)
-            results[number] = _worth_keeping(config, sample)
-        except (_Stop, HubFailure) as stop:
-            results[number] = Rejection(picture.found.key, f"{picture.name}: {stop}")
+            results[number] = seen
+            if isinstance(seen, _Seen):
+                results[number] = _sample(config, pictures[number], seen, annotators)
+        except _Stop as stop:
+            results[number] = Failure(str(stop))
+    if annotators.hub is not None:
+        labelled = [number for number in passed if isinstance(results[number], Sample)]
+        images = [pictures[number].image for number in labelled]
+        results |= zip(labelled, add_hub_labels(annotators.hub, images, [results[number] for number in labelled]))
+    for number in passed:
+        result = results[number] = _worth_keeping(config, results[number])
+        if isinstance(result, Failure):
+            picture = pictures[number]
+            results[number] = Rejection(picture.found.key, f"{picture.name}: {result.reason}")
     return [results[number] for number in range(len(pictures))]
 
 
-def _worth_keeping(config: LabelConfig, sample: Sample) -> Sample:
-    if all(array is None for array in (sample.instance_ids, sample.depth_m, sample.normals)) and (
-        config.dropped_masks == "reject" or not sample.captions
+def _worth_keeping(config: LabelConfig, result: Sample | Failure) -> Sample | Failure:
+    if isinstance(result, Failure) or any(
+        array is not None for array in (result.instance_ids, result.depth_m, result.normals)
     ):
-        raise _Stop(f"mask dropped: {sample.facts['mask_dropped']}")
-    return sample
+        return result
+    if config.dropped_masks == "reject" or not result.captions:
+        return Failure(f"mask dropped: {result.facts['mask_dropped']}")
+    return result
 
 
 def _nsfw_gate(config: LabelConfig, pictures: Sequence[Picture], annotators: Annotators) -> list[Rejection | None]:
     if annotators.nsfw is None or config.max_nsfw is None:
         return [None] * len(pictures)
     gate: list[Rejection | None] = []
-    for picture, result in zip(pictures, annotators.nsfw.annotate([picture.image for picture in pictures])):
+    for picture, result in zip(pictures, annotate_all(annotators.nsfw, [picture.image for picture in pictures])):
         reason = ""
         if isinstance(result, Failure):
             reason = _failed(annotators.nsfw.spec, result)
@@ -183,17 +190,13 @@ def _look(pictures: Sequence[Picture], annotators: Annotators) -> list[_Seen | F
     """Run the annotators that see whole pictures; a failure of any is the picture's."""
     images = [picture.image for picture in pictures]
     flipped = [np.ascontiguousarray(image[:, ::-1]) for image in images] if annotators.detectors else []
-    columns: list[tuple[str, AnnotatorSpec, Sequence[Any]]] = [
-        ("saliency", annotators.saliency.spec, annotators.saliency.annotate(images))
-    ]
-    if annotators.faces is not None:
-        columns.append(("faces", annotators.faces.spec, annotators.faces.annotate(images)))
-    if annotators.text is not None:
-        columns.append(("text", annotators.text.spec, annotators.text.annotate(images)))
-    for detector in annotators.detectors:
-        columns.append(("plain", detector.spec, detector.annotate(images)))
-    for detector in annotators.detectors:
-        columns.append(("mirrored", detector.spec, detector.annotate(flipped)))
+    columns: list[tuple[str, AnnotatorSpec, Sequence[Any]]] = []
+    for name in ("saliency", "faces", "text"):
+        annotator = getattr(annotators, name)
+        if annotator is not None:
+            columns.append((name, annotator.spec, annotate_all(annotator, images)))
+    for name, views in (("plain", images), ("mirrored", flipped)):
+        columns += [(name, detector.spec, annotate_all(detector, views)) for detector in annotators.detectors]
     return [_gather(row, columns, image) for row, image in enumerate(images)]
 
 
@@ -216,22 +219,19 @@ def _gather(
 def _sample(config: LabelConfig, picture: Picture, seen: _Seen, annotators: Annotators) -> Sample:
     """Make the Sample of one picture; raises _Stop when there is none."""
     facts = {**_face_facts(config, seen), **_text_facts(config, seen, picture.image)}
-    probability = seen.saliency.probability
-    mask = subject_mask(probability)
-    scores = _subject_scores(picture.image, mask, seen.saliency)
-    dropped = verdict(scores, config.mask)
+    mask, scores, dropped = _subject(config, picture.image, seen.saliency)
     cuts, object_facts, unsure = _objects(config, picture.image, seen, annotators)
     facts |= object_facts
     if cuts:
         ids, instances = _paint(picture.image, cuts)
         facts["complete"] = sorted({cut.object.label for cut in cuts})
-        if not dropped and (same := [cut for cut in cuts if mask_iou(cut.mask, mask) >= SAME_AS_SUBJECT_IOU]):
+        if mask is not None and (same := [cut for cut in cuts if mask_iou(cut.mask, mask) >= SAME_AS_SUBJECT_IOU]):
             facts["main_subject"] = 1 + cuts.index(same[0])
         scores = _object_scores(cuts, ids, scores)
         weight = pixel_weight([cut.probability for cut in cuts], unsure)
-    elif not dropped:
+    elif mask is not None and seen.saliency is not None:
         ids, instances = mask.astype(np.uint16), (_instance(1, CATEGORY, picture.image, mask),)
-        weight = pixel_weight([probability], ())
+        weight = pixel_weight([seen.saliency.probability], ())
     else:
         ids, instances, weight = None, (), None
         facts["mask_dropped"] = dropped
@@ -278,8 +278,14 @@ def _polygon_area(points: NDArray[np.float64]) -> float:
     return float(abs(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1))) / 2)
 
 
-def _subject_scores(image: UInt8Image, mask: Mask, saliency: Saliency) -> dict[str, float]:
-    return {
+def _subject(
+    config: LabelConfig, image: UInt8Image, saliency: Saliency | None
+) -> tuple[Mask | None, dict[str, float], str]:
+    """Return the mask of the main subject, or None and why there is none, and the mask's scores."""
+    if saliency is None or config.mask is None:
+        return None, {}, "no main subject was looked for"
+    mask = subject_mask(saliency.probability)
+    scores = {
         "area": float(mask.mean()),
         "edge_align": edge_align(image, mask),
         "colour_sep": colour_separation(image, mask),
@@ -287,6 +293,8 @@ def _subject_scores(image: UInt8Image, mask: Mask, saliency: Saliency) -> dict[s
         "scale_iou": saliency.scale_iou,
         "uncertain": uncertain_share(saliency.probability, mask),
     }
+    dropped = verdict(scores, config.mask) or ("" if mask.any() else "it is empty")
+    return None if dropped else mask, scores, dropped
 
 
 def _objects(

@@ -106,7 +106,6 @@ def test_the_scenes_depth_and_normals_are_of_one_geometry() -> None:
     ("kind", "draw"),
     [
         ("metric", lambda d: d),
-        ("needs_focal", lambda d: d / 7),
         ("scale", lambda d: d * 3),
         ("affine", lambda d: (d - 2) / 9),
         ("inverse", lambda d: 5 / d + 1),
