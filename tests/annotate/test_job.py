@@ -312,6 +312,6 @@ def test_from_and_to_a_failing_server_it_makes_the_bytes_of_a_local_run(tmp_path
         (tmp_path / "mirror" / "a.png").unlink()
         patch.setenv("AWS_MAX_ATTEMPTS", "1")
         patch.setattr(objects, "RETRY", objects.Retry(attempts=1, backoff_s=0.01))
-        with pytest.raises(InputError, match=r"s3://bucket/photos/a\.png: could not be copied in 1 attempts"):
+        with pytest.raises(InputError, match=r"s3://bucket/photos/a\.png: could not be read in 1 attempts"):
             annotate(config(images_per_shard=2, sources=[there]), "s3://bucket/mirrored", data=tmp_path)
         assert sorted(path.name for path in (tmp_path / "mirror").iterdir()) == sorted(set(names) - {"a.png"})
