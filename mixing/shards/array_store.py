@@ -87,15 +87,9 @@ def _to_npy(array: NDArray[Any]) -> bytes:
 
 
 def _from_npy(data: bytes, name: str) -> NDArray[Any]:
-    file = io.BytesIO(data)
     try:
-        version = np.lib.format.read_magic(file)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(file)
-        if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(data) - file.tell():
-            raise ValueError(f"{len(data)} bytes for {shape} of {dtype}")
-        values = np.frombuffer(data, dtype, offset=file.tell())
-        return values.reshape(shape, order="F" if fortran else "C").copy(order="K")
+        array: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+        return array
     except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
         raise InputError(f"{name}: not an npy of numbers: {one_line(error)}") from None
 

@@ -22,7 +22,7 @@ from cavendish.mixing.shards.dataset import Row, load_dataset, parse_row, read_r
 from cavendish.mixing.shards.sample_format import Parts, parse_record
 from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.cache import BlockCache, LocalFile, RemoteFile, Server, open_file
-from cavendish.mixing.storage.files import MissingFile
+from cavendish.mixing.storage.files import MissingFile, reading
 from cavendish.mixing.storage.objects import Retry
 from cavendish.mixing.storage.place import Place, exists, file_sha256, is_url, join, local_copy, read_bytes, with_suffix
 
@@ -101,11 +101,7 @@ class OpenShard:
     file: LocalFile | RemoteFile
 
     def parts(self, place: int, names: Collection[str] | None = None) -> Parts:
-        """Read the parts of the record at `place`, all or those among `names`, and check the hash of each.
-
-        Raises:
-            InputError: see `read_part`.
-        """
+        """Read the parts of the record at `place`, all or those among `names`, and check the hash of each."""
         where = f"{self.name}: {self.index.keys[place]}"
         return {name: read_part(self.file, f"{where}.{name}", *at) for name, *at in self.index.ranges(place, names)}
 
@@ -122,7 +118,9 @@ def open_local(tar: Path) -> OpenShard:
         InputError: no such shard, or its row is damaged.
     """
     row = tar.with_suffix(".json")
-    return OpenShard(tar.name, read_index(read_bytes(row), row), open_file(tar))
+    data = read_bytes(row)
+    with reading(tar):
+        return OpenShard(tar.name, read_index(data, row), LocalFile(tar))
 
 
 class Shards:
@@ -245,14 +243,7 @@ def read_part(file: LocalFile | RemoteFile, name: str, offset: int, size: int, c
 
 
 def read_parts(file: LocalFile | RemoteFile, row: Row, key: str, names: Collection[str] | None = None) -> Parts:
-    """Read the parts of one key from the tar of a shard, checking the hash of each.
-
-    Args:
-        names: only these parts, as far as the key has them; None: all.
-
-    Raises:
-        InputError: see `read_part`.
-    """
+    """Read the parts of one key, or those among `names`, from the tar of a shard, checking the hash of each."""
     return {
         name: read_part(file, f"{row.shard}: {key}.{name}", *at)
         for name, at in row.samples[key].items()

@@ -1,9 +1,8 @@
 """Byte ranges of files anywhere: of this machine, and at fsspec URLs through a cache of blocks.
 
 The cache is on disk, bounded and shared by all processes; a reader of one file keeps its last block in memory instead.
-A block in the cache is named by the sha256 that its file is known by, so that another file,
-or another version of one, is never taken for it. Nothing here trusts what a block holds: whoever reads a range checks
-it against a hash of its own and calls `discard` when it differs.
+A block in the cache is named by the sha256 that its file is known by, so that another file, or another version of one,
+is never taken for it. Whoever reads a range checks it against a hash of its own and calls `discard` when it differs.
 """
 
 from __future__ import annotations
@@ -151,14 +150,9 @@ class LastBlock:
         held, data = self._held
         return None if held != name else data[at:] if size is None else data[at : at + size]
 
-    def has(self, name: str) -> bool:
-        """Tell whether this block is held."""
-        return self._held[0] == name
-
     def discard(self, name: str) -> None:
-        """Drop a block whose bytes turned out to be wrong."""
-        if self.has(name):
-            self._held = "", b""
+        """Drop the block: its bytes turned out to be wrong."""
+        self._held = "", b""
 
     def fill(self, name: str, size: int, fetch: Callable[[], bytes]) -> bool:
         """Hold this block."""
@@ -213,34 +207,23 @@ class Server:
         return fetched
 
     def read_range(self, url: str, start: int, end: int) -> bytes:
-        """Return bytes start to end of a file, from where it really is.
-
-        Raises:
-            MissingFile: the file is not there.
-            Unreachable: every attempt failed or gave fewer or more bytes.
-        """
+        """Return bytes start to end of a file, from where it really is."""
         data = objects.read_range(url, start, end, self.retry)
         self.traffic["blocks"] += 1
         return data
 
 
 class LocalFile:
-    """A file of this machine; closed at the end of a `with`, or when nobody holds it any more."""
+    """A file of this machine; closed when nobody holds it any more."""
 
     _file = -1
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY)
 
-    def __enter__(self) -> LocalFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        file, self._file = self._file, -1
-        if file >= 0:
-            os.close(file)
-
-    __del__ = __exit__
+    def __del__(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file; fewer only where it ends."""
@@ -259,12 +242,6 @@ class RemoteFile:
 
     def __init__(self, server: Server, url: str, sha256: str, size: int) -> None:
         self._server, self._url, self._sha256, self._size = server, url, sha256, size
-
-    def __enter__(self) -> RemoteFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Do nothing: no connection is held."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Return bytes of the file; fewer only where it ends."""
@@ -292,8 +269,7 @@ class RemoteFile:
     def fetch(self, offset: int, size: int) -> None:
         """Bring the blocks of a range into the cache."""
         for block in self._blocks(offset, size):
-            if not self._server.cache.has(self._name(block)):
-                self._fetch(block)
+            self._fetch(block)
 
     def discard(self, offset: int, size: int) -> None:
         """Drop the blocks of a range from the cache: their bytes are wrong."""
@@ -314,14 +290,17 @@ class RemoteFile:
         return f"{self._sha256}-{self._server.block}-{block}"
 
 
-def open_file(place: Place) -> LocalFile | RemoteFile:
+@contextmanager
+def open_file(place: Place) -> Iterator[LocalFile | RemoteFile]:
     """Open a file to read ranges of it once, wherever it is.
 
     Raises:
         InputError: it is not there or cannot be read.
     """
     url = url_of(place)
-    if url is None:
-        with files.reading(place):
-            return LocalFile(Path(place))
-    return RemoteFile(Server(LastBlock(), _LAST_BLOCK_BYTES, objects.RETRY), url, "", objects.size(url))
+    if url is not None:
+        yield RemoteFile(Server(LastBlock(), _LAST_BLOCK_BYTES, objects.RETRY), url, "", objects.size(url))
+        return
+    with files.reading(place):
+        file = LocalFile(Path(place))
+    yield file

@@ -225,21 +225,13 @@ def _below(url: str, look: Callable[[Any, str], list[dict[str, Any]]]) -> dict[s
 
 
 def write(url: str, data: bytes) -> None:
-    """Put an object of a few megabytes: it holds its old bytes or all of `data`, and is checked.
-
-    Raises:
-        Refused, Unreachable: it is not there, or not all of it.
-    """
+    """Put an object of a few megabytes: it holds its old bytes or all of `data`, and is checked."""
     tag = hashlib.md5(data, usedforsecurity=False).hexdigest()
     _put(url, lambda system, path: system.pipe_file(path, data), len(data), {tag}, hashlib.sha256(data).hexdigest())
 
 
 def upload(file: Path, url: str) -> None:
-    """Put a file of any size, in parts when it is large; the object holds its old bytes or all of the file's.
-
-    Raises:
-        Refused, Unreachable: it is not there, or not all of it.
-    """
+    """Put a file of any size, in parts when it is large; the object holds its old bytes or all of the file's."""
     length = file.stat().st_size
     part = _part_bytes(length)
     if length < 2 * part:  # s3fs would send it as an open file, for which aiohttp can wait for ever (100-continue)
@@ -294,9 +286,6 @@ def download(url: str, file: Path, size: int | None = None) -> None:
 
     Args:
         size: which it has to have; None: it is compared by its tag, or else by reading it once more.
-
-    Raises:
-        MissingFile, Refused, Unreachable: it cannot be read.
     """
     temporary = files.temporary_name(file)
 

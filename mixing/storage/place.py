@@ -118,44 +118,28 @@ def files_below(folder: Place) -> list[str]:
 
 
 def size_of(place: Place) -> int:
-    """Return the size of a file in bytes.
-
-    Raises:
-        InputError: it is not there, or its server does not say.
-    """
+    """Return the size of a file in bytes; an InputError where it is not there."""
     url = url_of(place)
     with files.reading(place):
         return Path(place).stat().st_size if url is None else objects.size(url)
 
 
 def file_sha256(place: Place) -> str:
-    """Return the sha256 of a file of any size, in hex.
-
-    Raises:
-        InputError: it is not there or cannot be read.
-    """
+    """Return the sha256 of a file of any size, in hex; an InputError where it is not there."""
     url = url_of(place)
     with files.reading(place):
         return files.sha256(Path(place)) if url is None else objects.sha256(url)
 
 
 def read_bytes(place: Place) -> bytes:
-    """Read a small file.
-
-    Raises:
-        InputError: it is not there or cannot be read.
-    """
+    """Read a small file; an InputError where it is not there."""
     url = url_of(place)
     with files.reading(place):
         return Path(place).read_bytes() if url is None else objects.read(url)
 
 
 def read_all(places: Sequence[Place]) -> Iterator[bytes]:
-    """Yield the bytes of small json files of one folder, in order; of those at a URL many are read at a time.
-
-    Raises:
-        InputError: one is not there or cannot be read.
-    """
+    """Yield the bytes of small json files of one folder, in order; of those at a URL many are read at a time."""
     urls = [url for place in places if (url := url_of(place)) is not None]
     return objects.read_many(urls) if urls else map(read_bytes, places)
 
@@ -214,11 +198,7 @@ def commit(temporary: Path, place: Place) -> None:
 
 @contextmanager
 def local_copy(place: Place) -> Iterator[Path]:
-    """Give a file of this machine: itself, or for as long as the context lasts a copy.
-
-    Raises:
-        MissingFile, Unreachable: it cannot be read.
-    """
+    """Give a file of this machine: itself, or for as long as the context lasts a copy."""
     url = url_of(place)
     if url is None:
         yield Path(place)

@@ -114,14 +114,9 @@ def _state(file: Path) -> tuple[int, int]:
     return facts.st_mtime_ns, facts.st_size
 
 
-def everything(names: list[str]) -> list[str]:
-    """Choose every file."""
-    return names
-
-
 @contextmanager
 def published(
-    place: Place, last: tuple[str, ...] = (), chosen: Chosen = everything, superseded: Chosen = lambda names: []
+    place: Place, last: tuple[str, ...] = (), chosen: Chosen = list, superseded: Chosen = lambda names: []
 ) -> Iterator[Published]:
     """Give a working folder for `place`; at the end of the context, whatever ended it, it is published.
 
