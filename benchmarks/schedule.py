@@ -17,9 +17,8 @@ import numpy as np
 import psutil
 
 from cavendish.mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
-from cavendish.mixing.mixture.reader import BLOCK, MixtureReader
+from cavendish.mixing.mixture.reader import BLOCK, MixtureReader, Permutation
 from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
-from cavendish.mixing.mixture.shuffle import Permutation
 from cavendish.mixing.shards.dataset import SHARD_SCHEMA
 from cavendish.mixing.storage.files import canonical_json
 

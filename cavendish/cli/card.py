@@ -37,8 +37,7 @@ def card(
     cite: Annotated[str, typer.Option(help="How to cite it.")] = "",
 ) -> None:
     """Write README.md, croissant.json and ATTRIBUTION.md: contents, licences and what they ask, how it was made."""
-    from cavendish.mixing.cards.card import write_card
-    from cavendish.mixing.cards.croissant import About
+    from cavendish.mixing.cards.card import About, write_card
 
     if date and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
         raise InputError(f"--date {date}: write it as YYYY-MM-DD")

@@ -71,11 +71,11 @@ def show(
 ) -> None:
     """Look into shards, verify them, or trace a record or a generator to what it was made from."""
     if config is not None:
-        from cavendish.mixing.provenance.record import write_config
+        from cavendish.mixing.provenance.lineage import write_config
 
         say(f"{config}: for `cavendish {write_config(path, config)}`")
     elif provenance:
-        from cavendish.mixing.provenance.record import trace_record
+        from cavendish.mixing.provenance.lineage import trace_record
 
         if key is None:
             raise InputError("--provenance needs the key of a record: cavendish show SHARDS KEY --provenance")

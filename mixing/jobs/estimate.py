@@ -35,22 +35,16 @@ class Probe:
     """A small part of a job, to be really done, and how large the whole job is. Picklable.
 
     Args:
-        verb: of the command line.
         unit: what the cost is counted by.
-        units: how many the configuration asks for.
-        units_per_shard: as it is configured.
         build: makes trial shard i as a worker would; None: a unit of which no record comes, such as a training step.
-        trial_shards: how many trial shards; the first one pays the start.
-        trial_units: how many units of each are made.
+        trial_units: how many units of each trial shard are made.
         count_rejected: a rejection is a unit; else a unit is a record, and what was rejected before it is part of its
             cost.
         close: called at the end, in the process that built.
         samples_per_unit: where no records come of it; None: as many as came of the trial.
         start_once: what comes before the first unit is done once, not by each worker.
         divisible: it has no shards: its work is divided evenly among cores.
-        fixed_units: work that is done once whatever the number of units, counted in units.
-        fixed_bytes: that it writes once.
-        warnings: what is in the way.
+        fixed_units, fixed_bytes: work, counted in units, and bytes that do not grow with the number of units.
     """
 
     verb: str
@@ -124,16 +118,7 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job takes.
-
-    Args:
-        samples: records that come out.
-        cpu_hours, low, high: CPU time on the fewest cores, and its range for the 95 % interval of the cost of a unit.
-        bytes: of tars and rows.
-        shard_bytes, shard_s: size of one shard, and the CPU seconds it takes.
-        wall_hours: for each number of cores, when they do nothing else.
-        cost: for CPU hours and storage together.
-    """
+    """What a job takes: CPU time on the fewest cores, with its 95 % range, and wall hours for each number of cores."""
 
     samples: int
     shards: int

@@ -40,9 +40,8 @@ def _read_shards(folder: Path) -> None:
 
 def _read_evidence(folder: Path) -> None:
     """Trace a record and write a card, as `cavendish show --provenance` and `cavendish card` do."""
-    from cavendish.mixing.cards.card import write_card
-    from cavendish.mixing.cards.croissant import About
-    from cavendish.mixing.provenance.record import trace_record
+    from cavendish.mixing.cards.card import About, write_card
+    from cavendish.mixing.provenance.lineage import trace_record
     from cavendish.mixing.visualize import read_records, summary
 
     about = About("x", "Things.", date="2026-11-01", cite="c", url="", creator="T")

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.cards.card import write_card
-from cavendish.mixing.cards.croissant import About
+from cavendish.mixing.cards.card import About, write_card
 from cavendish.mixing.cards.facts import add_up, licence_of
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.lock import write_lock

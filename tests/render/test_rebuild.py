@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cavendish.cli.main import app
-from cavendish.mixing.provenance.lineage import every_link, states
-from cavendish.mixing.provenance.record import trace_record
+from cavendish.mixing.provenance.lineage import every_link, states, trace_record
 from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.render.job import RenderConfig, render
 

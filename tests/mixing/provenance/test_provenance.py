@@ -13,8 +13,7 @@ from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
-from cavendish.mixing.provenance.lineage import Link, every_link, states
-from cavendish.mixing.provenance.record import trace_record, write_config
+from cavendish.mixing.provenance.lineage import Link, every_link, states, trace_record, write_config
 from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
 from cavendish.mixing.shards.writer import ShardWriter
 from tests.conftest import tiny_sample

@@ -10,12 +10,10 @@ from typer.testing import CliRunner
 
 from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.cards.card import write_card
-from cavendish.mixing.cards.croissant import About
+from cavendish.mixing.cards.card import About, write_card
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
 from cavendish.mixing.lock import write_lock
-from cavendish.mixing.provenance.lineage import Link, states
-from cavendish.mixing.provenance.record import trace_record
+from cavendish.mixing.provenance.lineage import Link, states, trace_record
 from cavendish.mixing.storage import objects
 from tests.mixing.shard_data import lock_text, write_raw
 from tests.mixing.storage.s3_server import Proxy, every_tenth, s3_server

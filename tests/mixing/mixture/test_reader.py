@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cavendish.mixing.mixture.shuffle import LocalOrder, Permutation
+from cavendish.mixing.mixture.reader import LocalOrder, Permutation
 
 
 @settings(deadline=None)
