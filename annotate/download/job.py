@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,20 @@ from cavendish.annotate.download.fetch import Limits, Refused, Response, TryAgai
 from cavendish.annotate.download.optout import Robots, opted_out
 from cavendish.annotate.download.url_lists import Wanted, count_rows, list_files, read_rows
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.runners import Progress
-from cavendish.mixing.sources.decode import MAX_BYTES
+from cavendish.mixing.shards.dataset import differences
+from cavendish.mixing.sources.decode import ENDINGS, MAX_BYTES, image_kind, unreadable
 from cavendish.mixing.sources.text import clean_text
-from cavendish.mixing.storage.files import canonical_json, digest, writing
+from cavendish.mixing.storage.files import canonical_json, writing
 from cavendish.mixing.storage.place import commit, file_sha256, read_json, temporary_name, write_atomic
 
 SCHEMA = "cavendish-download/1"
 AGENT = "cavendish"
 
-_MAGIC = (
-    (b"\xff\xd8\xff", "jpg"),
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"GIF8", "gif"),
-    (b"BM", "bmp"),
-    (b"II*\x00", "tif"),
-    (b"MM\x00*", "tif"),
-)
+_PLAN = "download.json"
+_SHOWN_CHANGES = 5
 
 
 class DownloadConfig(Config):
@@ -96,12 +93,11 @@ class DownloadConfig(Config):
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What a download has: shards made now and before, pictures, and rows without one by the first words of why."""
+    """What a download has: shards made now and before, every row accounted for, and why rows gave no image, counted."""
 
     made: int
     already: int
-    pictures: int
-    rows: int
+    accounting: Accounting
     reasons: dict[str, int]
 
 
@@ -122,13 +118,13 @@ def download(config: DownloadConfig, out: Path, data: Path, progress: Progress |
     Raises:
         InputError: the list cannot be read, or `out` holds another download.
     """
-    files = list_files(data / config.urls)
+    files, left_aside = list_files(data / config.urls)
     counts = count_rows(files)
     total = sum(counts)
     if not total:
         raise InputError(f"{data / config.urls}: the list is empty")
     shards = -(-total // config.rows_per_shard)
-    _start(config, out, files, counts)
+    plan = _start(config, out, files, counts)
     session = _Session(config)
     already = 0
     rows: list[dict[str, Any]] = []
@@ -146,27 +142,33 @@ def download(config: DownloadConfig, out: Path, data: Path, progress: Progress |
     reasons: Counter[str] = Counter()
     for row in rows:
         reasons.update(_kind(entry["reason"]) for entry in row["without"])
-    pictures = sum(row["pictures"] for row in rows)
-    return Downloaded(shards - already, already, pictures, total, dict(reasons.most_common()))
+    images, rejected = sum(row["pictures"] for row in rows), sum(len(row["without"]) for row in rows)
+    accounting = Accounting(total + sum(left_aside.values()), images, rejected, left_aside)
+    _write(out, {**plan, "inputs": accounting.as_dict()})
+    return Downloaded(shards - already, already, accounting, dict(reasons.most_common()))
 
 
-def _start(config: DownloadConfig, out: Path, files: list[Path], counts: list[int]) -> None:
-    """Write what the download is, or check that it is the one that was started."""
+def _start(config: DownloadConfig, out: Path, files: list[Path], counts: list[int]) -> dict[str, Any]:
+    """Write what the download is, or check that it is the one that was started; return it."""
     out.mkdir(parents=True, exist_ok=True)
     polite = {"threads", "host_interval_s", "timeout_s", "attempts", "urls"}  # how, not what
     settings = {name: value for name, value in config.model_dump(mode="json").items() if name not in polite}
     lists = [[file.name, count, file_sha256(file)] for file, count in zip(files, counts, strict=True)]
     values = {"schema": SCHEMA, "settings": settings, "lists": lists}
-    path = out / "download.json"
+    path = out / _PLAN
     if path.exists():
         found = read_json(path, "what a download is")
+        found = {name: value for name, value in found.items() if name != "inputs"} if isinstance(found, dict) else found
         if found != values:
-            raise InputError(
-                f"{path}: another list or other settings (digest {digest(found)[:12]}, now {digest(values)[:12]}); "
-                "choose another --out"
-            )
+            changes = "; ".join(islice(differences(found, values), _SHOWN_CHANGES))
+            raise InputError(f"{path}: of another download (there -> here): {changes}. Choose another --out")
     else:
-        write_atomic(path, canonical_json(values))
+        _write(out, values)
+    return values
+
+
+def _write(out: Path, values: dict[str, Any]) -> None:
+    write_atomic(out / _PLAN, canonical_json(values))
 
 
 def _kind(reason: str) -> str:
@@ -233,9 +235,10 @@ class _Session:
             raise Refused(f"status {response.status}")
         if self.config.respect_opt_out and (why := opted_out(response.headers, AGENT)):
             raise Refused(f"opted out ({why})")
-        suffix = picture_suffix(response.body)
-        if not suffix:
-            raise Refused(f"not a picture: {response.headers.get('content-type', 'no content type')[:60]}")
+        kind = image_kind(response.body[:64])
+        if kind not in ENDINGS:
+            told = response.headers.get("content-type", "no content type")[:60]
+            raise Refused(unreadable(kind) or f"not an image: {told}")
         sha256 = hashlib.sha256(response.body).hexdigest()
         if wanted.sha256 and sha256 != wanted.sha256:
             raise Refused(f"sha256 differs from the list's: it is {sha256[:12]}")
@@ -243,19 +246,7 @@ class _Session:
         facts |= {"url": wanted.url, "sha256": sha256, "place": wanted.place}
         if response.url != wanted.url:
             facts["redirected_to"] = response.url
-        return _Got(wanted, response.body, suffix, facts)
-
-
-def picture_suffix(data: bytes) -> str:
-    """Return the file suffix of a picture by its first bytes, "" when it is none that `annotate` reads."""
-    for magic, suffix in _MAGIC:
-        if data.startswith(magic):
-            return suffix
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "webp"
-    if data[4:8] == b"ftyp" and data[8:12] in (b"avif", b"avis"):
-        return "avif"
-    return ""
+        return _Got(wanted, response.body, ENDINGS[kind], facts)
 
 
 def _make_shard(session: _Session, wanted: list[Wanted], path: Path) -> None:

@@ -190,7 +190,21 @@ def run_job(  # type: ignore[no-untyped-def]
         return
     records, rejected = counted(result.totals["records"], "record"), result.totals["rejected"]
     say(f"{out}: {made}; {records}, {rejected} rejected, {result.totals['bytes'] / 1e6:.1f} MB")
-    say(f"{out}: {Accounting.of_totals(result.totals)}")
+    accounting = Accounting.of_totals(result.totals)
+    say(f"{out}: {accounting}")
+    if not accounting.written:
+        say_rejected(out)
+    check_written(out, accounting)
+
+
+def check_written(out: Place, accounting: Accounting) -> None:
+    """Refuse a job that wrote nothing.
+
+    Raises:
+        InputError: no input gave a record.
+    """
+    if not accounting.written:
+        raise InputError(f"{out}: nothing was written: {accounting}")
 
 
 def say_rejected(out: Place, at_most: int = 5) -> None:

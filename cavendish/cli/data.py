@@ -22,6 +22,7 @@ from cavendish.cli.app import (
     Split,
     Workers,
     app,
+    check_written,
     counted,
     engine_of,
     progress_bar,
@@ -87,10 +88,11 @@ def download(config: ConfigPath, out: Out, override: Overrides = None, data: Dat
     settings = read_config(DownloadConfig, config, override or ())
     with progress_bar("download") as report:
         result = job(settings, out, data, report)
-    made = f"{counted(result.made, 'shard')} made now"
-    say(f"{out}: {counted(result.pictures, 'picture')} of {counted(result.rows, 'row')}; {made}")
+    say(f"{out}: {counted(result.accounting.written, 'image')}; {counted(result.made, 'shard')} made now")
+    say(f"{out}: {result.accounting}")
     for reason, count in result.reasons.items():
         say(f"{count:>9,}  {reason}")
+    check_written(out, result.accounting)
 
 
 @app.command(rich_help_panel=MAKE)

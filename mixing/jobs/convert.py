@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Annotated, Literal
 
 import cv2
 from pydantic import Field
@@ -39,6 +40,7 @@ _IMAGES = ("jpg", "jpeg", "png", "webp")
 _STORED = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 _HARMLESS = {"grey", "icc", "icc_unusable", "exif_unusable"}
 _ROUNDING = 2
+Unit = Annotated[float, Field(gt=0)]
 
 
 class FieldNames(Config):
@@ -61,7 +63,9 @@ class ConvertConfig(Config):
         path: a tar, or a folder with tars and files below it; or a list of them. A path that is added at the end adds
             shards and leaves those that are there.
         licence: of every record whose own json does not state another (`license` or `licence`).
-        depth_unit_m: metres that one unit of the depth files stands for; 0.001 for millimetres.
+        depth_unit_m: metres that one unit of a depth file stands for: of all, or of each format, {png: 0.001, npy: 1}.
+            A 16-bit PNG is in millimetres where nothing is stated; EXR and .npy do not say, and need it.
+        depth_no_data: values of the depth files that mean unknown, beside 0, NaN, negative ones and 65535.
         sky_from_m: from this depth on there is no surface.
         normals_convention: whose axes the normals have.
         min_side: smaller images are rejected.
@@ -71,7 +75,8 @@ class ConvertConfig(Config):
     path: Path | tuple[Path, ...]
     licence: str = Field(min_length=1)
     fields: FieldNames = FieldNames()
-    depth_unit_m: float = Field(default=0.001, gt=0)
+    depth_unit_m: Unit | dict[Literal["png", "exr", "npy"], Unit] | None = None
+    depth_no_data: tuple[float, ...] = ()
     sky_from_m: float | None = Field(default=None, gt=0)
     normals_convention: str = "opengl"
     min_side: int = Field(default=64, ge=1)
@@ -172,7 +177,9 @@ def _convert_record(config: ConvertConfig, folders: Sequence[Path], record: Item
         edit = Edit("given", instruction, 0, edited)
     depth_m = normals = None
     if "depth" in pieces:
-        depth_m = decode_depth_file(pieces["depth"], names["depth"], config.depth_unit_m, config.sky_from_m)
+        depth_m = decode_depth_file(
+            pieces["depth"], names["depth"], config.depth_unit_m, config.sky_from_m, config.depth_no_data
+        )
     if "normals" in pieces:
         normals = decode_normals_file(pieces["normals"], names["normals"], config.normals_convention)
     sample = StoredSample(

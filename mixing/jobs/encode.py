@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
 from cavendish.encoders.tasks.registry import TASK_NAMES, tasks_of
+from cavendish.mixing.accounting import LeftAside
 from cavendish.mixing.config import Config
 from cavendish.mixing.jobs.beam import CommitShards, ShardJob, run
 from cavendish.mixing.jobs.estimate import Probe
@@ -98,7 +99,7 @@ def read_excluded(exclude: tuple[Path, ...], data: Place) -> frozenset[str]:
 
 def encode_nth(
     config: EncodeConfig, data: Place, counts: Sequence[int], excluded: str, index: int
-) -> Iterator[Example | Rejection]:
+) -> Iterator[Example | Rejection | LeftAside]:
     """Make the examples of raw shard `index`, counted through all sources.
 
     What a job sends to its workers: its size does not grow with the number of shards or of keys to leave out.
@@ -124,8 +125,10 @@ def _same_excluded(exclude: tuple[Path, ...], data: Place, recorded: str) -> fro
     return excluded
 
 
-def encode_shard(config: EncodeConfig, shard: Place, excluded: frozenset[str]) -> Iterator[Example | Rejection]:
-    """Make the examples of a raw shard."""
+def encode_shard(
+    config: EncodeConfig, shard: Place, excluded: frozenset[str]
+) -> Iterator[Example | Rejection | LeftAside]:
+    """Make the examples of a raw shard; those that were asked for and that a sample has nothing for are counted."""
     for sample in read_shard(shard):
         if not isinstance(sample, Sample):
             raise InputError(f"{shard}: holds instruction examples; encode starts from raw samples")
@@ -134,22 +137,30 @@ def encode_shard(config: EncodeConfig, shard: Place, excluded: frozenset[str]) -
             continue
         able = tasks_of(sample)
         for task in sorted(config.tasks, key=TASK_NAMES.index):  # not as in the file: the plan's digest has no order
+            count = _count_examples(config, sample, task)
             if task in able:
-                yield from _examples(config, sample, task)
+                yield from _examples(config, sample, task, count)
+            elif count:
+                yield LeftAside(f"{task}: not in the sample", count)
 
 
-def _examples(config: EncodeConfig, sample: Sample, task: Task) -> Iterator[Example | Rejection]:
+def _count_examples(config: EncodeConfig, sample: Sample, task: Task) -> int:
+    """Return how many examples of a sample are asked for, over all epochs."""
     whole, part = divmod(config.tasks[task], 1)
-    number = 0
+    count = 0
     for epoch in range(config.epochs):
         name = f"encode/{config.seed}/{sample.key}/{task}/{epoch}"
         extra = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") < part * 2**64
-        for _ in range(int(whole) + extra):
-            try:
-                yield draw_example(sample, task, config.seed, number, config.size, config.negatives)
-            except InputError as error:
-                yield Rejection(f"{sample.key}.{task}.{number}", str(error))
-            number += 1
+        count += int(whole) + extra
+    return count
+
+
+def _examples(config: EncodeConfig, sample: Sample, task: Task, count: int) -> Iterator[Example | Rejection]:
+    for number in range(count):
+        try:
+            yield draw_example(sample, task, config.seed, number, config.size, config.negatives)
+        except InputError as error:
+            yield Rejection(f"{sample.key}.{task}.{number}", str(error))
 
 
 def encode_probe(config: EncodeConfig, data: Path, units: int) -> Probe:
@@ -181,5 +192,5 @@ def encode_probe(config: EncodeConfig, data: Path, units: int) -> Probe:
 
 def _encode_chosen(
     config: EncodeConfig, chosen: tuple[Place, ...], excluded: frozenset[str], index: int
-) -> Iterator[Example | Rejection]:
+) -> Iterator[Example | Rejection | LeftAside]:
     return encode_shard(config, chosen[index], excluded)

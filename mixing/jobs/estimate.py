@@ -24,6 +24,7 @@ from statistics import fmean, stdev
 import psutil
 
 from cavendish.encoders.sample import Example, InputError, Rejection, Sample
+from cavendish.mixing.accounting import LeftAside
 from cavendish.mixing.shards.writer import ShardWriter
 
 _T95 = (math.inf, math.inf, 12.7, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.0)
@@ -51,7 +52,7 @@ class Probe:
     unit: str
     units: int
     units_per_shard: int
-    build: Callable[[int], Iterable[Sample | Example | Rejection | None]]
+    build: Callable[[int], Iterable[Sample | Example | Rejection | LeftAside | None]]
     trial_shards: int = 3
     trial_units: int = 4
     count_rejected: bool = False
@@ -254,6 +255,8 @@ def measure(probe: Probe, folder: Path) -> Cost:
         laps: list[float] = []
         with ShardWriter(folder, shard, "probe") as writer:
             for record in probe.build(shard):
+                if isinstance(record, LeftAside):
+                    continue
                 if isinstance(record, Rejection):
                     writer.reject(record.key, record.reason)
                     rejection = rejection or f"{record.key}: {record.reason}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,47 @@ from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.extras import require_extra
 from cavendish.mixing.images import MAX_PIXELS, decode_png16, decode_rgb
 
+_PNG, _EXR, _NPY = b"\x89PNG\r\n\x1a\n", b"\x76\x2f\x31\x01", b"\x93NUMPY"
+_UNITS_M = {"png": 0.001}  # as a rule; an EXR or a .npy may hold anything
 _DEPTH_CHANNELS = (("Z",), ("depth",), ("Y",), ("V",), ("R",))
 _NORMAL_CHANNELS = (("X", "Y", "Z"), ("R", "G", "B"))
 
 
-def decode_depth_file(data: bytes, name: str, unit_m: float, sky_from_m: float | None) -> NDArray[np.float32]:
-    """Decode planar depth to (H, W) float32 metres: +inf no surface, NaN unknown.
+def decode_depth_file(
+    data: bytes,
+    name: str,
+    unit_m: float | Mapping[Any, float] | None,
+    sky_from_m: float | None,
+    no_data: Sequence[float] = (),
+) -> NDArray[np.float32]:
+    """Decode planar depth, a 16-bit PNG, an EXR or a .npy, to (H, W) float32 metres: +inf no surface, NaN unknown.
+
+    Zero, negative values and NaN are unknown, and so is the largest value of a format of integers: 65535.
 
     Args:
-        name: for messages; its ending tells the format: .png (16 bits, 0 is unknown), .exr or .npy (zero, negative and
-            NaN are unknown).
-        unit_m: metres that one unit of the file stands for: 0.001 for millimetres.
+        name: for messages.
+        unit_m: metres that one unit of the file stands for, of each format ("png", "exr", "npy") or of all; a PNG
+            without one is in millimetres.
         sky_from_m: from this depth on there is no surface; None: only where the file says infinity.
+        no_data: further values of the file that are unknown.
 
     Raises:
-        InputError: not such a file, damaged, or too large.
+        InputError: not such a file, damaged, or too large; or a format without a unit of its own, and none is stated.
     """
-    if name.endswith(".png"):
-        values = decode_png16(data, name, 1).astype(np.float32)
-    elif name.endswith(".exr"):
-        values = _decode_exr(data, name, _DEPTH_CHANNELS)[..., 0]
-    else:
-        values = _decode_npy(data, name)
-        values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
-        if values.ndim != 2:
-            raise InputError(f"{name}: an array of shape {values.shape}; depth is (H, W) or (H, W, 1)")
+    kind, values = _decode_array(data, name, _DEPTH_CHANNELS)
+    values = values[..., 0] if values.ndim == 3 and values.shape[-1] == 1 else values
+    if values.ndim != 2:
+        raise InputError(f"{name}: an array of shape {values.shape}; depth is (H, W) or (H, W, 1)")
+    stated = unit_m.get(kind) if isinstance(unit_m, Mapping) else unit_m
+    unit = _UNITS_M.get(kind) if stated is None else stated
+    if unit is None:
+        raise InputError(f"{name}: the file does not say the unit of its depth; state depth_unit_m (1 for metres)")
+    unknown = np.isin(values, np.asarray(no_data, np.float64)) if no_data else np.zeros(values.shape, bool)
     with np.errstate(invalid="ignore", over="ignore"):
-        depth_m = (values.astype(np.float64) * unit_m).astype(np.float32)
-        depth_m[~(depth_m > 0)] = np.nan
+        depth_m = (values.astype(np.float64) * unit).astype(np.float32)
+        if values.dtype.kind in "iu" and (sky_from_m is None or depth_m.max(initial=0) < sky_from_m):
+            unknown |= values == np.iinfo(values.dtype).max
+        depth_m[unknown | ~(depth_m > 0)] = np.nan
         if sky_from_m is not None:
             depth_m[depth_m >= sky_from_m] = np.inf
     return depth_m
@@ -54,15 +67,15 @@ def decode_normals_file(data: bytes, name: str, convention: str) -> NDArray[np.f
     """Decode normals to (H, W, 3) float32 camera-space unit vectors, (0, 0, 0) unknown.
 
     Args:
-        name: for messages; its ending tells the format: .png (8 bits a channel, `(n + 1) / 2`), .exr or .npy (vectors).
+        name: for messages. A PNG has 8 bits a channel, `(n + 1) / 2`; an EXR or a .npy has the vectors themselves.
         convention: whose axes they have, one of `encoders.codecs.normals.CONVENTIONS`.
 
     Raises:
         InputError: not such a file, damaged, too large, or no unit vectors.
     """
-    if name.endswith(".png"):
+    if data.startswith(_PNG):
         return decode_normals(decode_rgb(data, name), convention)
-    values = _decode_exr(data, name, _NORMAL_CHANNELS) if name.endswith(".exr") else _decode_npy(data, name)
+    _, values = _decode_array(data, name, _NORMAL_CHANNELS)
     if values.ndim != 3 or values.shape[2] != 3:
         raise InputError(f"{name}: an array of shape {values.shape}; normals are (H, W, 3)")
     vectors = np.nan_to_num(values.astype(np.float32), nan=0, posinf=0, neginf=0)
@@ -71,6 +84,17 @@ def decode_normals_file(data: bytes, name: str, convention: str) -> NDArray[np.f
     if known.any() and abs(float(np.median(length[known])) - 1) > 0.05:
         raise InputError(f"{name}: vectors of length {float(np.median(length[known])):.3g}; normals have length 1")
     return normals_from(np.divide(vectors, length, out=np.zeros_like(vectors), where=known), convention)
+
+
+def _decode_array(data: bytes, name: str, channels: Sequence[tuple[str, ...]]) -> tuple[str, NDArray[Any]]:
+    """Decode a file by its first bytes; return its format and its values."""
+    if data.startswith(_PNG):
+        return "png", decode_png16(data, name, 1)
+    if data.startswith(_EXR):
+        return "exr", _decode_exr(data, name, channels)
+    if data.startswith(_NPY):
+        return "npy", _decode_npy(data, name)
+    raise InputError(f"{name}: does not begin like a PNG, an EXR or a .npy")
 
 
 def _decode_npy(data: bytes, name: str) -> NDArray[Any]:

@@ -223,7 +223,8 @@ def _decode_frame(
     flags: set[str] = set()
     width, height = picture.size
     kind = str(picture.format)
-    orientation = _orientation(picture, flags)
+    if _orientation(picture, flags) in _TURNS:
+        flags.add("rotated")
     frames = int(getattr(picture, "n_frames", 1))
     with _refusals("damaged or truncated", data, limits):
         if frames > 1:
@@ -237,11 +238,11 @@ def _decode_frame(
         picture.load()
     _check_pixels(picture, limits)  # a GIF's first frame may be larger than its screen
     mode = picture.mode
+    orientation = _orientation(picture, flags)  # what is left to do: Pillow turns a TIFF when it loads it
     rgb_u8 = _reduce(picture, reduced_px, profile_bytes, flags, show)
     if max(width, height) > reduced_px:
         flags.add("reduced")
     if orientation in _TURNS:
-        flags.add("rotated")
         rgb_u8 = _TURNS[orientation](rgb_u8)
         if orientation >= 5:
             width, height = height, width

@@ -46,12 +46,12 @@ class Fields:
         for name, endings in self.endings.items():
             if suffix in endings:
                 return name, list(endings).index(suffix)
-        before = suffix.rpartition(".")[0]
-        for name, endings in self.endings.items():
-            split = [ending.rpartition(".") for ending in endings]
-            places = [place for place, (prefix, _, _) in enumerate(split) if prefix == before]
-            if is_image and places and all(last in IMAGE_ENDINGS for _, _, last in split):
-                return name, len(endings) + places[0]
+        for before in (suffix, suffix.rpartition(".")[0]) if is_image else ():  # an image may have no ending
+            for name, endings in self.endings.items():
+                split = [ending.rpartition(".") for ending in endings]
+                places = [place for place, (prefix, _, _) in enumerate(split) if prefix == before]
+                if places and all(last in IMAGE_ENDINGS for _, _, last in split):
+                    return name, len(endings) + places[0]
         return None
 
 
@@ -93,11 +93,10 @@ def with_keys(source: str, items: Iterable[Item], taken: Iterable[str] = ()) -> 
 
 
 @dataclass(frozen=True)
-class _Files:
-    """What is below a folder: tars and other files in the order of their paths, and folders that cannot be read."""
+class Files:
+    """What is below a folder: files in the order of their paths, folders that cannot be read, and what is no input."""
 
-    tars: Sequence[Path]
-    others: Sequence[Path]
+    paths: Sequence[Path]
     problems: Sequence[Item]
     left_aside: Counter[str]
 
@@ -109,6 +108,7 @@ class _Member:
     name: str
     part: Part
     problem: str = ""
+    archive: int = 0
 
     @property
     def record(self) -> str:
@@ -123,41 +123,41 @@ def list_records(root: Path, fields: Fields) -> Listing:
 
     Files of one record share their name up to its first dot; the rest of the name tells the field.
     """
-    files = _find_files(root)
+    tars, files = _find_tars(root)
     items = [*files.problems]
-    items += [item for path in files.tars for item in _list_tar(root, path, fields, files.left_aside)]
-    items += _list_groups(root, files.others, fields, files.left_aside)
+    items += [item for path in tars for item in _list_tar(root, path, fields, files.left_aside)]
+    items += _list_groups(root, files.paths, fields, files.left_aside)
     return Listing(items, files.left_aside)
 
 
 def list_tars(root: Path) -> Listing:
     """List the images in a tar, or in all tars below a folder; what lies beside the tars is left aside."""
-    files = _find_files(root)
-    files.left_aside.update(f"{_ending(path.name)}: not a tar" for path in files.others)
-    tars = [item for path in files.tars for item in _list_tar(root, path, IMAGE_WITH_SIDECARS, files.left_aside)]
-    return Listing([*files.problems, *tars], files.left_aside)
+    tars, files = _find_tars(root)
+    files.left_aside.update(f"{ending_of(path.name)}: not a tar" for path in files.paths)
+    items = [item for path in tars for item in _list_tar(root, path, IMAGE_WITH_SIDECARS, files.left_aside)]
+    return Listing([*files.problems, *items], files.left_aside)
 
 
 def list_photos(root: Path) -> Listing:
     """List the images below a folder, each with a caption (.txt) and facts (.json) of its name beside it."""
-    files = _find_files(root)
+    tars, files = _find_tars(root)
     left = files.left_aside
-    left.update(f"{_ending(path.name)}: a tar among files" for path in files.tars)
-    sidecars = {_lower(path): path for path in files.others if path.suffix.lower() in (".txt", ".json")}
+    left.update(f"{ending_of(path.name)}: a tar among files" for path in tars)
+    sidecars = {_lower(path): path for path in files.paths if path.suffix.lower() in (".txt", ".json")}
     used = set[Path]()
     items = list(files.problems)
-    for path in files.others:
+    for path in files.paths:
         if _lower(path) in sidecars:
             continue
         beside = {"text": sidecars.get(path.with_suffix(".txt")), "meta": sidecars.get(path.with_suffix(".json"))}
         there = {field: each for field, each in beside.items() if each is not None}
         item = _list_image(root, path, there)
         if item is None:
-            left[f"{_ending(path.name)}: not an image"] += 1
+            left[f"{ending_of(path.name)}: not an image"] += 1
         else:
             items.append(item)
             used.update(there.values())
-    left.update(f"{_ending(path.name)}: no image of its name" for path in sidecars.values() if path not in used)
+    left.update(f"{ending_of(path.name)}: no image of its name" for path in sidecars.values() if path not in used)
     return Listing(sorted(items, key=lambda item: item.name), left)
 
 
@@ -167,30 +167,28 @@ def list_images(root: Path) -> Listing:
     For jobs that look at all images of others, such as those of a benchmark. An item is an image or, with a `problem`,
     a file that is or may be one and cannot be read; everything else is counted in `left_aside`.
     """
-    files = _find_files(root)
+    tars, files = _find_tars(root)
     items = list(files.problems)
-    for path in files.others:
+    for path in files.paths:
         item = _list_image(root, path, {})
         if item is None:
-            files.left_aside[f"{_ending(path.name)}: not an image"] += 1
+            files.left_aside[f"{ending_of(path.name)}: not an image"] += 1
         else:
             items.append(item)
-    for path in files.tars:
+    for path in tars:
         name, members, damage = _tar_members(root, path, files.left_aside)
         for member in members:
             is_image, problem = _look(path, member)
             if is_image:
                 items.append(Item("", f"{name}/{member.name}", {"image": member.part}, problem))
             else:
-                files.left_aside[f"{_ending(member.name)}: not an image"] += 1
+                files.left_aside[f"{ending_of(member.name)}: not an image"] += 1
         items += [Item("", f"{name}/damaged", problem=damage)] if damage else []
     return Listing(with_keys("image", items), files.left_aside)
 
 
-def _find_files(root: Path) -> _Files:
-    """Find what is below a folder, or take a file as a tar; hidden files and links to other folders are counted."""
-    if root.is_file():
-        return _Files([root], [], [], Counter())
+def walk_files(root: Path) -> Files:
+    """Find the files below a folder; hidden ones, those of macOS and links to other folders are counted."""
     left: Counter[str] = Counter()
     problems: list[Item] = []
     paths: list[Path] = []
@@ -210,11 +208,17 @@ def _find_files(root: Path) -> _Files:
                 left[_HIDDEN] += 1
             else:
                 paths.append(here / name)
-    paths.sort()
-    tars = [path for path in paths if _is_tar_file(path)]
+    return Files(sorted(paths), sorted(problems, key=lambda item: item.name), left)
+
+
+def _find_tars(root: Path) -> tuple[list[Path], Files]:
+    """Return the tars below a folder, or the file that `root` is, and the files that are none."""
+    if root.is_file():
+        return [root], Files([], [], Counter())
+    files = walk_files(root)
+    tars = [path for path in files.paths if _is_tar_file(path)]
     there = set(tars)
-    problems.sort(key=lambda item: item.name)
-    return _Files(tars, [path for path in paths if path not in there], problems, left)
+    return tars, replace(files, paths=[path for path in files.paths if path not in there])
 
 
 def _is_tar_file(path: Path) -> bool:
@@ -275,7 +279,8 @@ def _tar_members(root: Path, path: Path, left: Counter[str]) -> tuple[str, list[
             left[each.problem] += 1
         else:
             suffix = printable(base.partition(".")[2].lower())
-            members.append(_Member(printable(each.name), Part(relative, each.offset, each.size, suffix), each.problem))
+            part = Part(relative, each.offset, each.size, suffix)
+            members.append(_Member(printable(each.name), part, each.problem, each.archive))
     return name, members, f"{path.name}: {damage}" if damage else ""
 
 
@@ -286,11 +291,12 @@ def _list_tar(root: Path, path: Path, fields: Fields, left: Counter[str]) -> Ite
     them is there twice.
     """
     name, members, damage = _tar_members(root, path, left)
-    runs = [(record, list(run)) for record, run in groupby(members, key=lambda member: member.record)]
+    runs = [list(run) for _, run in groupby(members, key=lambda member: (member.archive, member.record))]
     by_record: dict[str, list[_Member]] = defaultdict(list)
-    for record, run in runs:
-        by_record[record] += run
-    for record, run in runs:
+    for run in runs:
+        by_record[run[0].record] += run
+    for run in runs:
+        record = run[0].record
         together = by_record[record]
         apart = len(together) > len(run) and len({each.part.suffix for each in together}) < len(together)
         if not apart and run[0] is not together[0]:
@@ -341,7 +347,7 @@ def _make_item(
     formats = {ending.rpartition(".")[2] for endings in fields.endings.values() for ending in endings}
     if not ranked and any(member.part.suffix.rpartition(".")[2] in formats for member in others):
         return Item("", name, problem=f"no field ends in {' or '.join(f'.{member.part.suffix}' for member in others)}")
-    left.update(f"{_ending(member.name)}: no part of a record" for member in others)
+    left.update(f"{ending_of(member.name)}: no part of a record" for member in others)
     parts: dict[str, Part] = {}
     problems: list[str] = []
     for field, found in ranked.items():
@@ -353,7 +359,7 @@ def _make_item(
             problems.append("two images under one key")
         elif rest and rest[0][0] == rank_:
             problems.append(f"two members end in .{first.part.suffix}")
-        left.update(f"{_ending(member.name)}: another {field} of its record" for _, member, _ in rest)
+        left.update(f"{ending_of(member.name)}: another {field} of its record" for _, member, _ in rest)
     return Item("", name, parts, next(filter(None, problems), "")) if ranked else None
 
 
@@ -382,6 +388,6 @@ def _lower(path: Path) -> Path:
     return path.with_suffix(path.suffix.lower())
 
 
-def _ending(name: str) -> str:
+def ending_of(name: str) -> str:
     """Return the ending of a name with its dot, for counting by it."""
     return printable(os.path.splitext(name.rpartition("/")[2])[1].lower())[:16] or "no ending"

@@ -7,8 +7,6 @@ listing finds it, and the image is read where it lies.
 from __future__ import annotations
 
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,6 +18,7 @@ import pyarrow as pa
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.sources.decode import image_kind
 from cavendish.mixing.sources.items import Item, Listing, Part
+from cavendish.mixing.sources.records import ending_of, walk_files
 from cavendish.mixing.sources.text import clean_text
 
 CAPTION_COLUMNS = ("text", "TEXT", "caption", "captions", "sentence", "alt")
@@ -63,14 +62,13 @@ def list_arrow(root: Path) -> Listing:
         splits = _json(root / "dataset_dict.json").get("splits")
         if not isinstance(splits, list) or not all(isinstance(split, str) and "/" not in split for split in splits):
             raise InputError(f"{root / 'dataset_dict.json'}: no list of splits in it")
-    left: Counter[str] = Counter()
     used = set[str]()
     items = [item for split in splits for item in _list_split(root, split, used)]
-    for folder, _, names in os.walk(root):
-        for name in names:
-            if Path(folder, name).relative_to(root).as_posix() not in used and name not in _OWN_FILES:
-                left[f"{os.path.splitext(name)[1].lower() or 'no ending'}: a file that state.json does not name"] += 1
-    return Listing(items, left)
+    files = walk_files(root)
+    for path in files.paths:
+        if path.relative_to(root).as_posix() not in used and path.name not in _OWN_FILES:
+            files.left_aside[f"{ending_of(path.name)}: a file that state.json does not name"] += 1
+    return Listing([*files.problems, *items], files.left_aside)
 
 
 def _list_split(root: Path, split: str, used: set[str]) -> Iterator[Item]:

@@ -54,11 +54,15 @@ class DamagedTar(ValueError):
 
 @dataclass(frozen=True)
 class TarMember:
-    """A file inside a tar: its name and where its bytes are; or, in `problem`, why it has none that can be read."""
+    """A file inside a tar: its name and where its bytes are; or, in `problem`, why it has none that can be read.
+
+    `archive` is its number, where several tars are put one after another.
+    """
 
     name: str
     offset: int
     size: int
+    archive: int
     problem: str = ""
 
 
@@ -178,7 +182,7 @@ class _Extended:
 
 def _walk(data: _Bytes) -> Iterator[tuple[TarMember, str]]:
     """Yield each file, with the name of the member that it is a link to, or ""."""
-    offset = zeros = 0
+    offset = zeros = archive = 0
     ended = False
     extended = _Extended()
     while block := data.read_at(offset, _BLOCK):
@@ -196,6 +200,7 @@ def _walk(data: _Bytes) -> Iterator[tuple[TarMember, str]]:
             if ended:
                 raise DamagedTar(f"after the end of the archive, at byte {offset}, follows what is no tar") from None
             raise error
+        archive += ended
         ended, zeros = False, 0
         start = offset + _BLOCK
         is_extended = header.type in _EXTENDED
@@ -207,16 +212,16 @@ def _walk(data: _Bytes) -> Iterator[tuple[TarMember, str]]:
                 raise DamagedTar(f"extended header of {size} bytes at byte {offset}")
             _read_extended(extended, header.type, data.read_at(start, size), offset)
         elif header.type == tarfile.GNUTYPE_SPARSE:
-            yield TarMember(extended.path or header.name, start, 0, SPARSE), ""
+            yield TarMember(extended.path or header.name, start, 0, archive, SPARSE), ""
             start = _skip_sparse_map(data, block, start)
         elif header.type in _LINKS:
             name, target = extended.path or header.name, extended.link or header.linkname
             is_symbolic = header.type == tarfile.SYMTYPE
             target = posixpath.join(posixpath.dirname(name), target) if is_symbolic else target
-            yield TarMember(name, 0, 0, LINK), posixpath.normpath(target)
+            yield TarMember(name, 0, 0, archive, LINK), posixpath.normpath(target)
         elif header.type in _FILES or header.type in _DEVICES:
             problem = DEVICE if header.type in _DEVICES else SPARSE if extended.sparse else ""
-            yield TarMember(extended.path or header.name, start, size, problem), ""
+            yield TarMember(extended.path or header.name, start, size, archive, problem), ""
         if not is_extended:
             extended = _Extended()
         offset = start if header.type in _WITHOUT_DATA else start + -(-size // _BLOCK) * _BLOCK
@@ -244,7 +249,7 @@ def _skip_sparse_map(data: _Bytes, block: bytes, start: int) -> int:
 def _resolve(member: TarMember, target: str, members: dict[str, TarMember]) -> TarMember:
     """Give a link the bytes of the member that it names."""
     found = members.get(target) if target else None
-    return member if found is None else replace(found, name=member.name)
+    return member if found is None else replace(found, name=member.name, archive=member.archive)
 
 
 def _read_extended(extended: _Extended, kind: bytes, data: bytes, offset: int) -> None:

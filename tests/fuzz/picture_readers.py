@@ -220,7 +220,7 @@ def _read_sources(folder: Path) -> None:
                 read_item(source, folder, item)
             except InputError:
                 continue
-    files = list_files(folder / "urls.parquet")
+    files, _ = list_files(folder / "urls.parquet")
     counts = count_rows(files)
     list(read_rows(files, counts, 0, min(sum(counts), 100)))
 

@@ -25,10 +25,12 @@ import pytest
 
 from cavendish.annotate.download.addresses import Forbidden, is_public, resolve
 from cavendish.annotate.download.fetch import Limits, Refused, fetch
-from cavendish.annotate.download.job import DownloadConfig, download, picture_suffix
+from cavendish.annotate.download.job import DownloadConfig, download
 from cavendish.annotate.download.optout import opted_out
 from cavendish.encoders.sample import InputError
+from cavendish.mixing.accounting import Accounting
 from cavendish.mixing.images import encode_png
+from cavendish.mixing.sources.decode import image_kind
 from cavendish.mixing.sources.listing import SourceConfig, list_items, read_item
 
 PICTURE = encode_png(np.random.default_rng(0).integers(0, 256, (64, 80, 3), dtype=np.uint8))
@@ -169,7 +171,7 @@ EXPECTED = {
     "busy": "",
     "other": "",
     "missing": "status 404",
-    "html": "not a picture: image/png",
+    "html": "not an image: image/png",
     "noai": "opted out (x-robots-tag: noai)",
     "tdm": "opted out (tdm-reservation: 1)",
     "private/1": "robots.txt disallows it",
@@ -198,8 +200,7 @@ def test_every_trick_costs_its_own_row_only(server: int, tmp_path: Path) -> None
     for place, (name, expected) in enumerate(EXPECTED.items()):
         assert expected in why.get(place, ""), name
         assert bool(expected) == (place in why), f"{name}: {why.get(place)}"
-    assert result.pictures == 5
-    assert result.rows == len(EXPECTED)
+    assert result.accounting == Accounting(len(EXPECTED), 5, len(EXPECTED) - 5)
     assert sum(result.reasons.values()) == len(EXPECTED) - 5
     assert Hostile.agents == {"cavendish/1 (+lab@example.org)"}
     assert Hostile.hits["/private/1"] == Hostile.hits["/private/there"] - Hostile.hits["/private/there"] == 0
@@ -225,7 +226,7 @@ def test_what_was_downloaded_is_a_source_to_annotate(server: int, tmp_path: Path
 def test_consent_can_be_stated(server: int, tmp_path: Path) -> None:
     write_list(tmp_path / "list.parquet", server, ["private/1", "noai"])
     settings = config(server, Path("list.parquet"), respect_robots=False, respect_opt_out=False)
-    assert download(settings, tmp_path / "out", tmp_path).pictures == 2
+    assert download(settings, tmp_path / "out", tmp_path).accounting.written == 2
 
 
 def test_a_host_is_asked_no_faster_than_told(server: int, tmp_path: Path) -> None:
@@ -254,10 +255,10 @@ def test_killed_and_continued_asks_for_no_finished_row_again(server: int, tmp_pa
     done = sorted((tmp_path / "out").glob("download-??????.json"))
     assert 2 <= len(done) < 6
     result = download(config(server, Path("list.parquet"), rows_per_shard=10), tmp_path / "out", tmp_path)
-    assert (result.already, result.pictures) == (len(done), 60)
+    assert (result.already, result.accounting.written) == (len(done), 60)
     assert all(Hostile.hits[f"/{name}"] == 1 for name in names[: 10 * len(done)])
     assert not list((tmp_path / "out").glob("*.tmp*")) or result.made
-    with pytest.raises(InputError, match="another list"):
+    with pytest.raises(InputError, match="rows_per_shard: 10 -> 9"):
         download(config(server, Path("list.parquet"), rows_per_shard=9), tmp_path / "out", tmp_path)
 
 
@@ -310,7 +311,7 @@ def test_opt_outs_are_read(headers: dict[str, str], why: str) -> None:
 
 def test_lists_say_what_is_missing(tmp_path: Path) -> None:
     pq.write_table(pa.table({"link": ["x"]}), tmp_path / "list.parquet")
-    with pytest.raises(InputError, match="no column of URLs; it has link"):
+    with pytest.raises(InputError, match="no column of URLs, as text or bytes; it has link"):
         download(config(80, Path("list.parquet")), tmp_path / "out", tmp_path)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(InputError, match="not a parquet file"):
@@ -320,7 +321,7 @@ def test_lists_say_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_pictures_are_known_by_their_first_bytes() -> None:
-    assert picture_suffix(PICTURE) == "png"
-    assert picture_suffix(b"RIFF0000WEBPVP8 ") == "webp"
-    assert picture_suffix(b"\0\0\0\x1cftypavif") == "avif"
-    assert picture_suffix(b"<svg") == picture_suffix(b"%!PS") == picture_suffix(b"") == ""
+    assert image_kind(PICTURE) == "PNG"
+    assert image_kind(b"RIFF0000WEBPVP8 ") == "WEBP"
+    assert image_kind(b"\0\0\0\x1cftypavif") == "AVIF"
+    assert image_kind(b"<svg") == image_kind(b"%!PS") == image_kind(b"") == ""

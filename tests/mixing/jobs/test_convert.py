@@ -217,7 +217,7 @@ def test_when_nothing_can_be_read_the_first_reason_is_told(tmp_path: Path) -> No
 
 
 def test_the_example_configuration_is_read() -> None:
-    assert read_config(ConvertConfig, ROOT / "examples/convert.yaml").depth_unit_m == 0.001
+    assert read_config(ConvertConfig, ROOT / "examples/convert.yaml").depth_unit_m == {"png": 0.001, "exr": 1, "npy": 1}
 
 
 def test_nothing_there_and_unknown_axes_are_refused(tmp_path: Path) -> None:
