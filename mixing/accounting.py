@@ -46,14 +46,6 @@ class Accounting:
         if self.found != counted:
             raise ValueError(f"{self.found} inputs were found and {counted} are accounted for: {self.as_dict()}")
 
-    def __add__(self, other: Accounting) -> Accounting:
-        return Accounting(
-            self.found + other.found,
-            self.written + other.written,
-            self.rejected + other.rejected,
-            add_counts((self.left_aside, other.left_aside)),
-        )
-
     def __str__(self) -> str:
         """One line, as every job prints it at its end."""
         aside = sum(self.left_aside.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def list_files(path: Path) -> tuple[list[Path], dict[str, int]]:
     for file in files.paths:
         if file.name.startswith("_"):
             left["_SUCCESS and its kin: of the program that wrote the list"] += 1
-        elif not _is_parquet(file):
+        elif file.suffix.lower() not in (".parquet", ".pq") and not _begins_as_parquet(file):
             left[f"{ending_of(file.name)}: not parquet"] += 1
         else:
             found.append(file)
@@ -70,15 +71,10 @@ def list_files(path: Path) -> tuple[list[Path], dict[str, int]]:
     return found, dict(left)
 
 
-def _is_parquet(file: Path) -> bool:
-    """Tell by its first bytes; a file that is called so and is none is read, and then refused by name."""
-    if file.suffix.lower() in (".parquet", ".pq"):
-        return True
-    try:
-        with file.open("rb") as opened:
-            return opened.read(len(_PARQUET)) == _PARQUET
-    except OSError:
-        return False
+def _begins_as_parquet(file: Path) -> bool:
+    with suppress(OSError), file.open("rb") as opened:
+        return opened.read(len(_PARQUET)) == _PARQUET
+    return False
 
 
 def count_rows(files: Sequence[Path]) -> list[int]:

@@ -29,7 +29,7 @@ from cavendish.mixing.shards.sample_format import StoredSample
 from cavendish.mixing.sources.arrays import decode_depth_file, decode_normals_file
 from cavendish.mixing.sources.decode import FILE_LIMITS, DecodedImage, decode_image
 from cavendish.mixing.sources.items import Item, Listing, Part, read_part
-from cavendish.mixing.sources.records import Fields, list_records, list_source
+from cavendish.mixing.sources.records import Fields, folders_of, list_records, list_source
 from cavendish.mixing.sources.text import clean_text, clean_value, decode_text
 from cavendish.mixing.storage.place import Place, file_sha256
 
@@ -98,7 +98,7 @@ def convert(
         InputError: nothing at the path, or an unknown convention.
         JobFailed: see `mixing.jobs.beam.run`.
     """
-    folders = _folders(config, data)
+    folders = folders_of(config.path, data)
     listed = _list(config, folders)
     if any(part.suffix.endswith("exr") for item in listed for part in item.parts.values()):
         require_extra("evaluate", "OpenEXR")
@@ -112,10 +112,6 @@ def convert(
     inputs_of_shards = ([asdict(item) for item in listed.items[at : at + config.records_per_shard]] for at in starts)
     build = partial(convert_shard, config, folders, out)
     return run(ShardJob(plan, build, out, inputs_of_shards, listed.found, listed.left_aside), engine, progress)
-
-
-def _folders(config: ConvertConfig, data: Path) -> tuple[Path, ...]:
-    return tuple(data / path for path in (config.path if isinstance(config.path, tuple) else (config.path,)))
 
 
 def _list(config: ConvertConfig, folders: Sequence[Path]) -> Listing:
@@ -256,7 +252,7 @@ def convert_probe(config: ConvertConfig, data: Path, units: int) -> Probe:
     Raises:
         InputError: nothing at the path, fewer than two records, or an unknown convention.
     """
-    folders = _folders(config, data)
+    folders = folders_of(config.path, data)
     records = _list(config, folders).items
     if len(records) < 2:
         raise InputError(f"{folders[0]}: {len(records)} record: a probe needs two")

@@ -66,7 +66,6 @@ FILE_LIMITS = Limits(
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")
 ENDINGS = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "AVIF": "avif"}
 """The usual ending of each format that is read."""
-_OPTIONAL = {"HEIF": ("pillow_heif", "register_heif_opener", "pillow-heif")}
 
 _MAGIC = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -84,11 +83,6 @@ _MAGIC = (
     (b"FUJIFILMCCD-RAW", "camera raw"),
     (b"IIU\0", "camera raw"),
     (b"IIRO", "camera raw"),
-    (b"IIRS", "camera raw"),
-    (b"MMOR", "camera raw"),
-    (b"DDS ", "DDS"),
-    (b"qoif", "QOI"),
-    (b"#?RADIANCE", "Radiance HDR"),
 )
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
@@ -160,20 +154,17 @@ def image_kind(head: bytes) -> str:
 @lru_cache(maxsize=1)
 def readable_formats() -> tuple[str, ...]:
     """Return the formats that are read: `FORMATS`, and those whose optional decoder is installed."""
-    formats = list(FORMATS)
-    for kind, (module, register, _) in _OPTIONAL.items():
-        with suppress(ImportError):
-            getattr(importlib.import_module(module), register)()
-            formats.append(kind)
-    return tuple(formats)
+    with suppress(ImportError):
+        importlib.import_module("pillow_heif").register_heif_opener()
+        return (*FORMATS, "HEIF")
+    return FORMATS
 
 
 def unreadable(kind: str) -> str:
     """Say that a format of `image_kind` is not read here, and what would help; "" for one that is."""
     if not kind or kind in readable_formats():
         return ""
-    help_ = f"; pip install {_OPTIONAL[kind][2]}" if kind in _OPTIONAL else "; convert it to PNG or JPEG"
-    return f"{kind} is not read here{help_}"
+    return f"{kind} is not read here; {'pip install pillow-heif' if kind == 'HEIF' else 'convert it to PNG or JPEG'}"
 
 
 def decode_image(data: bytes, max_side_px: int | None = None, limits: Limits = PHOTO_LIMITS) -> DecodedImage:

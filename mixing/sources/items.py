@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.accounting import add_counts
 from cavendish.mixing.sources.tars import read_slice
 
 
@@ -72,9 +71,6 @@ class Listing:
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def __add__(self, other: Listing) -> Listing:
-        return Listing((*self.items, *other.items), add_counts((self.left_aside, other.left_aside)))
 
 
 def read_part(folders: Sequence[Path], part: Part, limit: int) -> bytes:

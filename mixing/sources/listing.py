@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from cavendish.encoders.sample import InputError, one_line
-from cavendish.mixing.accounting import Accounting
+from cavendish.mixing.accounting import Accounting, add_counts
 from cavendish.mixing.config import Config
 from cavendish.mixing.sources.coco import list_coco
 from cavendish.mixing.sources.decode import MAX_BYTES
 from cavendish.mixing.sources.items import Item, Listing, Part, read_part
 from cavendish.mixing.sources.mirror import mirror
-from cavendish.mixing.sources.records import IMAGE_ENDINGS, list_photos, list_source, list_tars
+from cavendish.mixing.sources.records import IMAGE_ENDINGS, folders_of, list_photos, list_source, list_tars
 from cavendish.mixing.sources.tables import list_arrow
 from cavendish.mixing.sources.text import clean_text, decode_text
 from cavendish.mixing.storage.files import sha256
@@ -85,7 +85,7 @@ def source_folders(source: SourceConfig, data: Path) -> tuple[Path, ...]:
     """Return where a source's files are on this machine; nothing is copied."""
     if source.mirror is not None:
         return (data / source.mirror,)
-    return tuple(data / path for path in (source.path if isinstance(source.path, tuple) else (source.path,)))
+    return folders_of(source.path, data)
 
 
 def list_items(source: SourceConfig, data: Path) -> Listing:
@@ -101,27 +101,20 @@ def list_items(source: SourceConfig, data: Path) -> Listing:
         InputError: a folder is not there, is of the wrong kind, or holds no image, or a URL cannot be copied.
     """
     folders = source_folders(source, data)
-    copied = Listing((), mirror(str(source.path), folders[0]) if source.mirror is not None else {})
+    not_copied = mirror(str(source.path), folders[0]) if source.mirror is not None else {}
     for folder in folders:
         if not (folder.is_dir() or (source.kind == "tar" and folder.is_file())):
             expected = "no tar and no folder of tars at" if source.kind == "tar" else "no folder"
             raise InputError(f"source {source.name}: {expected} {folder}")
-    match source.kind:
-        case "tar":
-            listed = list_source(source.name, folders, list_tars)
-        case "folder":
-            listed = list_source(source.name, folders, list_photos)
-        case "coco":
-            assert source.annotations is not None
-            listed = list_source(source.name, folders, partial(list_coco, annotations=folders[0] / source.annotations))
-        case "arrow":
-            listed = list_source(source.name, folders, list_arrow)
+    coco = partial(list_coco, annotations=folders[0] / (source.annotations or ""))
+    listers: dict[str, Callable[[Path], Listing]] = {"tar": list_tars, "folder": list_photos, "arrow": list_arrow}
+    listed = list_source(source.name, folders, listers.get(source.kind, coco))
     if not listed.items:
         endings = ", ".join(f".{ending}" for ending in IMAGE_ENDINGS)
         where = ", ".join(map(str, folders))
         account = Accounting(listed.found, 0, 0, listed.left_aside)
         raise InputError(f"source {source.name}: no images ({endings}) in {where}; {account}")
-    return listed + copied
+    return Listing(listed.items, add_counts((listed.left_aside, not_copied)))
 
 
 def fingerprint(

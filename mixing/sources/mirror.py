@@ -7,13 +7,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.sources.decode import image_kind
-from cavendish.mixing.sources.records import IMAGE_ENDINGS
-from cavendish.mixing.sources.tars import is_tar_block, tar_stem
+from cavendish.mixing.sources.records import IMAGE_ENDINGS, ending_of
+from cavendish.mixing.sources.tars import tar_stem
 from cavendish.mixing.storage import objects
 
-_ENDINGS = tuple(f".{ending}" for ending in (*IMAGE_ENDINGS, "txt", "json", "arrow"))
-_HEAD_BYTES = 512
+_ENDINGS = tuple(f".{ending}" for ending in (*IMAGE_ENDINGS, "jfif", "jpe", "heic", "txt", "json", "arrow"))
 
 
 def mirror(url: str, folder: Path) -> dict[str, int]:
@@ -31,13 +29,13 @@ def mirror(url: str, folder: Path) -> dict[str, int]:
     left: Counter[str] = Counter()
     wanted: dict[str, int] = {}
     for below, size in sorted(_sizes(url).items()):
-        place = "/".join(part for part in (url.rstrip("/"), below) if part)
-        if _is_wanted(place):
+        name = (below or url).rpartition("/")[2]
+        if name.lower().endswith(_ENDINGS) or tar_stem(name) is not None:
             wanted[below] = size
         else:
-            left[f"{PurePosixPath(place).suffix.lower() or 'no ending'}: not copied from its URL"] += 1
+            left[f"{ending_of(name)}: not copied from its URL"] += 1
     if not wanted:
-        raise InputError(f"{url}: no files there that end in {', '.join(_ENDINGS)} or .tar, and none that begins so")
+        raise InputError(f"{url}: no files there that end in {', '.join(_ENDINGS)} or .tar")
     for below, size in wanted.items():
         relative = PurePosixPath(below or PurePosixPath(url).name)
         if relative.is_absolute() or ".." in relative.parts:
@@ -47,17 +45,6 @@ def mirror(url: str, folder: Path) -> dict[str, int]:
             target.parent.mkdir(parents=True, exist_ok=True)
             objects.download("/".join(part for part in (url.rstrip("/"), below) if part), target, size)
     return dict(left)
-
-
-def _is_wanted(url: str) -> bool:
-    """Tell by its ending, or else by its first bytes, whether a file at a URL may be of a source."""
-    name = PurePosixPath(url).name
-    if name.startswith("."):
-        return False
-    if name.lower().endswith(_ENDINGS) or tar_stem(name) is not None:
-        return True
-    head = objects.ask(url, lambda system, path: system.cat_file(path, start=0, end=_HEAD_BYTES), "read")
-    return bool(image_kind(head)) or is_tar_block(head)
 
 
 def _sizes(url: str) -> dict[str, int]:

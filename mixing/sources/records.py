@@ -59,6 +59,11 @@ IMAGE_WITH_SIDECARS = Fields({"image": IMAGE_ENDINGS, "text": ("txt",), "meta": 
 """An image, a caption and a json of facts, as WebDataset, img2dataset and folders of photographs have them."""
 
 
+def folders_of(path: Path | str | tuple[Path, ...], data: Path) -> tuple[Path, ...]:
+    """Return the folders of a path, or of a list of paths, of a configuration."""
+    return tuple(data / each for each in (path if isinstance(path, tuple) else (path,)))
+
+
 def list_source(name: str, folders: Sequence[Path], list_folder: Callable[[Path], Listing]) -> Listing:
     """List the folders of a source with a lister of this module; every item gets a key that is unique in the source.
 

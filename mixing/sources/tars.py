@@ -76,16 +76,9 @@ def is_tar(path: Path) -> bool:
     """Tell by its first bytes whether a file is a tar, compressed or not."""
     try:
         with _opened(path) as data:
-            return is_tar_block(data.read_at(0, _BLOCK))
-    except (OSError, DamagedTar):
-        return False
-
-
-def is_tar_block(block: bytes) -> bool:
-    """Tell whether the first 512 bytes of a file are the header of a tar."""
-    try:
+            block = data.read_at(0, _BLOCK)
         return len(block) == _BLOCK and block != bytes(_BLOCK) and bool(_parse_header(block, 0))
-    except DamagedTar:
+    except (OSError, DamagedTar):
         return False
 
 

@@ -14,6 +14,7 @@ and `predictions.json` over all of them. Arrays have the picture's own size.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +29,14 @@ from cavendish.encoders.sample import Example, InputError, UInt8Image
 from cavendish.encoders.tasks.depth import DepthTask
 from cavendish.encoders.tasks.registry import VISION_TASKS, decode_example, find_task, read_question
 from cavendish.encoders.tasks.task import Question
-from cavendish.mixing.images import decode_rgb, encode_png
+from cavendish.mixing.accounting import Accounting, add_counts
+from cavendish.mixing.images import encode_png
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.mixture.draw import Sizes, nearest_size
+from cavendish.mixing.sources.decode import FILE_LIMITS, decode_image
+from cavendish.mixing.sources.items import Item, Part, read_part
+from cavendish.mixing.sources.records import list_images
+from cavendish.mixing.sources.text import output_names, printable
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import write_atomic
 from cavendish.mixing.visualize import Panel, grid
@@ -49,7 +55,6 @@ from cavendish.trainer.parallel import (
 
 PREDICTIONS_SCHEMA = "cavendish-predictions/1"
 MAX_FILE_BYTES = 200_000_000
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 Draw = Callable[[Sequence[Example]], list[UInt8Image]]
 """Draws the answer to each example's prompt and source."""
@@ -60,7 +65,7 @@ class Request:
     """What to ask of which pictures, and how.
 
     Args:
-        pictures: files, and folders of files (not searched deeper).
+        pictures: files, and folders: every image below one, by its contents.
         task: see `encoders.tasks.registry.USAGE`.
         size: side of the pictures the generator draws, in pixels, or (height, width) of buckets; that of its training.
         steps: Euler steps.
@@ -85,6 +90,25 @@ class Request:
     precision: Precision = "float32"
     batch: int = 8
     guidance: float = 1.0
+
+
+@dataclass(frozen=True)
+class _Input:
+    """An image to ask about: the name of its answers, its file, where it is; `alone` if it was named by itself."""
+
+    name: str
+    file: str
+    folder: Path
+    item: Item
+    alone: bool
+
+    def read(self) -> UInt8Image:
+        try:
+            if self.item.problem or self.item.image is None:
+                raise InputError(self.item.problem)
+            return decode_image(read_part([self.folder], self.item.image, MAX_FILE_BYTES), limits=FILE_LIMITS).rgb_u8
+        except InputError as error:
+            raise InputError(f"{self.folder if self.alone else self.folder / self.file}: {error}") from None
 
 
 def predict(generator: Path, request: Request, out: Path, progress: Progress | None = None) -> dict[str, Any]:
@@ -130,27 +154,29 @@ def predict_with(
         raise InputError(f"--passes {request.passes}: pictures cannot be voted on; use 1 for {questions[0].task}")
     if request.points is not None and questions[0].task != DepthTask.name:
         raise InputError(f"--points needs the task depth, not {request.task!r}")
-    paths = list(enumerate(sorted(_named(_find(request.pictures)).items())))[process.rank :: process.world]
+    inputs, left_aside = _list_inputs(request.pictures)
+    paths = list(enumerate(inputs))[process.rank :: process.world]
     out.mkdir(parents=True, exist_ok=True)
     entries: dict[int, dict[str, Any]] = {}
     at_once = max(1, request.batch // request.passes)
     for start in range(0, len(paths), at_once):
-        pictures: dict[int, tuple[str, Path, UInt8Image]] = {}
-        for number, (name, path) in paths[start : start + at_once]:
+        pictures: dict[int, tuple[_Input, UInt8Image]] = {}
+        for number, each in paths[start : start + at_once]:
             try:
-                pictures[number] = name, path, _read(path)
+                pictures[number] = each, each.read()
             except InputError as error:
-                if path in request.pictures:
+                if each.alone:
                     raise
-                entries[number] = {"file": path.name, "reason": str(error)}
+                entries[number] = {"file": each.file, "reason": str(error)}
         answers = _ask(draw, pictures, questions, request.size)
-        for (number, (name, path, picture)), (drawn, answer) in zip(pictures.items(), answers, strict=True):
-            written = _write(drawn, answer, questions[0], picture, name, request, out)
-            entries[number] = {"file": path.name, **written}
+        for (number, (each, picture)), (drawn, answer) in zip(pictures.items(), answers, strict=True):
+            written = _write(drawn, answer, questions[0], picture, each.name, request, out)
+            entries[number] = {"file": each.file, **written}
         if progress is not None:
             progress(min(start + at_once, len(paths)), len(paths))
     gathered = gather_to_rank0(entries, process)
-    values = {
+    failed = [entry for entry in gathered if "reason" in entry]
+    values: dict[str, Any] = {
         "schema": PREDICTIONS_SCHEMA,
         "task": request.task,
         "questions": [{"prompt": question.prompt, "spec": dict(question.spec)} for question in questions],
@@ -158,55 +184,48 @@ def predict_with(
         "steps": request.steps,
         "seed": request.seed,
         "predictions": [entry for entry in gathered if "reason" not in entry],
-        "failed": [entry for entry in gathered if "reason" in entry],
+        "failed": failed,
     }
     if process.rank == 0:
+        found = len(inputs) + sum(left_aside.values())
+        accounting = Accounting(found, len(gathered) - len(failed), len(failed), left_aside)
+        values["inputs"] = accounting.as_dict()
         write_atomic(out / "predictions.json", canonical_json(values))
     return values
 
 
-def _find(pictures: Sequence[Path]) -> list[Path]:
-    """List the files to ask about; a folder stands for the pictures in it."""
-    found: list[Path] = []
-    for path in pictures:
+def _list_inputs(images: Sequence[Path]) -> tuple[list[_Input], dict[str, int]]:
+    """List the images to ask about, a folder for all in it, in the order of their output names; and what is none."""
+    found: list[tuple[str, Path, Item, bool]] = []
+    left: list[Mapping[str, int]] = []
+    for path in images:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file())
-            if not inside:
-                raise InputError(f"{path}: no {', '.join(_SUFFIXES)} in this folder")
-            found += inside
+            listing = list_images(path)
+            found += [(item.name, path, item, False) for item in listing]
+            left.append(listing.left_aside)
         elif path.is_file():
-            found.append(path)
+            item = Item("", path.name, {"image": Part("", 0, path.stat().st_size)})
+            found.append((printable(path.name), path, item, True))
         else:
-            raise InputError(f"{path}: no such picture or folder")
-    return found
-
-
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Name the files to write after the pictures."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in named:
-            raise InputError(f"{path} and {named[path.stem]} would both write {path.stem}.*; rename one of them")
-        named[path.stem] = path
-    return named
-
-
-def _read(path: Path) -> UInt8Image:
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise InputError(f"{path}: {path.stat().st_size} bytes is over the limit of {MAX_FILE_BYTES}")
-    return decode_rgb(path.read_bytes(), str(path))
+            raise InputError(f"{path}: no such image or folder")
+    if not found:
+        account = Accounting(sum(add_counts(left).values()), 0, 0, add_counts(left))
+        raise InputError(f"{', '.join(map(str, images))}: no image; {account}")
+    names = output_names([os.path.splitext(file)[0].replace("/", "-") for file, *_ in found])
+    inputs = [_Input(name, *each) for name, each in zip(names, found, strict=True)]
+    return sorted(inputs, key=lambda each: each.name), add_counts(left)
 
 
 def _ask(
-    draw: Draw, pictures: Mapping[int, tuple[str, Path, UInt8Image]], questions: Sequence[Question], sizes: Sizes
+    draw: Draw, pictures: Mapping[int, tuple[_Input, UInt8Image]], questions: Sequence[Question], sizes: Sizes
 ) -> Iterator[tuple[list[UInt8Image], Answer]]:
     """Ask every question about some images in one batch; yield what was drawn of each, and one answer made of it."""
     examples: list[Example] = []
-    for name, _, picture in pictures.values():
+    for each, picture in pictures.values():
         small = resize_image(picture, *nearest_size(picture.shape[0], picture.shape[1], sizes))
         examples += [
             Example(
-                f"{name}.{question.task}.{number}",
+                f"{each.name}.{question.task}.{number}",
                 question.task,
                 question.prompt,
                 small if find_task(question.task).has_source else None,
