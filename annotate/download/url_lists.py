@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.sources.records import ending_of, walk_files
 from cavendish.mixing.sources.tables import describe, is_bytes, is_text, is_text_or_list
+from cavendish.mixing.sources.tars import read_slice
 from cavendish.mixing.sources.text import clean_value
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
@@ -29,8 +29,6 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
 FACTS = ("uid", "key", "width", "WIDTH", "height", "HEIGHT", "NSFW", "nsfw", "punsafe", "similarity", "pwatermark",
          "original_width", "original_height", "clip_l14_similarity_score", "face_bboxes")  # fmt: skip
 """Columns that are kept beside the image; what is not a number is left out of them."""
-
-_PARQUET = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def list_files(path: Path) -> tuple[list[Path], dict[str, int]]:
     for file in files.paths:
         if file.name.startswith("_"):
             left["_SUCCESS and its kin: of the program that wrote the list"] += 1
-        elif file.suffix.lower() not in (".parquet", ".pq") and not _begins_as_parquet(file):
+        elif file.suffix.lower() not in (".parquet", ".pq") and read_slice(file, 0, 4) != b"PAR1":
             left[f"{ending_of(file.name)}: not parquet"] += 1
         else:
             found.append(file)
@@ -69,12 +67,6 @@ def list_files(path: Path) -> tuple[list[Path], dict[str, int]]:
         others = "; ".join(f"{count} {reason}" for reason, count in sorted(left.items()))
         raise InputError(f"{path}: no parquet file there{f'; {others}' if others else ''}")
     return found, dict(left)
-
-
-def _begins_as_parquet(file: Path) -> bool:
-    with suppress(OSError), file.open("rb") as opened:
-        return opened.read(len(_PARQUET)) == _PARQUET
-    return False
 
 
 def count_rows(files: Sequence[Path]) -> list[int]:

@@ -91,14 +91,14 @@ def _decode_array(data: bytes, name: str, channels: Sequence[tuple[str, ...]]) -
     if data.startswith(_PNG):
         return "png", decode_png16(data, name, 1)
     if data.startswith(_EXR):
-        return "exr", _decode_exr(data, name, channels)
+        return "exr", decode_exr(data, name, channels)
     if data.startswith(_NPY):
-        return "npy", _decode_npy(data, name)
+        return "npy", decode_npy(data, name)
     raise InputError(f"{name}: does not begin like a PNG, an EXR or a .npy")
 
 
-def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
-    """Decode a .npy file; nothing is unpickled, and no more is made than the bytes that are there."""
+def decode_npy(data: bytes, name: str) -> NDArray[Any]:
+    """Decode a plain .npy file; nothing is unpickled, and no more is made than the bytes that are there."""
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
@@ -106,16 +106,16 @@ def _decode_npy(data: bytes, name: str) -> NDArray[Any]:
         shape, fortran, dtype = read(file)
         size = math.prod(shape)
     except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
-        raise InputError(f"{name}: not a .npy array: {one_line(error)}") from None
+        raise InputError(f"{name}: not a plain .npy array: {one_line(error)}") from None
     left = len(data) - file.tell()
-    if dtype.hasobject or dtype.kind not in "fiu" or min(shape, default=1) < 0 or size * dtype.itemsize != left:
-        raise InputError(f"{name}: {dtype} of shape {shape} in {left} bytes; expected plain numbers that fill the file")
+    if dtype.hasobject or dtype.kind not in "fiub" or min(shape, default=1) < 0 or size * dtype.itemsize != left:
+        raise InputError(f"{name}: {dtype} of shape {shape} in {left} bytes; not a plain .npy array")
     if size > 3 * MAX_PIXELS:
         raise InputError(f"{name}: {shape} is over the limit of {MAX_PIXELS} pixels")
     return np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="F" if fortran else "C")
 
 
-def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
+def decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> NDArray[np.float32]:
     """Decode the first of `choices` of channels that an OpenEXR file has, to (H, W, channels)."""
     require_extra("evaluate", "OpenEXR")
     import OpenEXR
@@ -134,4 +134,4 @@ def _decode_exr(data: bytes, name: str, choices: Sequence[tuple[str, ...]]) -> N
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{name}: not a readable OpenEXR file: {one_line(error)}") from None
+            raise InputError(f"{name}: not an OpenEXR file that can be read: {one_line(error)}") from None

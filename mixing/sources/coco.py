@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
@@ -12,6 +11,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.sources.items import Item, Listing, Part
 from cavendish.mixing.sources.records import list_images
 from cavendish.mixing.sources.text import clean_text, printable
+from cavendish.mixing.storage.place import read_json
 
 MAX_JSON_BYTES = 4 * 2**30
 _Id = tuple[int, int, str]
@@ -129,15 +129,9 @@ def _name(image: Mapping[str, Any]) -> str:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        size = path.stat().st_size
-        values = json.loads(path.read_bytes()) if size <= MAX_JSON_BYTES else None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid json: {error}") from None
-    if size > MAX_JSON_BYTES:
-        raise InputError(f"{path}: {size} bytes is over the limit of {MAX_JSON_BYTES}")
+    if path.is_file() and path.stat().st_size > MAX_JSON_BYTES:
+        raise InputError(f"{path}: {path.stat().st_size} bytes is over the limit of {MAX_JSON_BYTES}")
+    values = read_json(path, "a COCO json")
     if not isinstance(values, dict) or not isinstance(values.get("images"), list):
         raise InputError(f"{path}: not a COCO json: no list of images in it")
     return values

@@ -23,13 +23,6 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 
 MAX_BYTES = 32 * 2**20
-MAX_PIXELS = 50_000_000
-# What these decoders hold at once is 15, 9 and 8 bytes a pixel, not 4: with these limits no image takes over 300 MB.
-MAX_PIXELS_WEBP = 18_000_000
-MAX_PIXELS_AVIF = 30_000_000
-MAX_PIXELS_CMYK = 36_000_000
-MIN_SIDE_PX = 64
-MAX_ASPECT = 8.0
 MAX_PROFILE_BYTES = 4 * 2**20
 
 
@@ -37,28 +30,21 @@ MAX_PROFILE_BYTES = 4 * 2**20
 class Limits:
     """What an image may be before any pixel of it is decoded.
 
-    Args:
-        max_bytes: of the file.
-        max_pixels: width times height; `webp`, `avif` and `cmyk` are limits of their own.
-        min_side_px, max_aspect: of its shape.
+    What the decoders of WebP, AVIF and CMYK hold at once is 15, 9 and 8 bytes a pixel, not 4: with the limits that
+    are set here no image takes over 300 MB.
     """
 
     max_bytes: int = MAX_BYTES
-    max_pixels: int = MAX_PIXELS
-    webp: int = MAX_PIXELS_WEBP
-    avif: int = MAX_PIXELS_AVIF
-    cmyk: int = MAX_PIXELS_CMYK
-    min_side_px: int = MIN_SIDE_PX
-    max_aspect: float = MAX_ASPECT
+    max_pixels: int = 50_000_000
+    webp: int = 18_000_000
+    avif: int = 30_000_000
+    cmyk: int = 36_000_000
+    min_side_px: int = 64
+    max_aspect: float = 8.0
 
 
 PHOTO_LIMITS = Limits()
-"""Of images from anywhere: no decoder takes over 300 MB."""
-
-FILE_LIMITS = Limits(
-    max_bytes=1 << 28, max_pixels=64_000_000, webp=64_000_000, avif=64_000_000, cmyk=64_000_000,
-    min_side_px=1, max_aspect=math.inf,
-)  # fmt: skip
+FILE_LIMITS = Limits(1 << 28, 64_000_000, 64_000_000, 64_000_000, 64_000_000, 1, math.inf)
 """Of files that somebody chose: any shape, up to what shards hold."""
 
 # Only ids that are registered: an unregistered one (MPO) makes Image.open raise KeyError on unknown bytes. Never

@@ -6,7 +6,6 @@ listing finds it, and the image is read where it lies.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
@@ -20,6 +19,7 @@ from cavendish.mixing.sources.decode import image_kind
 from cavendish.mixing.sources.items import Item, Listing, Part
 from cavendish.mixing.sources.records import ending_of, walk_files
 from cavendish.mixing.sources.text import clean_text
+from cavendish.mixing.storage.place import read_json
 
 CAPTION_COLUMNS = ("text", "TEXT", "caption", "captions", "sentence", "alt")
 FACT_COLUMNS = {"license": "licence", "licence": "licence", "url": "url", "author": "author"}
@@ -171,14 +171,6 @@ def _text(value: Any) -> str:
 
 
 def _json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read: {error.strerror}; is it a dataset saved with save_to_disk?"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not valid json: {error}") from None
-    if not isinstance(values, dict):
+    if not isinstance(values := read_json(path, "a part of a dataset saved with save_to_disk"), dict):
         raise InputError(f"{path}: not a json map")
     return values

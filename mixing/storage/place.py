@@ -157,7 +157,9 @@ def read_json(place: Place, what: str) -> Any:
         raise MissingFile(f"{place}: no such file ({what})") from None
     except MissingFile as error:
         raise MissingFile(f"{error} ({what})") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{place}: not valid json ({what}): {error}") from None
 
 

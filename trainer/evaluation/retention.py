@@ -66,26 +66,6 @@ def retention_examples(folder: Path, sizes: Sizes, seed: int, items: int | None 
     return examples
 
 
-def measure_retention(
-    tuned: Generator,
-    base: Generator,
-    examples: Sequence[Example],
-    seed: int = 0,
-    steps: int = 4,
-    batch_size: int = 32,
-    features: Features = layout_features,
-) -> dict[str, Any]:
-    """Compare a tuned generator with its base on held-out "generate" and "edit" examples; see `compare_figures`.
-
-    Raises:
-        InputError: an example of another task, or none at all.
-    """
-    figures = [
-        measure_figures(one, examples, seed, steps, batch_size, SINGLE_PROCESS, features) for one in (tuned, base)
-    ]
-    return {"seed": seed, "steps": steps, **compare_figures(figures[0], figures[1], seed)}
-
-
 def measure_figures(
     generator: Generator,
     examples: Sequence[Example],

@@ -17,10 +17,7 @@ from PIL import Image, ImageOps
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.sources.decode import (
     MAX_BYTES,
-    MAX_PIXELS,
-    MAX_PIXELS_AVIF,
-    MAX_PIXELS_CMYK,
-    MAX_PIXELS_WEBP,
+    PHOTO_LIMITS,
     decode_image,
 )
 
@@ -309,12 +306,12 @@ def test_large_pictures_are_reduced_by_area(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "mode", "limit", "options"),
     [
-        ("PNG", "RGBA", MAX_PIXELS, {}),
-        ("JPEG", "RGB", MAX_PIXELS, {"progressive": True, "subsampling": 0}),
-        ("JPEG", "CMYK", MAX_PIXELS_CMYK, {"progressive": True, "subsampling": 0}),
-        ("TIFF", "RGB", MAX_PIXELS, {"compression": "tiff_lzw"}),
-        ("WEBP", "RGB", MAX_PIXELS_WEBP, {"method": 0}),
-        ("AVIF", "RGB", MAX_PIXELS_AVIF, {"speed": 10}),
+        ("PNG", "RGBA", PHOTO_LIMITS.max_pixels, {}),
+        ("JPEG", "RGB", PHOTO_LIMITS.max_pixels, {"progressive": True, "subsampling": 0}),
+        ("JPEG", "CMYK", PHOTO_LIMITS.cmyk, {"progressive": True, "subsampling": 0}),
+        ("TIFF", "RGB", PHOTO_LIMITS.max_pixels, {"compression": "tiff_lzw"}),
+        ("WEBP", "RGB", PHOTO_LIMITS.webp, {"method": 0}),
+        ("AVIF", "RGB", PHOTO_LIMITS.avif, {"speed": 10}),
     ],
 )
 def test_the_largest_allowed_pictures_take_under_310_mb(

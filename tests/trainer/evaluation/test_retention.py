@@ -1,11 +1,14 @@
 import json
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cavendish.encoders.sample import Example, InputError
-from cavendish.trainer.evaluation.retention import LEVELS, measure_retention
+from cavendish.trainer.evaluation.retention import LEVELS, compare_figures, measure_figures
+from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 from cavendish.trainer.loss import make_batch
 from tests.trainer.items import FakeItems
@@ -27,6 +30,13 @@ def black(key: str, source: int | None = None) -> Example:
     before = picture.copy()
     before[:4] = source
     return Example(f"{key}.edit", "edit", "switch it off", before, picture, {})
+
+
+def measure_retention(
+    tuned: Generator, base: Generator, examples: Sequence[Example], batch_size: int = 32
+) -> dict[str, Any]:
+    figures = [measure_figures(each, examples, 0, 4, batch_size) for each in (tuned, base)]
+    return compare_figures(figures[0], figures[1], 0)
 
 
 def test_a_generator_retains_itself_exactly() -> None:

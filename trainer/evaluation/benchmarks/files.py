@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.mixing.extras import require_extra
-from cavendish.mixing.images import MAX_PIXELS, check_png, decode_png16, decode_rgb
+from cavendish.mixing.images import check_png, decode_png16, decode_rgb
+from cavendish.mixing.sources.arrays import decode_exr, decode_npy
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -63,15 +63,7 @@ def read_gray(path: Path) -> NDArray[np.uint8]:
 
 def read_npy(path: Path) -> NDArray[Any]:
     """Read a .npy array without pickles."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # numpy parses the header as Python and raises whatever the first wrong byte leads to
-        raise InputError(f"{path}: not a plain .npy array: {_line(error)}") from None
-    if array.size > 3 * MAX_PIXELS:
-        raise InputError(f"{path}: {array.shape} is over the limit of {3 * MAX_PIXELS} values")
-    return np.asarray(array)
+    return decode_npy(read_bytes(path), str(path))
 
 
 def read_float32(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -84,25 +76,7 @@ def read_float32(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
 
 def read_exr(path: Path) -> NDArray[np.float32]:
     """Read the R, G, B channels of an OpenEXR file as (H, W, 3) float32."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file")
-    require_extra("evaluate", "OpenEXR")
-    import OpenEXR
-
-    try:
-        low, high = OpenEXR.File(str(path), header_only=True).header()["dataWindow"]
-        if math.prod(int(v) for v in high - low + 1) > MAX_PIXELS:
-            raise InputError(f"{path}: over the limit of {MAX_PIXELS} pixels")
-        channels = OpenEXR.File(str(path), separate_channels=True).channels()
-        return np.stack([channels[name].pixels for name in "RGB"], axis=-1).astype(np.float32)
-    except (RuntimeError, AttributeError, MemoryError, *ODD) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not an OpenEXR file with channels R, G and B: {_line(error)}") from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__} {error}".split())[:300]
+    return decode_exr(read_bytes(path), str(path), [("R", "G", "B")])
 
 
 def need_folder(folder: Path, *choices: str, what: str) -> Path:
