@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import torch
 
 from cavendish.encoders.sample import Example, InputError
 from cavendish.trainer.loss import draw_noise, draw_sigma, flow_matching_loss, make_batch, pool_weights
+from cavendish.trainer.training.config import SigmaConfig
 from tests.trainer.items import FakeItems
 from tests.trainer.oracles import Oracle, knows, spec_of
 
@@ -115,3 +117,18 @@ def test_weights_are_pooled_to_the_latent_grid() -> None:
     assert pooled.shape == (2, 1, 2, 4)
     assert pooled[0, 0].tolist() == [[0, 1, 0, 0], [0.25, 0, 0, 0]]
     assert bool((pooled[1] == 1).all())
+
+
+@pytest.mark.parametrize("at_one", [0.0, 0.2])
+def test_the_shares_between_levels_are_those_of_the_draws(at_one: float) -> None:
+    config = SigmaConfig(vision=1.5, std=0.8, vision_at_one=at_one)
+    levels = draw_sigma(3, range(20_000), [1.5] * 20_000, 0.8, [at_one] * 20_000).numpy()
+    assert (levels == 1).mean() == pytest.approx(at_one, abs=0.01)
+    edges = (1e-9, 0.3, 0.8, 0.95, 1.0)
+    for low, high in itertools.pairwise(edges):
+        found = ((levels > low) & (levels <= high)).mean()
+        assert config.share_between("vision", low, high) == pytest.approx(found, abs=0.01)
+    assert config.share_between("editing", 1e-9, 1.0) == pytest.approx(1)
+    plain = draw_sigma(3, range(50), [1.5] * 50, 0.8).numpy()
+    same = levels[:50] < 1  # a draw at 1 moves no other
+    np.testing.assert_array_equal(levels[:50][same], plain[same])

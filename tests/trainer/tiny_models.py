@@ -116,7 +116,7 @@ def qwen_transformer() -> QwenImageTransformer2DModel:
 
 
 def write_klein(folder: Path) -> Flux2KleinPipeline:
-    """FLUX.2 Klein with 2 + 2 blocks; 28 text layers, since it reads states 9, 18 and 27."""
+    """FLUX.2 Klein with 2 + 2 blocks; 30 text layers, of which it reads states 9, 18 and 27."""
     torch.manual_seed(0)
     words = tokenizer()
     vae = AutoencoderKLFlux2(**SMALL_VAE)
@@ -127,7 +127,7 @@ def write_klein(folder: Path) -> Flux2KleinPipeline:
             vocab_size=len(words),
             hidden_size=32,
             intermediate_size=32,
-            num_hidden_layers=28,
+            num_hidden_layers=30,
             num_attention_heads=2,
             num_key_value_heads=1,
             head_dim=16,

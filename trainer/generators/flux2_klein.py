@@ -6,13 +6,14 @@ Shape suffixes: B batch, C channels, H and W latent size (16 pixels), L tokens, 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKLFlux2, Flux2KleinPipeline, Flux2Transformer2DModel
 from diffusers.pipelines.flux2.pipeline_flux2_klein import compute_empirical_mu
 from torch import Tensor
-from transformers import AutoTokenizer, Qwen3ForCausalLM
+from transformers import AutoTokenizer, Qwen3ForCausalLM, Qwen3Model
 
 from cavendish.trainer.generators.diffusers_folder import Origin, read_part, read_transformer
 from cavendish.trainer.generators.frozen import Frozen
@@ -43,7 +44,7 @@ class Flux2KleinGenerator(LatentGenerator):
         self,
         transformer: Flux2Transformer2DModel,
         vae: AutoencoderKLFlux2,
-        text_encoder: Qwen3ForCausalLM | None,
+        text_encoder: Qwen3Model | None,
         tokenizer: Any,
         origin: Origin,
     ) -> None:
@@ -134,7 +135,14 @@ def load_flux2_klein(origin: Origin, dtype: torch.dtype, text_encoder: bool = Tr
     return Flux2KleinGenerator(
         transformer=read_transformer(Flux2Transformer2DModel, origin, dtype),
         vae=read_part(AutoencoderKLFlux2, model, "vae", dtype),
-        text_encoder=read_part(Qwen3ForCausalLM, model, "text_encoder", dtype) if text_encoder else None,
+        text_encoder=_read_text_encoder(model, dtype) if text_encoder else None,
         tokenizer=read_part(AutoTokenizer, model, "tokenizer"),
         origin=origin,
     )
+
+
+def _read_text_encoder(model: Path, dtype: torch.dtype) -> Qwen3Model:
+    """Load the layers of the text encoder whose states are read, and one more: the last normalizes its states."""
+    text_encoder = read_part(Qwen3ForCausalLM, model, "text_encoder", dtype).model
+    text_encoder.layers = text_encoder.layers[: _TEXT_LAYERS[-1] + 1]
+    return text_encoder

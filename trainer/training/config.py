@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from math import log
 from pathlib import Path
+from statistics import NormalDist
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -19,16 +21,25 @@ from cavendish.trainer.parallel import Parallel
 
 
 class SigmaConfig(Config):
-    """Noise levels: the logit of sigma is normal with a mean per kind of example."""
+    """Noise levels: the logit of sigma is normal with a mean per kind of example; a share of draws is at sigma 1."""
 
     generation: float = 0.0
     editing: float = 0.0
     vision: float = Field(default=1.2, description="dense answers are decided at high noise")
     std: float = Field(default=1.0, gt=0)
+    vision_at_one: float = Field(
+        default=0.0, ge=0, lt=1, description="share of vision draws at pure noise, where sampling begins"
+    )
 
     def mean_of(self, kind: Kind) -> float:
         """Return the mean for a kind."""
         return {"generation": self.generation, "editing": self.editing, "vision": self.vision}[kind]
+
+    def share_between(self, kind: Kind, low: float, high: float) -> float:
+        """Return the share of the draws of a kind in low < sigma <= high."""
+        at_one = self.vision_at_one if kind == "vision" else 0.0
+        below = [NormalDist(self.mean_of(kind), self.std).cdf(log(s / (1 - s))) if s < 1 else 1.0 for s in (low, high)]
+        return (1 - at_one) * (below[1] - below[0]) + (at_one if high == 1 else 0.0)
 
 
 class LoraSettings(Config):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import textwrap
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -16,23 +18,25 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.lock import Lock, read_lock
 from cavendish.mixing.mixture.statistics import simulate
 from cavendish.trainer.generators.protocol import check_prompts
-from cavendish.trainer.loss import draw_noise, draw_sigma
+from cavendish.trainer.loss import draw_noise
 from cavendish.trainer.parallel import frozen_parts, init_distributed, to_device
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.items import Item, Items
 from cavendish.trainer.training.precompute import with_cached
 from cavendish.trainer.training.run import Run, start_generator
-from cavendish.trainer.training.step import batch_of, split_passes, train_step
+from cavendish.trainer.training.step import batch_of, sigma_of, split_passes, train_step
 from cavendish.trainer.training.train import open_mixture
 
 _SHOWN = 8
 _PROMPTS = 64  # whose length is looked at, spread over the run
 _GIB = 2**30
 _MANY_EPOCHS = 100
+_STEPS, _STARVED = 4, 0.05
 
 
 @dataclass(frozen=True)
@@ -41,14 +45,14 @@ class DryRun:
 
     Args:
         trained: how many parameters there are, and how many are trained, in words.
-        prompts: how long the prompts are, in words.
+        notes: how long the prompts are, and how many draws of noise lie round each level of sampling, in words.
         bytes_of: memory of one process that works alone, by what it is for.
         step_s: wall time of one step, after a first one.
         picture: PNG of the batch.
     """
 
     trained: str
-    prompts: str
+    notes: tuple[str, ...]
     bytes_of: dict[str, int]
     step_s: float
     picture: Path
@@ -67,7 +71,7 @@ class DryRun:
             shares = [f"{n}: {self.memory_bytes(n, config.parallel == 'fsdp') / _GIB:.3f}" for n in (2, 4, 8)]
             lines.append(f"GiB for each of n processes ({config.parallel}): {', '.join(shares)}")
         lines.append(f"a step of {config.batch} on {config.device}, alone: {self.step_s:.3f} s")
-        return [*lines, self.prompts, f"{self.picture}: the batch as the model sees it"]
+        return [*lines, *self.notes, f"{self.picture}: the batch as the model sees it"]
 
 
 def dry_run_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
@@ -89,6 +93,8 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
             run = Run(single, data, process)
             items = with_cached(items, run.generator.spec, config, data)
             prompts = _prompt_lengths(run, items, config)
+            side = (config.size, config.size) if config.buckets is None else config.buckets[0]
+            notes = (prompts, *_noise_shares(run, side))
             batch = [items[index] for index in range(config.batch)]
             activations = _activations(run, batch, single)
             start = time.perf_counter()
@@ -98,7 +104,7 @@ def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:
             _picture(run, batch[:_SHOWN]).save(out / "batch.png")
     finally:
         torch.set_num_threads(threads)
-    return DryRun(run.trained, prompts, {**_held(run), "activations": activations}, step_s, out / "batch.png")
+    return DryRun(run.trained, notes, {**_held(run), "activations": activations}, step_s, out / "batch.png")
 
 
 def _prompt_lengths(run: Run, items: Items, config: TrainConfig) -> str:
@@ -112,6 +118,22 @@ def _prompt_lengths(run: Run, items: Items, config: TrainConfig) -> str:
     longest = check_prompts(run.generator, [items[index].example.prompt for index in indices])
     limit = run.generator.spec.max_text_tokens
     return f"the longest of {len(indices)} prompts has {longest} tokens of at most {limit}"
+
+
+def _noise_shares(run: Run, side: tuple[int, int]) -> list[str]:
+    """Say which share of the draws of noise lies round each level that four steps of sampling visit, by kind."""
+    spec, sigma = run.generator.spec, run.config.sigma
+    height, width = (pixels // spec.downsampling for pixels in side)
+    levels = run.generator.noise_levels(height, width, _STEPS)[:-1]
+    edges = [1.0, *((a + b) / 2 for a, b in itertools.pairwise(levels)), 1e-9]
+    lines = []
+    for kind in get_args(Kind):
+        shares = [sigma.share_between(kind, low, high) for high, low in itertools.pairwise(edges)]
+        told = ", ".join(f"{level:.3f}: {share:.1%}" for level, share in zip(levels, shares))
+        starved = [f"{level:.3f}" for level, share in zip(levels, shares) if share < _STARVED]
+        warning = f"; hardly any near {' and '.join(starved)}, raise its mean or vision_at_one" if starved else ""
+        lines.append(f"draws of {kind} round the levels of {_STEPS} steps: {told}{warning}")
+    return lines
 
 
 def _held(run: Run) -> dict[str, int]:
@@ -162,8 +184,7 @@ def _passes(items: Sequence[Item], most: int) -> list[list[int]]:
 def _picture(run: Run, items: Sequence[Item]) -> Image.Image:
     """Draw source, noisy and clean picture of each item after the way through the generator's latents."""
     config = run.config
-    means = [config.sigma.mean_of(item.kind) for item in items]
-    sigma_B = draw_sigma(config.seed, range(len(items)), means, config.sigma.std)
+    sigma_B = sigma_of(items, range(len(items)), config)
     shown = {
         row: seen for rows in _passes(items, len(items)) for row, seen in zip(rows, _seen(run, items, rows, sigma_B))
     }

@@ -83,6 +83,7 @@ class Run:
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}],
             lr=config.learning_rate,
             betas=(0.9, 0.98),
+            fused=True if process.device.type == "cuda" else None,
         )
         self.step = 0
         self.skipped = self.skipped_in_a_row = 0  # steps whose gradient was not finite

@@ -59,7 +59,7 @@ def train_step(run: Run, items: Sequence[Item], config: TrainConfig) -> list[flo
     for number in range(count):
         idle = number >= len(passes)  # another process has more passes, and all gather and share the weights together
         rows = [0] if idle else passes[number]
-        with sync_gradients(run.predict, run.module, last=number == count - 1):
+        with sync_gradients(run.predict, last=number == count - 1):
             losses_B = _losses(run, [items[row] for row in rows], [draws[row] for row in rows], config)
             loss = losses_B.mean() * (0 if idle else len(rows) / len(items))
             loss.backward()  # type: ignore[no-untyped-call]
@@ -89,11 +89,17 @@ def _losses(run: Run, items: Sequence[Item], draws: Sequence[int], config: Train
     """Return the loss (B,) of each item, with the noise of its draw."""
     device = run.process.device
     batch = to_device(batch_of(run.generator, items, config.pixel_weights), device)
-    means = [config.sigma.mean_of(item.kind) for item in items]
-    sigma_B = draw_sigma(config.seed, draws, means, config.sigma.std).to(device)
+    sigma_B = sigma_of(items, draws, config).to(device)
     noise_BCHW = draw_noise(config.seed, draws, batch.clean_BCHW.shape[1:]).to(device)
     with autocast(config.precision, run.process.device):
         return flow_matching_loss(run.generator, batch, sigma_B, noise_BCHW, run.predict)
+
+
+def sigma_of(items: Sequence[Item], draws: Sequence[int], config: TrainConfig) -> torch.Tensor:
+    """Draw the noise level (B,) of each item."""
+    means = [config.sigma.mean_of(item.kind) for item in items]
+    at_one = [config.sigma.vision_at_one if item.kind == "vision" else 0.0 for item in items]
+    return draw_sigma(config.seed, draws, means, config.sigma.std, at_one)
 
 
 def learning_rate_at(step: int, config: TrainConfig) -> float:

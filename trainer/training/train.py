@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import threading
 import time
@@ -30,7 +31,7 @@ from cavendish.mixing.mixture.reader import DAMAGED
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import collect_leftovers, is_url, read_json, write_atomic
 from cavendish.trainer.generators.weights import model_digest
-from cavendish.trainer.parallel import Process, barrier, init_distributed
+from cavendish.trainer.parallel import Process, barrier, init_distributed, max_over_ranks
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints
 from cavendish.trainer.training.config import RESUMABLE_KEYS, TrainConfig
 from cavendish.trainer.training.curves import write_curves
@@ -140,12 +141,26 @@ def train_on(
             evaluate = _prepare_evaluation(run, out, identity)
             _resume_or_start(run, out, identity)
             items = with_cached(items, run.generator.spec, config, data)
-            with _readers_watched():
-                _loop(run, items, config, out, identity, progress, evaluate)
+            with _readers_watched(), _sigterm() as terminated:
+                _loop(run, items, config, out, identity, progress, evaluate, terminated)
             done = _finish(run, out, identity)
     finally:
         torch.set_num_threads(threads)
     return _result(out, done, already=False)
+
+
+@contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """Set an event when the process is asked to end, as schedulers do a while before they kill it."""
+    terminated = threading.Event()
+    if threading.current_thread() is not threading.main_thread():  # others cannot be asked
+        yield terminated
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    try:
+        yield terminated
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
@@ -165,6 +180,8 @@ def _readers_watched() -> Iterator[None]:
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
     """Say what a run is: every setting that decides what is learned, and digests of what it starts from and reads."""
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in RESUMABLE_KEYS}
+    if not config.sigma.vision_at_one:
+        del values["sigma"]["vision_at_one"]  # as in runs from before there was this key
     values["lock_digest"] = lock_digest
     if config.base is not None:
         values["base_digest"] = model_digest(data / config.base)
@@ -230,6 +247,7 @@ def _as_is(items: list[Item]) -> list[Item]:
 
 def _exit_with_parent(worker: int) -> None:
     """End this worker when the training process is gone: torch's own check waits forever on a full queue."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not that of the process it was forked from
     parent = os.getppid()
 
     def watch() -> None:
@@ -248,6 +266,7 @@ def _loop(
     identity: dict[str, Any],
     progress: Progress | None,
     evaluate: Evaluate | None,
+    terminated: threading.Event,
 ) -> None:
     first = run.process.rank == 0
     trackers = open_trackers(config, out, run.step) if first else []
@@ -268,6 +287,8 @@ def _loop(
                     track(run.step, mean_losses(collected))
         evaluated = evaluate is not None and _is_due(run.step, config)
         complaint = evaluate(trackers) if evaluate is not None and evaluated else None
+        if run.step % config.log_every == 0 and max_over_ranks(int(terminated.is_set()), run.process):
+            complaint = f"stopped by SIGTERM; step {run.step} is saved: run the same command again to continue"
         if run.step % config.checkpoint_every == 0 or complaint is not None:
             run.save(out, identity)
         if first and (run.step % config.checkpoint_every == 0 or evaluated):

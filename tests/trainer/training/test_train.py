@@ -272,6 +272,25 @@ def test_tuning_starts_from_the_base_and_names_it(tmp_path: Path) -> None:
         train_on(ITEMS, "lock", changed(base="nowhere", generator=None), tmp_path / "x", tmp_path)
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_sigterm_saves_and_ends_and_the_run_goes_on(workers: int, tmp_path: Path) -> None:
+    config = changed(workers=workers, checkpoint_every=30)
+    train_on(ITEMS, "lock", config, tmp_path / "whole", tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def terminate(done: int, planned: int) -> None:
+        if done == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(JobFailed, match="stopped by SIGTERM; step 15 is saved"):
+        train_on(ITEMS, "lock", config, tmp_path / "cut", tmp_path, terminate)
+    assert signal.getsignal(signal.SIGTERM) == handler
+    assert [path.name for path in checkpoints(tmp_path / "cut")] == ["checkpoint-000015.pt"]
+    train_on(ITEMS, "lock", config, tmp_path / "cut", tmp_path)
+    for name in ("generator/weights.pt", "loss.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
 def test_old_checkpoints_go(tmp_path: Path) -> None:
     train_on(ITEMS, "lock", changed(keep_checkpoints=2), tmp_path, tmp_path)
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-000020.pt", "checkpoint-000030.pt"]

@@ -178,9 +178,9 @@ def test_a_look_before_measures_and_draws_and_writes_nothing_else(klein: Path, t
     assert 8 * trained <= found.bytes_of["optimiser"] < 9 * trained  # two moments, and a step for each tensor
     assert found.bytes_of["activations"] > 0
     assert found.memory_bytes(2, sharded=True) < found.memory_bytes(2, sharded=False) < found.memory_bytes(1, False)
-    assert len(found.lines(config)) == 6
+    assert len(found.lines(config)) == 9
     lengths = [generator.count_tokens(KLEIN_ITEMS[index].example.prompt) for index in range(4)]  # all of the run
-    assert found.prompts == f"the longest of 4 prompts has {max(lengths)} tokens of at most {TEXT_TOKENS}"
+    assert found.notes[0] == f"the longest of 4 prompts has {max(lengths)} tokens of at most {TEXT_TOKENS}"
     assert np.asarray(Image.open(found.picture)).std() > 10
 
 
