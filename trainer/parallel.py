@@ -57,7 +57,7 @@ def init_distributed(parallel: Parallel, device: str) -> Iterator[Process]:
     Raises:
         InputError: not started by torchrun, or started by it without `parallel`; there is no such GPU.
     """
-    world = dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+    world = world_size()
     found = find_device(device)
     if parallel == "none":
         if world > 1:
@@ -79,6 +79,11 @@ def init_distributed(parallel: Parallel, device: str) -> Iterator[Process]:
             dist.destroy_process_group()
 
 
+def world_size() -> int:
+    """Return how many processes there are or will be."""
+    return dist.get_world_size() if dist.is_initialized() else int(os.environ.get("WORLD_SIZE", 1))
+
+
 def find_device(name: str) -> torch.device:
     """Return a device by name.
 
@@ -95,7 +100,7 @@ def find_device(name: str) -> torch.device:
 
 def started_by_torchrun() -> Parallel:
     """Return how work that needs no gradients is shared: "ddp" among the processes of torchrun, else "none"."""
-    return "ddp" if int(os.environ.get("WORLD_SIZE", 1)) > 1 else "none"
+    return "ddp" if world_size() > 1 else "none"
 
 
 def move_generator(generator: Generator, device: torch.device) -> Generator:

@@ -173,7 +173,7 @@ def test_one_process_of_shards_goes_on_from_a_file(tmp_path: Path, monkeypatch: 
         ({"parallel": "ddp"}, None, "started by torchrun"),
         ({}, "2", "there are 2 processes; set parallel"),
         ({"parallel": "fsdp"}, "3", "batch 4 cannot be cut into 3 processes"),
-        ({"device": "cuda"}, None, "torch sees no GPU"),
+        ({"device": "cuda"}, None, "torch sees 0 GPUs"),
     ],
 )
 def test_what_does_not_fit_is_told(

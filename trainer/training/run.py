@@ -66,11 +66,6 @@ class Run:
     """A run at some step."""
 
     def __init__(self, config: TrainConfig, data: Path, process: Process) -> None:
-        if config.batch % (process.world * config.accumulate):
-            raise InputError(
-                f"batch {config.batch} cannot be cut into {process.world} processes x {config.accumulate} (accumulate) "
-                "equal parts"
-            )
         self.config, self.data, self.process = config, data, process
         self.generator, self.trained = start_generator(config, data)
         self.module = self.generator.module().train()

@@ -31,7 +31,7 @@ from cavendish.mixing.mixture.reader import DAMAGED
 from cavendish.mixing.storage.files import canonical_json
 from cavendish.mixing.storage.place import collect_leftovers, is_url, read_json, write_atomic
 from cavendish.trainer.generators.weights import model_digest
-from cavendish.trainer.parallel import Process, barrier, init_distributed, max_over_ranks
+from cavendish.trainer.parallel import Process, barrier, init_distributed, max_over_ranks, world_size
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints
 from cavendish.trainer.training.config import RESUMABLE_KEYS, TrainConfig
 from cavendish.trainer.training.curves import write_curves
@@ -132,6 +132,9 @@ def train_on(
         done = read_json(out / "train.json", "the result of a training run")
         check_identity(out / "train.json", done["identity"], identity)
         return _result(out, done, already=True)
+    if config.parallel != "none" and config.batch % (world_size() * config.accumulate):
+        parts = f"{world_size()} processes x {config.accumulate} (accumulate) equal parts"
+        raise InputError(f"batch {config.batch} cannot be cut into {parts}")
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
