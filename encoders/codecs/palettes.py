@@ -8,7 +8,6 @@ and need none.
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
@@ -52,16 +51,8 @@ teal 008080; thistle d8bfd8; tomato ff6347; turquoise 40e0d0; violet ee82ee; whe
 whitesmoke f5f5f5; yellow ffff00; yellowgreen 9acd32
 """
 
-_WORD = re.compile(r"[\s_-]+")
-_HEX = re.compile(r"#?([0-9a-fA-F]{6}|[0-9a-fA-F]{3})")
-_TRIPLE = re.compile(
-    r"(?:rgb)?\s*[\[(]?\s*(\d{1,3})(?:\s*,\s*|\s+)(\d{1,3})(?:\s*,\s*|\s+)(\d{1,3})\s*[\])]?", re.IGNORECASE
-)
-
 
 def _hex_color(digits: str) -> Color:
-    if len(digits) == 3:
-        digits = "".join(2 * digit for digit in digits)
     return int(digits[:2], 16), int(digits[2:4], 16), int(digits[4:], 16)
 
 
@@ -217,24 +208,6 @@ def format_triple(color: Color, brackets: str = "()") -> str:
 def name_of(color: Color) -> str | None:
     """Return the colour's name in COLOR_NAMES, or None when it is not exactly one of them."""
     return next((name for name, value in COLOR_NAMES.items() if value == color), None)
-
-
-def parse_color(text: str) -> Color:
-    """Read one colour: #rrggbb, #rgb, rgb(r, g, b), (r, g, b), [r, g, b], "r, g, b", "r g b" or a CSS colour name.
-
-    Raises:
-        InputError: not a colour, or a channel above 255.
-    """
-    stripped = text.strip().strip("\"'`")
-    if (name := _WORD.sub("", stripped).lower()) in CSS_COLORS:
-        return CSS_COLORS[name]
-    if match := _HEX.fullmatch(stripped):
-        return _hex_color(match[1])
-    if match := _TRIPLE.fullmatch(stripped):
-        red, green, blue = int(match[1]), int(match[2]), int(match[3])
-        if max(red, green, blue) <= 255:
-            return red, green, blue
-    raise InputError(f"color {text!r}: write #rrggbb, (r, g, b) with 0 to 255, or a CSS color name")
 
 
 def srgb_to_lab(rgb_u8: NDArray[np.uint8]) -> NDArray[np.float64]:

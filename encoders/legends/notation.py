@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cavendish.encoders.codecs.palettes import Color, format_hex, format_triple, name_of, parse_color
+from cavendish.encoders.codecs.palettes import Color, format_hex, format_triple, name_of
 from cavendish.encoders.draws import one_of
+from cavendish.encoders.legends.colors import read_color
 from cavendish.encoders.legends.parser import BACKGROUND, Legend, is_plain_name
 from cavendish.encoders.legends.patterns import MODIFIERS
 from cavendish.encoders.sample import InputError
@@ -85,9 +86,15 @@ def _separator(color_format: str, rng: np.random.Generator) -> str:
     return one_of(("; ", "\n"), rng) if color_format in ("r, g, b", "r g b") else one_of((", ", "; ", "\n", ", "), rng)
 
 
+def _written(text: str) -> Color:
+    color = read_color(text)
+    assert color is not None
+    return color
+
+
 def _write_json(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
     lists = color_format in ("(r, g, b)", "[r, g, b]", "r, g, b", "r g b")
-    data = {name: list(parse_color(color)) if lists else color for name, color in entries}
+    data = {name: list(_written(color)) if lists else color for name, color in entries}
     if rng.random() < 0.3:
         rows = [f"  {json.dumps(name, ensure_ascii=False)}: {json.dumps(value)}" for name, value in data.items()]
         return "{\n" + ",\n".join(rows) + "\n}"
@@ -96,7 +103,7 @@ def _write_json(entries: Entries, color_format: str, rng: np.random.Generator, e
 
 def _write_python(entries: Entries, color_format: str, rng: np.random.Generator, every: str) -> str:
     numbers = color_format not in ("hex", "HEX", "name", "rgb(r, g, b)")
-    rows = [f"{name!r}: {format_triple(parse_color(color)) if numbers else repr(color)}" for name, color in entries]
+    rows = [f"{name!r}: {format_triple(_written(color)) if numbers else repr(color)}" for name, color in entries]
     return "{" + ", ".join(rows) + "}"
 
 

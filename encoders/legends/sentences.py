@@ -103,17 +103,16 @@ def read_sentences(text: str) -> tuple[list[Entry], Color | None]:
         if match := pattern.search(text):
             token = TOKEN.search(match[1])
             assert token is not None
-            background = _value(marks, token, match[0])
+            background = _value(marks, marks.color(token), match[0])
             text = text[: match.start()] + "\n" + text[match.end() :]
             break
     return _Reader(marks).read(marks.mark_quotes(text)), background
 
 
-def _value(marks: Marks, token: re.Match[str], piece: str) -> Color:
-    color = marks.color(token)
-    if color.value is None:
-        raise InputError(f"prompt: {_quote(marks.restore(piece))}: {color.problem}")
-    return color.value
+def _value(marks: Marks, found: FoundColor, piece: str) -> Color:
+    if found.value is None:
+        raise InputError(f"prompt: {_quote(marks.restore(piece))}: {found.problem}")
+    return found.value
 
 
 def _quote(text: str) -> str:
@@ -234,7 +233,7 @@ class _Reader:
         color_first = color_first or (
             leading and re.search(r"\w", TOKEN.sub("", rest)) is not None and not TRAIL.fullmatch(rest)
         )
-        color = _value(self.marks, token, piece)
+        color = _value(self.marks, self.marks.color(token), piece)
         if color_first:
             own, rest, color = self._twice_said(own, rest, token, piece, color)
             name = _name_after(self._words(rest))
@@ -281,18 +280,16 @@ class _Reader:
             kept = own[: match.start()]
             beside = re.fullmatch(r"\ue000\d+\ue001\s*", match[0]) is None
             if beside or _name_before(self._words(kept)):
-                said.append((self.marks.colors[int(match[1])].text, self._value_at(int(match[1]), piece)))
+                said.append(self._also(int(match[1]), piece))
                 own = kept
         if match := re.match(r"\s*[(\[（/=-]\s*\ue000(\d+)\ue001\s*[)\]）]?", rest):
-            said.append((self.marks.colors[int(match[1])].text, self._value_at(int(match[1]), piece)))
+            said.append(self._also(int(match[1]), piece))
             rest = rest[match.end() :]
         return own, rest, agreed(said, self.marks.restore(piece).strip())
 
-    def _value_at(self, number: int, piece: str) -> Color:
+    def _also(self, number: int, piece: str) -> tuple[str, Color]:
         found = self.marks.colors[number]
-        if found.value is None:
-            raise InputError(f"prompt: {_quote(self.marks.restore(piece))}: {found.problem}")
-        return found.value
+        return found.text, _value(self.marks, found, piece)
 
     def _name_of(self, own: str, piece: str, token: re.Match[str]) -> str:
         """Return what stands before a color, without connectors; refuse a value of which the color is only a part."""

@@ -23,7 +23,6 @@ from cavendish.encoders.tasks.task import (
     Options,
     Question,
     Task,
-    after_verb,
     draw_wording,
     pass_rng,
     read_field,
@@ -73,15 +72,10 @@ class DepthTask(Task):
         return Instruction(prompt, encode_colormap(depth_m, codec), {"codec": codec.id})
 
     def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> DecodedDepth:
-        """Read meters in the codec of the spec."""
         codec = read_field(spec, "codec", str)
         if codec.startswith("cube-walk/"):
             return decode_depth(rgb_u8, codec=depth_codec(codec))
         return decode_colormap(rgb_u8, colormap_codec(codec))
-
-    def ask(self, text: str, pass_number: int) -> Question | None:
-        """Ask when nothing follows the name."""
-        return self.ask_again({}, pass_number) if after_verb(text, self.name) == "" else None
 
     def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
         """Ask in other words, always for the cube walk."""

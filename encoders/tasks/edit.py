@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
-from cavendish.encoders.sample import Sample, UInt8Image
-from cavendish.encoders.tasks.generate import CODEC_ID, as_sentence
-from cavendish.encoders.tasks.task import Instruction, Options, Question, Task, after_verb, check_codec, draw_wording
+from cavendish.encoders.sample import Sample
+from cavendish.encoders.tasks.generate import CODEC_ID, GenerateTask, as_sentence
+from cavendish.encoders.tasks.task import Instruction, Options, draw_wording
 
 
-class EditTask(Task):
+class EditTask(GenerateTask):
     """The source image with one change."""
 
     name = "edit"
     kind = "editing"
     fields = ("edit",)
-    weighted = False
+    has_source = True
     hub_category = "image-to-image"
     usage = "edit WHAT TO CHANGE"
 
     def serves(self, sample: Sample) -> bool:
-        """Tell whether there is an edit with an instruction."""
         return sample.edit is not None and bool(sample.edit.instruction.strip())
 
     def make(self, sample: Sample, rng: np.random.Generator, options: Options) -> Instruction:
@@ -37,16 +33,6 @@ class EditTask(Task):
                 request = instruction[:1].lower() + instruction[1:].rstrip(".")
             prompt = draw_wording(EDIT, {"request": request, "sentence": as_sentence(instruction)}, rng)
         return Instruction(prompt, sample.edit.image, {"codec": CODEC_ID})
-
-    def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> UInt8Image:
-        """Return the image."""
-        check_codec(spec, CODEC_ID)
-        return rgb_u8
-
-    def ask(self, text: str, pass_number: int) -> Question | None:
-        """Send the text as typed."""
-        what = after_verb(text, self.name)
-        return Question(what, {"task": self.name, "codec": CODEC_ID}) if what else None
 
 
 # How people ask; every line has the instruction in it.

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from cavendish.encoders.draws import one_of
 from cavendish.encoders.sample import Sample, UInt8Image
-from cavendish.encoders.tasks.task import Instruction, Options, Question, Task, after_verb, check_codec, draw_wording
+from cavendish.encoders.tasks.task import (
+    Instruction,
+    Kind,
+    Options,
+    Question,
+    Task,
+    after_verb,
+    check_codec,
+    draw_wording,
+)
 
 CODEC_ID = "image/1"
 """The answer is an image, and decodes to itself."""
@@ -19,14 +28,13 @@ class GenerateTask(Task):
     """The image of a caption, without a source image."""
 
     name = "generate"
-    kind = "generation"
+    kind: ClassVar[Kind] = "generation"
     has_source = False
     weighted = False
     hub_category = "text-to-image"
     usage = "generate WHAT TO DRAW"
 
     def serves(self, sample: Sample) -> bool:
-        """Tell whether there is a caption."""
         return any(caption.strip() for caption in sample.captions)
 
     def make(self, sample: Sample, rng: np.random.Generator, options: Options) -> Instruction:

@@ -40,7 +40,6 @@ class InstanceTask(Task):
     usage = "instances of CLASS"
 
     def serves(self, sample: Sample) -> bool:
-        """Tell whether a class can be counted."""
         return bool(countable_classes(sample))
 
     def make(self, sample: Sample, rng: np.random.Generator, options: Options) -> Instruction:
@@ -59,17 +58,14 @@ class InstanceTask(Task):
         return Instruction(prompt, target, {"codec": CODEC_ID, "category": thing, "background": list(background)})
 
     def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> DecodedInstances:
-        """Cluster the colors."""
         check_codec(spec, CODEC_ID)
         return decode_instances_scored(rgb_u8, read_color(spec.get("background"), "background"))
 
     def ask(self, text: str, pass_number: int) -> Question | None:
-        """Ask for one class."""
         match = re.match(r"of\s+(?=\S)", after_verb(text, "instances") or "")
         return None if match is None else self._question(match.string[match.end() :], pass_number)
 
     def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
-        """Ask for the same class in other words."""
         return self._question(str(spec["category"]), pass_number)
 
     def _question(self, name: str, pass_number: int) -> Question:

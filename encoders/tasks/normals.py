@@ -15,7 +15,6 @@ from cavendish.encoders.tasks.task import (
     Options,
     Question,
     Task,
-    after_verb,
     check_codec,
     draw_wording,
     pass_rng,
@@ -35,21 +34,14 @@ class NormalsTask(Task):
         return sample.normals is not None and bool(sample.normals.any(axis=-1).mean() >= 0.1)
 
     def make(self, sample: Sample, rng: np.random.Generator, options: Options) -> Instruction:
-        """Draw the normals as they are."""
         assert sample.normals is not None
         return Instruction(draw_wording(NORMALS, {}, rng), encode_normals(sample.normals), {"codec": CODEC_ID})
 
     def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> NDArray[np.float32]:
-        """Read (H, W, 3) float32 unit vectors."""
         check_codec(spec, CODEC_ID)
         return decode_normals(rgb_u8)
 
-    def ask(self, text: str, pass_number: int) -> Question | None:
-        """Ask when nothing follows the name."""
-        return self.ask_again({}, pass_number) if after_verb(text, self.name) == "" else None
-
     def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
-        """Ask in other words."""
         prompt = word_question(NORMALS, {}, pass_rng(pass_number), pass_number)
         return Question(prompt, {"task": self.name, "codec": CODEC_ID})
 

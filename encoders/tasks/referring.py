@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from cavendish.encoders.codecs.palettes import BLACK, format_hex, name_of, named_colors
@@ -19,7 +16,7 @@ from cavendish.encoders.expressions.wording import (
 )
 from cavendish.encoders.legends.notation import COLOR_FORMATS, format_color
 from cavendish.encoders.legends.parser import quote_if_needed
-from cavendish.encoders.sample import Instance, Sample, UInt8Image
+from cavendish.encoders.sample import Instance, Sample
 from cavendish.encoders.tasks.classes import (
     SALIENT_EXPRESSIONS,
     complete_classes,
@@ -30,8 +27,7 @@ from cavendish.encoders.tasks.classes import (
     salient_instance,
 )
 from cavendish.encoders.tasks.segmentation import (
-    Segmentation,
-    decode_legend,
+    LegendTask,
     draw_background,
     draw_legend_colors,
     draw_legend_prompt,
@@ -43,11 +39,8 @@ from cavendish.encoders.tasks.task import (
     Instruction,
     Options,
     Question,
-    Task,
-    after_verb,
     draw_wording,
     pass_rng,
-    split_names,
     word_question,
 )
 
@@ -60,17 +53,15 @@ PHRASE_PROBABILITY = 0.5
 MAX_EXPRESSIONS = 4
 
 
-class ReferringTask(Task):
+class ReferringTask(LegendTask):
     """Objects by expressions that are proved to fit them, or that surely fit nothing."""
 
     name = "referring"
     fields = ("instance_ids", "depth_m", "weight")  # depth: nearer, farther
-    finds_objects = True
-    hub_category = "image-segmentation"
     usage = "segment EXPRESSION[; EXPRESSION...]"
+    verb, separator = "segment", ";"
 
     def serves(self, sample: Sample) -> bool:
-        """Tell whether an object can be named."""
         return bool(salient_instance(sample) or main_subject(sample)) or describable(
             scene_table(sample), sample.exhaustive, complete_classes(sample)
         )
@@ -98,20 +89,7 @@ class ReferringTask(Task):
         prompt = draw_wording(REFERRING, _slots(text, written, word_color(background, rng)), rng)
         return Instruction(prompt, target, spec)
 
-    def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Segmentation:
-        """Read the labels: one for each expression."""
-        return decode_legend(spec, rgb_u8)
-
-    def ask(self, text: str, pass_number: int) -> Question | None:
-        """Ask for a list of expressions."""
-        what = after_verb(text, "segment")
-        return self._question(split_names(what, ";"), pass_number) if what else None
-
-    def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
-        """Ask for the same expressions in other words and colors."""
-        return self._question([str(name) for name, _ in spec["legend"]], pass_number)
-
-    def _question(self, expressions: list[str], pass_number: int) -> Question:
+    def question(self, expressions: list[str], pass_number: int) -> Question:
         rng = pass_rng(pass_number)
         legend = dict(zip(expressions, named_colors(len(expressions), rng)))
         spec = {"task": self.name, **legend_spec(legend, BLACK)}

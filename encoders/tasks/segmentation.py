@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,16 @@ from cavendish.encoders.draws import one_of
 from cavendish.encoders.legends.notation import format_color, notations_for, write_legend
 from cavendish.encoders.legends.parser import BACKGROUND, quote_if_needed
 from cavendish.encoders.sample import InputError, UInt8Image
-from cavendish.encoders.tasks.task import check_codec, draw_wording, read_color, read_field
+from cavendish.encoders.tasks.task import (
+    Question,
+    Task,
+    after_verb,
+    check_codec,
+    draw_wording,
+    read_color,
+    read_field,
+    split_names,
+)
 
 CODEC_ID = "legend/1"
 
@@ -67,6 +76,30 @@ def decode_legend(spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Segmentation:
         legend[row[0]] = read_color(row[1], row[0])
     labels = decode_semantic(rgb_u8, legend, read_color(spec.get("background"), "background"))
     return Segmentation(labels, tuple(legend))
+
+
+class LegendTask(Task):
+    """A task whose answer is drawn in the colors of a legend; `verb` and `separator` are those of its `usage`."""
+
+    fields: ClassVar[tuple[str, ...]] = ("instance_ids", "weight")
+    finds_objects = True
+    hub_category = "image-segmentation"
+    verb: ClassVar[str]
+    separator: ClassVar[str]
+
+    def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Segmentation:
+        return decode_legend(spec, rgb_u8)
+
+    def ask(self, text: str, pass_number: int) -> Question | None:
+        names = after_verb(text, self.verb)
+        return self.question(split_names(names, self.separator), pass_number) if names else None
+
+    def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
+        return self.question([str(name) for name, _ in spec["legend"]], pass_number)
+
+    def question(self, names: list[str], pass_number: int) -> Question:
+        """Ask for names in the wording and colors of a pass."""
+        raise NotImplementedError
 
 
 def draw_background(rng: np.random.Generator) -> Color:

@@ -11,7 +11,7 @@ from cavendish.encoders.codecs.palettes import BLACK, lattice_colors
 from cavendish.encoders.codecs.semantic import NO_CLASS, encode_semantic
 from cavendish.encoders.draws import shuffled
 from cavendish.encoders.expressions.programs import NO, category_match
-from cavendish.encoders.sample import Sample, UInt8Image
+from cavendish.encoders.sample import Sample
 from cavendish.encoders.tasks.classes import (
     classes_of,
     draw_absent,
@@ -20,8 +20,7 @@ from cavendish.encoders.tasks.classes import (
     present_instances,
 )
 from cavendish.encoders.tasks.segmentation import (
-    Segmentation,
-    decode_legend,
+    LegendTask,
     draw_background,
     draw_legend_colors,
     draw_legend_prompt,
@@ -32,10 +31,7 @@ from cavendish.encoders.tasks.task import (
     Instruction,
     Options,
     Question,
-    Task,
-    after_verb,
     pass_rng,
-    split_names,
     word_question,
 )
 
@@ -43,17 +39,14 @@ MAX_CLASSES = 20
 MAX_DISTRACTORS = 3
 
 
-class SemanticTask(Task):
+class SemanticTask(LegendTask):
     """Classes of the sample, and some that are surely absent, each in its color."""
 
     name = "semantic"
-    fields = ("instance_ids", "weight")
-    finds_objects = True
-    hub_category = "image-segmentation"
     usage = "label CLASS, CLASS, ..."
+    verb, separator = "label", ","
 
     def serves(self, sample: Sample) -> bool:
-        """Tell whether an instance is visible."""
         return bool(present_instances(sample))
 
     def make(self, sample: Sample, rng: np.random.Generator, options: Options) -> Instruction:
@@ -80,20 +73,7 @@ class SemanticTask(Task):
         prompt = draw_legend_prompt(legend, background, rng, SEMANTIC, ("every ", "the ", "each ", ""))
         return Instruction(prompt, target, legend_spec(legend, background))
 
-    def decode(self, spec: Mapping[str, Any], rgb_u8: UInt8Image) -> Segmentation:
-        """Read the labels."""
-        return decode_legend(spec, rgb_u8)
-
-    def ask(self, text: str, pass_number: int) -> Question | None:
-        """Ask for a list of classes."""
-        what = after_verb(text, "label")
-        return self._question(split_names(what, ","), pass_number) if what else None
-
-    def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
-        """Ask for the same classes in other colors."""
-        return self._question([str(name) for name, _ in spec["legend"]], pass_number)
-
-    def _question(self, names: list[str], pass_number: int) -> Question:
+    def question(self, names: list[str], pass_number: int) -> Question:
         rng = pass_rng(pass_number)
         legend = dict(zip(names, lattice_colors(len(names), rng)))
         prompt = word_question(SEMANTIC, {"legend": plain_legend(legend)}, rng, pass_number)

@@ -106,8 +106,10 @@ class Task:
         Args:
             text: the request, stripped.
             pass_number: 0 gives the plainest prompt; further passes draw other wordings and colors.
+
+        By default the name alone is a request.
         """
-        return None
+        return self.ask_again({}, pass_number) if after_verb(text, self.name) == "" else None
 
     def ask_again(self, spec: Mapping[str, Any], pass_number: int) -> Question:
         """Ask the question of a decode spec in other words and colors; the decoded answer means the same.

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from cavendish.encoders.sample import UInt8Image
 from cavendish.trainer.evaluation.metrics.depth import METRIC, DepthProtocol
 
 
-class Truth(Protocol):
-    """What is true of an item; each file of `evaluation/tasks` has its own."""
+class Truth:
+    """What is true of an item; each task has its own, a dataclass whose first field is (H, W, ...)."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of its arrays."""
+        """(height, width)."""
+        height, width = next(iter(vars(self).values())).shape[:2]
+        return height, width
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS, parse_color
+from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS
+from cavendish.encoders.legends.colors import read_color
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.config import Config
 from cavendish.mixing.storage.files import canonical_json
@@ -97,7 +98,7 @@ def tokenize(prompt: str) -> list[Token]:
 def _token(match: re.Match[str]) -> Token:
     text = match[0]
     if match["hex"] is not None:
-        return Token("color", parse_color(text))
+        return Token("color", read_color(text))
     if match["triple"] is not None:
         red, green, blue = (int(number) for number in re.findall(r"\d+", text))
         return Token("color", (red, green, blue))

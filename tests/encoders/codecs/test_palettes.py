@@ -16,11 +16,8 @@ from cavendish.encoders.codecs.palettes import (
     CSS_COLORS,
     color_distance,
     color_word,
-    format_hex,
-    format_triple,
     lattice,
     lattice_colors,
-    parse_color,
     srgb_to_lab,
 )
 from cavendish.encoders.sample import InputError
@@ -66,32 +63,6 @@ def test_color_names_are_css_and_decode_unambiguously() -> None:
     assert dict(CSS_COLORS) == css
     assert all(css[name.replace(" ", "")] == value for name, value in COLOR_NAMES.items())
     assert pdist([*COLOR_NAMES.values()]).min() >= 80
-
-
-@given(COLOR)
-def test_every_notation_reads_back(color: tuple[int, int, int]) -> None:
-    texts = [format_hex(color), format_hex(color, upper=True)]
-    texts += [format_triple(color, brackets) for brackets in ("()", "[]", "", "rgb()")]
-    assert [parse_color(text) for text in texts] == [color] * len(texts)
-
-
-@pytest.mark.parametrize(
-    ("text", "color"),
-    [
-        ("Hot-Pink", (255, 105, 180)),
-        ("#0f8", (0, 255, 136)),
-        ("RGB(1,2,3)", (1, 2, 3)),
-        ("dark olive green", (85, 107, 47)),
-    ],
-)
-def test_colors_as_people_type_them(text: str, color: tuple[int, int, int]) -> None:
-    assert parse_color(text) == color
-
-
-@pytest.mark.parametrize("text", ["", "reddish", "(1, 2)", "(256, 0, 0)", "#12345", "1 2 3 4"])
-def test_what_is_no_color_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match="CSS color name"):
-        parse_color(text)
 
 
 def test_lab_agrees_with_skimage() -> None:

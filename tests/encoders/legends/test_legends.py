@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from cavendish.encoders.codecs.palettes import COLOR_NAMES, parse_color
+from cavendish.encoders.codecs.palettes import COLOR_NAMES, format_hex, format_triple
 from cavendish.encoders.legends import structured
+from cavendish.encoders.legends.colors import read_color
 from cavendish.encoders.legends.notation import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
 from cavendish.encoders.legends.parser import MAX_PROMPT, near_colors, normal_name, parse_legend
 from cavendish.encoders.legends.sentences import is_background
@@ -255,4 +256,35 @@ def test_a_hostile_prompt_of_full_length_is_read_or_refused(unit: str) -> None:
 
 def test_color_formats_all_read_back() -> None:
     assert {format_color(RED, f) for f in COLOR_FORMATS} >= {"#ff0000", "#FF0000", "red", "255 0 0", "[255, 0, 0]"}
-    assert all(parse_color(format_color(RED, f)) == RED for f in COLOR_FORMATS)
+    assert all(read_color(format_color(RED, f)) == RED for f in COLOR_FORMATS)
+
+
+@given(st.tuples(*[st.integers(0, 255)] * 3))
+def test_every_notation_of_a_color_reads_back(color: tuple[int, int, int]) -> None:
+    texts = [format_hex(color), format_hex(color, upper=True)]
+    texts += [format_triple(color, brackets) for brackets in ("()", "[]", "", "rgb()")]
+    assert [read_color(text) for text in texts] == [color] * len(texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "color"),
+    [
+        ("Hot-Pink", (255, 105, 180)),
+        ("#0f8", (0, 255, 136)),
+        ("RGB(1,2,3)", (1, 2, 3)),
+        ("dark olive green", (85, 107, 47)),
+    ],
+)
+def test_colors_as_people_type_them(text: str, color: tuple[int, int, int]) -> None:
+    assert read_color(text) == color
+
+
+@pytest.mark.parametrize("text", ["", "reddish", "(1, 2)", "1 2 3 4", "bed", "decade"])
+def test_what_is_no_color(text: str) -> None:
+    assert read_color(text) is None
+
+
+@pytest.mark.parametrize("text", ["(256, 0, 0)", "#12345", "light red", "rgba(1, 2, 3, 0.5)", "hsl(0, 100, 50)"])
+def test_colors_that_cannot_be_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape(text)):
+        read_color(text)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cavendish.encoders.codecs.palettes import Color, format_hex, lattice
+from cavendish.encoders.codecs.palettes import BLACK, Color, format_hex, lattice
+from cavendish.encoders.tasks.segmentation import legend_spec
 
 Prompt = tuple[str, dict[str, Any]]
 
@@ -38,7 +39,7 @@ def semantic_prompt(classes: Mapping[int, str]) -> Prompt:
     legend = dict(zip(classes.values(), colors))
     entries = ", ".join(f'"{name}": "{format_hex(color)}"' for name, color in legend.items())
     text = f"Segment this image by class, in these flat colors: {{{entries}}}. Everything else is black."
-    return text, {"task": "semantic", "codec": "legend/1", "legend": _rows(legend), "background": [0, 0, 0]}
+    return text, {"task": "semantic", **legend_spec(legend, BLACK)}
 
 
 def referring_prompt(expression: str) -> Prompt:
@@ -47,8 +48,7 @@ def referring_prompt(expression: str) -> Prompt:
         f'Segment what this expression refers to: "{expression}". Paint it white and everything else black; '
         "if it is not in the image, paint everything black."
     )
-    legend = _rows({expression: (255, 255, 255)})
-    return text, {"task": "referring", "codec": "legend/1", "legend": legend, "background": [0, 0, 0]}
+    return text, {"task": "referring", **legend_spec({expression: (255, 255, 255)}, BLACK)}
 
 
 def instance_prompt(phrase: str) -> Prompt:
@@ -58,7 +58,3 @@ def instance_prompt(phrase: str) -> Prompt:
         "If there is none, paint everything black."
     )
     return text, {"task": "instance", "codec": "instances/1", "category": phrase, "background": [0, 0, 0]}
-
-
-def _rows(legend: Mapping[str, Color]) -> list[list[Any]]:
-    return [[name, list(color)] for name, color in legend.items()]

@@ -187,45 +187,20 @@ class ScoredImage:
     """Instances of one picture as COCO run lengths; made by `scored_image`."""
 
     size: tuple[int, int]
-    predicted: tuple[tuple[Any, float, int], ...]
-    expected: tuple[tuple[Any, int, bool], ...]
+    predicted: tuple[tuple[Any, float], ...]
+    expected: tuple[Any, ...]
 
 
-def scored_image(
-    prediction: Masks,
-    scores: Sequence[float],
-    truth: Masks,
-    categories: Sequence[int] | None = None,
-    truth_categories: Sequence[int] | None = None,
-    crowd: Sequence[bool] | None = None,
-) -> ScoredImage:
-    """Pack one picture's instances for `average_precision`.
-
-    Args:
-        prediction, truth: (N, H, W) and (M, H, W) bool masks; `scores` has N entries.
-        categories, truth_categories: N and M integers; None means that there is one category.
-        crowd: M flags; None means no crowd.
+def scored_image(prediction: Masks, scores: Sequence[float], truth: Masks) -> ScoredImage:
+    """Pack one image's instances for `average_precision`: (N, H, W) masks with N scores, and (M, H, W) true masks.
 
     Raises:
-        InputError: a list is not as long as its masks.
+        InputError: not as many scores as masks.
     """
-    predicted_lists = (prediction, scores, categories if categories is not None else [1] * len(prediction))
-    true_lists = (
-        truth,
-        truth_categories if truth_categories is not None else [1] * len(truth),
-        crowd if crowd is not None else [False] * len(truth),
-    )
-    for lists in (predicted_lists, true_lists):
-        if len({len(values) for values in lists}) > 1:
-            raise InputError(f"masks and their lists are {[len(v) for v in lists]} long; each must be as its masks")
-    return ScoredImage(
-        (truth.shape[1], truth.shape[2]),
-        tuple(
-            (run, float(s), int(c))
-            for run, s, c in zip(encode_masks(prediction), predicted_lists[1], predicted_lists[2])
-        ),
-        tuple((run, int(c), bool(flag)) for run, c, flag in zip(encode_masks(truth), true_lists[1], true_lists[2])),
-    )
+    if len(prediction) != len(scores):
+        raise InputError(f"{len(prediction)} masks have {len(scores)} scores: give one for each")
+    predicted = tuple((run, float(score)) for run, score in zip(encode_masks(prediction), scores))
+    return ScoredImage((truth.shape[1], truth.shape[2]), predicted, tuple(encode_masks(truth)))
 
 
 def average_precision(images: Iterable[ScoredImage]) -> dict[str, Any]:
@@ -242,22 +217,21 @@ def average_precision(images: Iterable[ScoredImage]) -> dict[str, Any]:
         truth["annotations"] += [
             {
                 "image_id": image_id,
-                "category_id": category,
+                "category_id": 1,
                 "segmentation": run,
                 "area": int(coco_mask.area(run)),
                 "bbox": [float(v) for v in coco_mask.toBbox(run)],
-                "iscrowd": int(crowd),
+                "iscrowd": 0,
             }
-            for run, category, crowd in image.expected
+            for run in image.expected
         ]
         results += [
-            {"image_id": image_id, "category_id": category, "segmentation": run, "score": score}
-            for run, score, category in image.predicted
+            {"image_id": image_id, "category_id": 1, "segmentation": run, "score": score}
+            for run, score in image.predicted
         ]
     for number, annotation in enumerate(truth["annotations"], start=1):
         annotation["id"] = number
-    categories = sorted({annotation["category_id"] for annotation in truth["annotations"]})
-    truth["categories"] = [{"id": category, "name": str(category)} for category in categories]
+    truth["categories"] = [{"id": 1, "name": "1"}]
     counts = {"protocol": AP_PROTOCOL, "images": len(truth["images"]), "instances": len(truth["annotations"])}
     if not truth["annotations"]:
         return {**counts, **dict.fromkeys(_AP_NAMES)}

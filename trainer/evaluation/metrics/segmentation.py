@@ -24,14 +24,12 @@ def semantic_confusion(
     prediction: NDArray[np.integer[Any]],
     truth: NDArray[np.integer[Any]],
     classes: Sequence[int],
-    valid: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.int64]:
     """Count pixels by true and predicted class.
 
     Args:
         prediction, truth: (H, W) integer ids; an id not in `classes` is void.
         classes: the K ids that are evaluated.
-        valid: (H, W) bool; None means all pixels.
 
     Returns:
         (K + 1, K + 1) int64, truth by prediction; the last row and column are void.
@@ -44,8 +42,6 @@ def semantic_confusion(
             f"labels predicted {prediction.shape}, true {truth.shape}: both must be one (H, W); use nearest"
         )
     true_index, predicted_index = _index(truth, classes), _index(prediction, classes)
-    if valid is not None:
-        true_index, predicted_index = true_index[valid], predicted_index[valid]
     size = len(classes) + 1
     counts = np.bincount((true_index * size + predicted_index).ravel(), minlength=size * size)
     return counts.reshape(size, size).astype(np.int64)

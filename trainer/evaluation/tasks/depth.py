@@ -13,7 +13,7 @@ from cavendish.encoders.codecs.depth import DecodedDepth, encode_depth
 from cavendish.encoders.sample import Example, Sample, UInt8Image
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_depth
 from cavendish.mixing.visualize import Panel
-from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.metrics.depth import DepthProtocol, depth_metrics, depth_set_metrics, valid_pixels
 from cavendish.trainer.evaluation.tasks.task import (
     OWN_SAMPLES,
@@ -28,16 +28,11 @@ from cavendish.trainer.evaluation.tasks.task import (
 
 
 @dataclass(frozen=True)
-class DepthTruth:
+class DepthTruth(Truth):
     """`depth_m` (H, W) planar metres (NaN or 0 unknown, +inf no surface); `valid` (H, W) bool, the set's own mask."""
 
     depth_m: NDArray[np.floating[Any]]
     valid: NDArray[np.bool_] | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.depth_m.shape[0], self.depth_m.shape[1]
 
 
 @dataclass
@@ -54,7 +49,6 @@ class DepthTally:
         return {**result, "quality": result["delta1"]}
 
     def metrics(self) -> dict[str, Any]:
-        """Average over items."""
         return depth_set_metrics(self.results)
 
 
@@ -85,7 +79,6 @@ class DepthEvaluation(TaskEvaluation):
         return str(example.spec["codec"]).startswith("cube-walk/1")
 
     def truth(self, sample: Sample, example: Example) -> DepthTruth:
-        """Take the depth as it is."""
         assert sample.depth_m is not None
         return DepthTruth(sample.depth_m)
 
@@ -94,26 +87,21 @@ class DepthEvaluation(TaskEvaluation):
         return resize_nearest(decoded.depth_m, size)
 
     def merge(self, passes: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Return the middle of each pixel; of an even number the lower of the two."""
         return median_depth(passes)
 
     def tally(self, benchmark: Benchmark) -> DepthTally:
-        """Measure under the benchmark's protocol."""
         return DepthTally(benchmark.depth)
 
     def fit_guesses(self, benchmark: Benchmark, truths: Iterable[DepthTruth]) -> dict[str, NDArray[Any]]:
-        """Fit one depth, and one for each height in the image."""
         return depth_profiles(
             depth_row_medians(truth.depth_m, valid_pixels(truth.depth_m, benchmark.depth, truth.valid))
             for truth in truths
         )
 
     def draw_truth(self, truth: DepthTruth, item: Item, spec: Mapping[str, Any]) -> UInt8Image:
-        """Draw with the cube walk."""
         return encode_depth(np.where(truth.depth_m > 0, truth.depth_m, np.nan).astype(np.float32))
 
     def draw_error(self, truth: DepthTruth, prediction: NDArray[Any], item: Item) -> Panel:
-        """Draw the relative error."""
         with np.errstate(divide="ignore", invalid="ignore"):
             error = np.abs(np.clip(prediction, 1e-3, 412.5) - truth.depth_m) / truth.depth_m
         known = np.isfinite(truth.depth_m) & (truth.depth_m > 0)
@@ -126,14 +114,12 @@ class DepthEvaluation(TaskEvaluation):
         return Answer({"depth": median_depth([decoded.depth_m for decoded in passes])}, confident)
 
     def draw_answer(self, answer: Answer, image: UInt8Image) -> Panel:
-        """Draw with the cube walk, and say the range."""
         depth_m = answer.arrays["depth"]
         finite = depth_m[np.isfinite(depth_m)]
         caption = f"depth {finite.min():.3g} to {finite.max():.3g} m" if finite.size else "depth: no surface"
         return caption, encode_depth(resize_nearest(depth_m, image.shape[:2]))
 
     def print_labels(self, truth: DepthTruth) -> LabelPrint:
-        """Fingerprint the relief."""
         return print_depth(truth.depth_m)
 
 

@@ -14,7 +14,7 @@ from cavendish.encoders.sample import Example, Sample, UInt8Image
 from cavendish.encoders.voting import consensus_instances
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_masks
 from cavendish.mixing.visualize import Panel, ids_picture
-from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.metrics.instances import (
     InstanceMatch,
     Masks,
@@ -36,7 +36,7 @@ from cavendish.trainer.evaluation.tasks.task import (
 
 
 @dataclass(frozen=True)
-class InstancesTruth:
+class InstancesTruth(Truth):
     """`annotators`: for each annotator the (N, H, W) bool masks of all instances; none at all is a true answer too."""
 
     annotators: tuple[Masks, ...]
@@ -118,7 +118,6 @@ class InstanceEvaluation(TaskEvaluation):
         return InstancesTruth((masks,))
 
     def predict(self, item: Item, decoded: DecodedInstances, size: tuple[int, int]) -> Instances:
-        """Resize the ids."""
         return Instances(resize_nearest(decoded.ids, size), decoded.confidence)
 
     def merge(self, passes: Sequence[Instances]) -> Instances:
@@ -127,11 +126,9 @@ class InstanceEvaluation(TaskEvaluation):
         return Instances(agreed.ids, agreed.support)
 
     def tally(self, benchmark: Benchmark) -> InstanceTally:
-        """Match instances."""
         return InstanceTally()
 
     def guesses(self, fitted: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> dict[str, Any]:
-        """Guess nothing, everything, and the middle, as one instance."""
         one = np.ones(1)
         return {
             name: Instances(mask.astype(np.uint8), one if mask.any() else one[:0])
@@ -139,14 +136,12 @@ class InstanceEvaluation(TaskEvaluation):
         }
 
     def draw_truth(self, truth: InstancesTruth, item: Item, spec: Mapping[str, Any]) -> UInt8Image:
-        """Draw the first annotator's instances."""
         ids = np.zeros(truth.size, np.uint16)
         for number, mask in enumerate(truth.annotators[0], start=1):
             ids[mask] = number
         return ids_picture(ids)
 
     def draw_error(self, truth: InstancesTruth, prediction: Instances, item: Item) -> Panel:
-        """Draw what was decoded."""
         return "decoded instances", ids_picture(prediction.ids.astype(np.uint16))
 
     def answer(self, spec: Mapping[str, Any], passes: Sequence[DecodedInstances]) -> Answer:
@@ -157,11 +152,9 @@ class InstanceEvaluation(TaskEvaluation):
         return Answer(labels=agreed.ids, names=names, scores=tuple(float(score) for score in agreed.confidence))
 
     def texts(self, item: Item) -> tuple[str, ...]:
-        """Return the class."""
         return (item.spec["category"],)
 
     def print_labels(self, truth: InstancesTruth) -> LabelPrint:
-        """Fingerprint the masks of every annotator."""
         return print_masks(mask for masks in truth.annotators for mask in masks)
 
 

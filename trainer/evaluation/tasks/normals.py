@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cavendish.encoders.codecs.normals import encode_normals
 from cavendish.encoders.sample import Example, Sample, UInt8Image
 from cavendish.mixing.visualize import Panel
-from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.metrics.normals import NormalsPool, angular_errors_deg
 from cavendish.trainer.evaluation.tasks.task import (
     ROWS,
@@ -26,16 +26,11 @@ from cavendish.trainer.evaluation.tasks.task import (
 
 
 @dataclass(frozen=True)
-class NormalsTruth:
+class NormalsTruth(Truth):
     """`normals` (H, W, 3) in this project's frame (+x right, +y up, +z toward the viewer); (0, 0, 0) unknown."""
 
     normals: NDArray[np.floating[Any]]
     valid: NDArray[np.bool_] | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.normals.shape[0], self.normals.shape[1]
 
 
 @dataclass
@@ -51,7 +46,6 @@ class NormalsTally:
         return {**summary, "quality": None if mean is None else 1 - min(mean, 90.0) / 90}
 
     def metrics(self) -> dict[str, Any]:
-        """Return both meanings of a set's normals metrics."""
         return self.pool.metrics()
 
 
@@ -76,24 +70,19 @@ class NormalsEvaluation(TaskEvaluation):
     guesses_transfer = True
 
     def truth(self, sample: Sample, example: Example) -> NormalsTruth:
-        """Take the normals as they are."""
         assert sample.normals is not None
         return NormalsTruth(sample.normals)
 
     def predict(self, item: Item, decoded: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-        """Return (H, W, 3) vectors."""
         return resize_nearest(decoded, size)
 
     def merge(self, passes: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-        """Return the mean direction."""
         return mean_normals(passes)
 
     def tally(self, benchmark: Benchmark) -> NormalsTally:
-        """Measure angles."""
         return NormalsTally()
 
     def fit_guesses(self, benchmark: Benchmark, truths: Iterable[NormalsTruth]) -> dict[str, NDArray[Any]]:
-        """Fit one normal, and one for each height in the image."""
         return normals_profiles(
             normals_row_sums(
                 truth.normals, np.ones(truth.normals.shape[:2], bool) if truth.valid is None else truth.valid
@@ -102,23 +91,19 @@ class NormalsEvaluation(TaskEvaluation):
         )
 
     def draw_truth(self, truth: NormalsTruth, item: Item, spec: Mapping[str, Any]) -> UInt8Image:
-        """Draw in the left-is-red colors."""
         length = np.linalg.norm(truth.normals, axis=-1, keepdims=True)
         unit = np.divide(truth.normals, length, out=np.zeros(truth.normals.shape), where=length > 0)
         return encode_normals(unit.astype(np.float32))
 
     def draw_error(self, truth: NormalsTruth, prediction: NDArray[Any], item: Item) -> Panel:
-        """Draw the angle."""
         error = np.degrees(np.arccos(np.clip((prediction * truth.normals).sum(axis=-1), -1, 1)))
         known = truth.normals.any(axis=-1) & (True if truth.valid is None else truth.valid)
         return "angle, white 0° to red 60°", draw_heat(error / 60, known)
 
     def answer(self, spec: Mapping[str, Any], passes: Sequence[NDArray[np.float32]]) -> Answer:
-        """Take the mean direction."""
         return Answer({"normals": mean_normals(passes)})
 
     def draw_answer(self, answer: Answer, image: UInt8Image) -> Panel:
-        """Draw in the left-is-red colors."""
         return "normals", encode_normals(resize_nearest(answer.arrays["normals"], image.shape[:2]))
 
 

@@ -16,7 +16,7 @@ from cavendish.encoders.tasks.segmentation import Segmentation
 from cavendish.encoders.voting import vote_semantic
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_masks
 from cavendish.mixing.visualize import Panel
-from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.metrics.segmentation import MaskOverlap, mask_overlap, referring_metrics
 from cavendish.trainer.evaluation.tasks.semantic import vote_answer
 from cavendish.trainer.evaluation.tasks.task import (
@@ -32,16 +32,11 @@ from cavendish.trainer.evaluation.tasks.task import (
 
 
 @dataclass(frozen=True)
-class MaskTruth:
+class MaskTruth(Truth):
     """`mask` (H, W) bool of what the expression refers to; pixels of `ignore` count for nothing."""
 
     mask: NDArray[np.bool_]
     ignore: NDArray[np.bool_] | None = None
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.mask.shape[0], self.mask.shape[1]
 
 
 @dataclass
@@ -57,7 +52,6 @@ class ReferringTally:
         return {"iou": overlap.iou, "quality": overlap.iou}
 
     def metrics(self) -> dict[str, Any]:
-        """Score all expressions."""
         return referring_metrics(self.overlaps)
 
 
@@ -81,7 +75,6 @@ class ReferringEvaluation(TaskEvaluation):
     negative_probability = 0.1
 
     def items(self, sample: Sample, example: Example) -> list[Item]:
-        """Return one item for each expression; they share the image."""
         decoded = decode_example(example.spec, example.target)
         assert isinstance(decoded, Segmentation)
         several = len(decoded.names) > 1
@@ -107,15 +100,12 @@ class ReferringEvaluation(TaskEvaluation):
         return vote_semantic([mask.astype(np.uint8) for mask in passes]).labels.astype(bool)
 
     def tally(self, benchmark: Benchmark) -> ReferringTally:
-        """Add up overlaps."""
         return ReferringTally()
 
     def guesses(self, fitted: Mapping[str, NDArray[Any]], size: tuple[int, int]) -> dict[str, Any]:
-        """Guess nothing, everything, and the middle."""
         return dict(mask_guesses(size))
 
     def draw_truth(self, truth: MaskTruth, item: Item, spec: Mapping[str, Any]) -> UInt8Image:
-        """Draw the mask in the color of its expression."""
         image = np.full((*truth.size, 3), spec["background"], np.uint8)
         image[truth.mask] = spec["legend"][item.position][1]
         if truth.ignore is not None:
@@ -123,22 +113,18 @@ class ReferringEvaluation(TaskEvaluation):
         return image
 
     def draw_error(self, truth: MaskTruth, prediction: NDArray[np.bool_], item: Item) -> Panel:
-        """Draw what both masks cover, and what one does."""
         known = prediction | truth.mask
         if truth.ignore is not None:
             known &= ~truth.ignore
         return "shared (green), not shared (red)", draw_verdict(prediction == truth.mask, known)
 
     def answer(self, spec: Mapping[str, Any], passes: Sequence[Segmentation]) -> Answer:
-        """Vote on each pixel."""
         return vote_answer(passes)
 
     def texts(self, item: Item) -> tuple[str, ...]:
-        """Return the expressions."""
         return tuple(row[0] for row in item.spec["legend"])
 
     def print_labels(self, truth: MaskTruth) -> LabelPrint:
-        """Fingerprint the mask."""
         return print_masks([truth.mask])
 
 

@@ -16,7 +16,7 @@ from cavendish.encoders.tasks.segmentation import Segmentation
 from cavendish.encoders.voting import vote_semantic
 from cavendish.mixing.audit.matching.label_prints import LabelPrint, print_ids
 from cavendish.mixing.visualize import Panel
-from cavendish.trainer.evaluation.items import Benchmark, Item
+from cavendish.trainer.evaluation.items import Benchmark, Item, Truth
 from cavendish.trainer.evaluation.metrics.segmentation import semantic_confusion, semantic_set_metrics
 from cavendish.trainer.evaluation.tasks.task import (
     OWN_SAMPLES,
@@ -35,15 +35,10 @@ VOID = -1
 
 
 @dataclass(frozen=True)
-class SemanticTruth:
+class SemanticTruth(Truth):
     """`labels` (H, W) integer ids; an id that is not a class of the benchmark is void."""
 
     labels: NDArray[np.integer[Any]]
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """(height, width)."""
-        return self.labels.shape[0], self.labels.shape[1]
 
 
 @dataclass
@@ -65,7 +60,6 @@ class SemanticTally:
         return {**result, "quality": result["miou"]}
 
     def metrics(self) -> dict[str, Any]:
-        """Score the summed confusion."""
         return semantic_set_metrics(self.confusion, self.names)
 
 
@@ -104,16 +98,13 @@ class SemanticEvaluation(TaskEvaluation):
         return vote_semantic(passes).labels
 
     def tally(self, benchmark: Benchmark) -> SemanticTally:
-        """Count in one confusion matrix."""
         return SemanticTally(tuple(benchmark.classes), tuple(benchmark.classes.values()))
 
     def fit_guesses(self, benchmark: Benchmark, truths: Iterable[SemanticTruth]) -> dict[str, NDArray[Any]]:
-        """Fit the most frequent class, and that of each height in the image."""
         classes = tuple(benchmark.classes)
         return class_profiles((class_row_counts(truth.labels, classes) for truth in truths), classes)
 
     def draw_truth(self, truth: SemanticTruth, item: Item, spec: Mapping[str, Any]) -> UInt8Image:
-        """Draw in the colors of the legend."""
         image = np.full((*truth.size, 3), spec["background"], np.uint8)
         for name, color in spec["legend"]:
             image[truth.labels == item.classes.get(name, -2)] = color
@@ -121,15 +112,12 @@ class SemanticEvaluation(TaskEvaluation):
         return image
 
     def draw_error(self, truth: SemanticTruth, prediction: NDArray[Any], item: Item) -> Panel:
-        """Draw right and wrong pixels."""
         return "right (green), wrong (red)", draw_verdict(prediction == truth.labels, _is_class(truth, item))
 
     def answer(self, spec: Mapping[str, Any], passes: Sequence[Segmentation]) -> Answer:
-        """Vote on each pixel."""
         return vote_answer(passes)
 
     def print_labels(self, truth: SemanticTruth) -> LabelPrint:
-        """Fingerprint the mask of each class."""
         return print_ids(truth.labels)
 
 

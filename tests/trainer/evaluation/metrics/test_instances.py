@@ -142,13 +142,7 @@ def test_iou_of_three_quarters_counts_up_to_the_075_threshold():
     assert result["ap_small"] is None
 
 
-def test_categories_and_crowd():
+def test_a_mask_without_a_score():
     truth = _boxes(A, B)
-    wrong = average_precision([scored_image(truth, [1, 1], truth, [1, 1], [1, 2])])
-    assert wrong["ap"] == pytest.approx(0.5)
-    crowd = average_precision(
-        [scored_image(_boxes(A, C), [0.5, 0.9], _boxes(A, (0, 200, 110, 200)), crowd=[False, True])]
-    )
-    assert crowd["ap"] == pytest.approx(1)  # C lies in the crowd and is ignored
-    with pytest.raises(InputError, match="long"):
+    with pytest.raises(InputError, match="2 masks have 1 scores"):
         scored_image(truth, [1.0], truth)

@@ -76,10 +76,8 @@ def test_void_rules_by_hand():
     assert result["pixels"] == 3
 
 
-def test_valid_mask_and_shapes():
+def test_shapes_and_ids():
     truth = np.array([[1, 2]])
-    confusion = semantic_confusion(np.array([[1, 1]]), truth, [1, 2], valid=np.array([[True, False]]))
-    assert confusion.sum() == 1
     with pytest.raises(InputError, match="use nearest"):
         semantic_confusion(np.ones((2, 2), int), truth, [1])
     with pytest.raises(InputError, match="twice"):
