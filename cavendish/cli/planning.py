@@ -119,15 +119,15 @@ def _print_cost(probe: Probe, cost: Cost) -> None:
 
 def _print_estimate(probe: Probe, prices: Prices, found: Estimate) -> None:
     lines = {
-        "samples": _count(found.samples),
+        "samples": f"{found.samples:,}",
         "CPU hours": f"{_hours(found.cpu_hours)} ({_hours(found.low)} to {_hours(found.high)})",
         "bytes": decimal(found.bytes),
     }
     if prices.cpu_hour > 0 or prices.gb_month > 0:
         lines["money"] = f"{found.cost:,.0f}" if found.cost >= 100 else f"{found.cost:.2f}"
     if not probe.divisible:
-        lines["shards"] = _count(found.shards)
-        lines[f"{probe.unit}s a shard"] = _count(found.units_per_shard)
+        lines["shards"] = f"{found.shards:,}"
+        lines[f"{probe.unit}s a shard"] = f"{found.units_per_shard:,}"
         lines["bytes a shard"] = decimal(found.shard_bytes)
         lines["CPU time a shard"] = _time(found.shard_s / 3600)
     lines |= {f"on {count:,} cores": _time(hours) for count, hours in found.wall_hours}
@@ -138,13 +138,6 @@ def _print_estimate(probe: Probe, prices: Prices, found: Estimate) -> None:
     console.print(table)
     for warning in probe.warnings:
         console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-
-
-def _count(value: int) -> str:
-    for name, unit in (("G", 1e9), ("M", 1e6)):
-        if value >= unit:
-            return f"{value / unit:.4g} {name}"
-    return f"{value:,}"
 
 
 def _hours(value: float) -> str:

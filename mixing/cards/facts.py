@@ -30,15 +30,12 @@ class ShardSet:
     """What a directory of shards holds.
 
     Args:
-        path: as the card names it.
         tars: (name, bytes, sha256) of each shard.
         digest: of the shards' sha256 in order, by which plans and locks know them.
         parts: how many records have a part, by its name.
         sizes: records by (height, width).
         credits: records that use an asset or file of somebody, by what it is.
         unnamed: records by licence that asks for an author's name, of which no author is known.
-        tools: versions of tools that made it.
-        models: that labelled it.
         faces: what was done to images with faces, where that was looked at.
     """
 

@@ -66,7 +66,6 @@ DEATHS_IN_VAIN = 3
 METRICS = "cavendish"
 _INPUTS = "inputs"
 _IN_TURN = threading.Lock()
-_SAFE = "What is committed is safe: run the same command again to continue"
 
 
 @dataclass(frozen=True)
@@ -277,8 +276,10 @@ def _run_until_done(tasks: Tasks, engine: Engine, report: Callable[[int], None],
         deaths_in_vain = deaths_in_vain + 1 if len(outcome.left) == before else 0
     if outcome.left:
         in_vain = f", {deaths_in_vain} times with nothing done in between" if deaths_in_vain > 1 else ""
-        undone = f"{len(outcome.left)} of {len(tasks.numbers)} {tasks.name} not done ({_some(outcome.left)})"
-        raise JobFailed(f"{outcome.fault}{in_vain}; {undone}. {_SAFE}")
+        first = ", ".join(map(str, outcome.left[:5])) + (", ..." if len(outcome.left) > 5 else "")
+        undone = f"{len(outcome.left)} of {len(tasks.numbers)} {tasks.name} not done ({first})"
+        safe = "What is committed is safe: run the same command again to continue"
+        raise JobFailed(f"{outcome.fault}{in_vain}; {undone}. {safe}")
 
 
 def _run_pipeline(
@@ -381,11 +382,6 @@ def _watch(
                 workers.kill()
             where = f"; {cluster.describe_workers()}" if cluster is not None else ""
             return f"nothing was committed for {engine.stall_timeout_s:.0f} s{where}"
-
-
-def _some(indices: Sequence[int]) -> str:
-    names = [f"{index}" for index in indices[:5]]
-    return ", ".join(names) + (", ..." if len(indices) > 5 else "")
 
 
 def _cause(error: BaseException) -> str:

@@ -73,9 +73,7 @@ def _connect(scheduler: str) -> Any:
 
     for name in list(logging.root.manager.loggerDict):  # dask's configuration gives several of them levels of their own
         if name.partition(".")[0] in ("distributed", "tornado"):
-            logging.getLogger(name).setLevel(
-                logging.CRITICAL
-            )  # a lost scheduler is a line of ours, not pages of theirs
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # a lost scheduler is one line of ours
     where: dict[str, str] = {"address": scheduler}
     if "://" not in scheduler:
         if not Path(scheduler).is_file():
