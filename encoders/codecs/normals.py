@@ -126,11 +126,6 @@ def normals_from(vectors: NDArray[Any], convention: str) -> NDArray[np.float32]:
     return _reorder(vectors, _convention(convention).vector, "RUB")
 
 
-def normals_to(normals: NDArray[Any], convention: str) -> NDArray[np.float32]:
-    """Convert camera-space normals to another tool's (H, W, 3) vectors, by the name of its convention."""
-    return _reorder(normals, "RUB", _convention(convention).vector)
-
-
 def _convention(name: str) -> NormalConvention:
     if name not in CONVENTIONS:
         raise InputError(f"normal convention {name!r} is not known; known: {', '.join(CONVENTIONS)}")
@@ -140,7 +135,7 @@ def _convention(name: str) -> NormalConvention:
 def _colour_axes(name: str) -> str:
     axes = _convention(name).colour
     if axes is None:
-        raise InputError(f"normal convention {name!r} has vectors only, no colours: use normals_from or normals_to")
+        raise InputError(f"normal convention {name!r} has vectors only, no colours: use normals_from")
     return axes
 
 

@@ -78,7 +78,7 @@ def _write_arrays_of_others(folder: Path) -> None:
 
 def _read_arrays_of_others(folder: Path) -> None:
     from cavendish.trainer.evaluation.benchmarks import files
-    from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+    from cavendish.trainer.evaluation.benchmarks.files import read_plain_pickle
 
     reads: tuple[Callable[[], object], ...] = (
         lambda: files.read_npy(folder / "a.npy"),

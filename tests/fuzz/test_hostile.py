@@ -29,8 +29,7 @@ from cavendish.mixing.sources.arrays import decode_depth_file
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import collect_leftovers, read_json, temporary_name
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from cavendish.trainer.evaluation.benchmarks.files import read_gray, read_npy
-from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+from cavendish.trainer.evaluation.benchmarks.files import read_gray, read_npy, read_plain_pickle
 from cavendish.trainer.training.checkpoint import State, read_checkpoint, write_checkpoint
 from tests.conftest import tiny_sample
 from tests.fuzz.readers import pack_glb, picture, put, tar_of

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
+import pickle
+import pickletools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -109,3 +112,40 @@ def same_size(path: Path, image: NDArray[Any], truth: NDArray[Any]) -> None:
     """Raise InputError when picture and truth are of different sizes."""
     if image.shape[:2] != truth.shape[:2]:
         raise InputError(f"{path}: its truth is {truth.shape[:2]}, the picture is {image.shape[:2]} (rows, columns)")
+
+
+_CALLING = {
+    "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX",
+    "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID", "NEXT_BUFFER", "READONLY_BUFFER",
+}  # fmt: skip
+
+_MEMO = {"PUT", "BINPUT", "LONG_BINPUT"}
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        raise pickle.UnpicklingError("holds a persistent id")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Read a pickle of lists, dicts, tuples, strings, bytes, numbers, booleans and None.
+
+    Raises:
+        InputError: it names a class or function, or is damaged; the line tells how to convert it to json.
+    """
+    data = read_bytes(path)
+    advice = "if you trust it, convert it to json (json.dump(pickle.load(...))) beside it with the name ending in .json"
+    try:
+        for opcode, argument, _ in pickletools.genops(data):
+            if opcode.name in _CALLING:
+                raise InputError(f"{path}: the pickle holds more than plain data ({opcode.name} {argument}); {advice}")
+            if opcode.name in _MEMO and int(argument or 0) > len(data):  # the unpickler allocates a table of this size
+                raise InputError(f"{path}: damaged pickle (memo {argument} in {len(data)} bytes); {advice}")
+        return _PlainUnpickler(io.BytesIO(data), encoding="utf-8", errors="replace").load()
+    except (pickle.UnpicklingError, EOFError, MemoryError, RecursionError, *ODD) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: damaged pickle ({' '.join(str(error).split())}); {advice}") from None

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import read_json
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from cavendish.trainer.evaluation.benchmarks.files import ODD, need_files, need_folder, read_bytes, read_rgb, safe_name
-from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+from cavendish.trainer.evaluation.benchmarks.files import (
+    ODD,
+    need_files,
+    need_folder,
+    read_bytes,
+    read_plain_pickle,
+    read_rgb,
+    safe_name,
+)
 from cavendish.trainer.evaluation.benchmarks.prompts import referring_prompt
 from cavendish.trainer.evaluation.items import Benchmark, Item
 from cavendish.trainer.evaluation.tasks.referring import MaskTruth

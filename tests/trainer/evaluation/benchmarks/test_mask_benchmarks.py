@@ -18,7 +18,7 @@ from cavendish.encoders.legends.parser import parse_legend
 from cavendish.encoders.sample import InputError
 from cavendish.trainer.evaluation.benchmarks import read_benchmark
 from cavendish.trainer.evaluation.benchmarks.coco_masks import decode_segmentation
-from cavendish.trainer.evaluation.benchmarks.plain_pickle import read_plain_pickle
+from cavendish.trainer.evaluation.benchmarks.files import read_plain_pickle
 from tests.trainer.evaluation.layouts import box_mask, run_lengths, write_json, write_picture, write_png
 
 
