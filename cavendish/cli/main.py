@@ -6,6 +6,7 @@ Exit codes: 0 fine, 1 the answer is no (leak found, verification failed, job not
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -27,6 +28,8 @@ from cavendish.encoders.sample import InputError
 from cavendish.mixing.extras import EXTRAS, missing_extra, require_extra
 
 INTERRUPTED = 130
+_SAME_AGAIN = (errno.ENOENT, errno.ENAMETOOLONG, errno.EINVAL, errno.ELOOP, errno.EROFS)
+"""Errors of the system that the same command would meet again."""
 _ClickError: Any = typer.BadParameter.__mro__[2]  # of every error of usage; typer may bring its own copy of click
 
 
@@ -82,9 +85,8 @@ def main() -> None:
         _leave(2, _of_file(error))
     except OSError as error:
         wrong = isinstance(error, FileNotFoundError | PermissionError)
-        _leave(
-            2 if wrong else 1, f"{_of_file(error)}. What is finished is safe: run the same command again to continue"
-        )
+        safe = ". What is finished is safe: run the same command again to continue"
+        _leave(2 if wrong else 1, _of_file(error) + ("" if error.errno in _SAME_AGAIN else safe))
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:

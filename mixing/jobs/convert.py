@@ -60,8 +60,7 @@ class ConvertConfig(Config):
 
     Args:
         name: begins every key and is the `source` of every sample.
-        path: a tar, or a folder with tars and files below it; or a list of them. A path that is added at the end adds
-            shards and leaves those that are there.
+        path: a tar, or a folder with tars and files below it; or a list of them.
         licence: of every record whose own json does not state another (`license` or `licence`).
         depth_unit_m: metres that one unit of a depth file stands for: of all, or of each format, {png: 0.001, npy: 1}.
             A 16-bit PNG is in millimetres where nothing is stated; EXR and .npy do not say, and need it.

@@ -38,7 +38,6 @@ class SourceConfig(Config):
             WebDataset or img2dataset tar, or a folder with tars below it), "coco" (images of a COCO json, see
             `annotations`) or "arrow" (a Hugging Face dataset saved to disk).
         path: relative to the data folder, or a list of such paths; or an fsspec URL, of which `mirror` holds a copy.
-            A path that is added at the end adds shards and leaves those that are there.
         annotations: for "coco": the json, relative to `path`. Its captions and licences are read, its labels are not.
         mirror: for a URL: the local folder that its files are copied to, relative to the data folder.
         licence: of every image whose own .json does not state another.

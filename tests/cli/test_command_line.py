@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 from cavendish.cli.app import complain, here_only, progress_bar, say
 from cavendish.cli.audit import say_verdict
-from cavendish.cli.main import app
+from cavendish.cli.main import app, main
 from cavendish.cli.show import print_trace
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.audit.report.write import Verdict
@@ -276,3 +277,19 @@ def test_a_leak_does_not_hide_what_was_not_checked(capsys: pytest.CaptureFixture
     assert left.value.exit_code == 1
     told = capsys.readouterr().out.splitlines()
     assert told[:2] == ["leak: benchmark images, labels or texts in 1 place", f"and not fully checked: {missing[0]}"]
+
+
+@pytest.mark.parametrize(("number", "helps"), [(errno.ENAMETOOLONG, False), (errno.ENOSPC, True), (errno.EIO, True)])
+def test_running_again_is_advised_where_it_helps(
+    number: int, helps: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(**_: object) -> None:
+        raise OSError(number, os.strerror(number), "out/x.png")
+
+    monkeypatch.setattr("cavendish.cli.main.app", fail)
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = capsys.readouterr().err
+    assert left.value.code == 1
+    assert said.startswith(f"cavendish: out/x.png: {os.strerror(number)}")
+    assert ("run the same command again" in said) == helps

@@ -243,3 +243,21 @@ def test_two_processes_share_the_images(many: tuple[Path, Path], tmp_path: Path)
     predict(many[0], Request((many[1],), "depth", SIZE, steps=1), tmp_path / "one")
     assert_alike(tmp_path / "one", tmp_path / "two")
     assert done.stdout.count("5 pictures answered, 1 failed") == 1, done.stderr
+
+
+def test_any_name_is_answered_and_no_file_is_passed_over(picture: Path) -> None:
+    folder = picture.parent / "photos"
+    names = ["x" * 240 + ".png", "a-b.png", "a/b.png", "A-B.png", "photo.jfif", "noend", "c/photo.png"]
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(picture.read_bytes())
+    (folder / "notes.md").write_text("text")
+    (folder / "broken.jpg").write_bytes(b"no image")
+    (folder / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0heic")
+    values = predict_with(paint, Request((folder, picture), "depth", SIZE), picture.parent / "out")
+    made = [entry["name"] for entry in values["predictions"]]
+    assert len({name.casefold() for name in made}) == len(made) == len(names) + 1
+    assert {"a-b", "mug", "photo", "noend"} <= set(made)
+    assert {entry["file"] for entry in values["failed"]} == {"broken.jpg", "phone.heic"}
+    assert values["inputs"] == {"found": 11, "written": 8, "rejected": 2, "left_aside": {".md: not an image": 1}}
+    assert all((picture.parent / "out" / f"{name}.depth.npy").exists() for name in made)
