@@ -62,10 +62,12 @@ def train(
 
     settings = read_config(TrainConfig, config, override or ())
     if dry_run:
-        from cavendish.trainer.training.dry_run import dry_run_mixture
+        from cavendish.trainer.training.dry_run import dry_run as look
+        from cavendish.trainer.training.train import open_mixture
 
         with local_run(settings, out, data) as (local, work, folder):
-            lines = list(dry_run_mixture(local, work.folder, folder).lines(settings))
+            items = open_mixture(local, work.folder, folder)[1]
+            lines = look(items, local, work.folder, folder).lines(settings)
         for line in lines:
             say(line)
         return
@@ -134,13 +136,17 @@ def evaluate(
             raise InputError("--device and --precision are for drawing; with --predictions or --requests none is done")
         _score_folder(config, override, data, predictions, out)
         return
-    from cavendish.trainer.evaluation.generator import EvaluateConfig
+    from cavendish.mixing.storage.sync import fetched, paths_in, published
+    from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
     from cavendish.trainer.evaluation.report.page import metrics_tables, retention_table
-    from cavendish.trainer.training.remote_run import evaluate_remote
 
     settings = read_config(EvaluateConfig, config, _with_options(override, device=device, precision=precision))
-    with progress_bar("evaluate") as report:
-        summary = evaluate_remote(settings, out, data, report)
+    with (
+        fetched(data, paths_in(settings)) as folder,
+        published(out, ("summary.json",)) as work,
+        progress_bar("evaluate") as report,
+    ):
+        summary = evaluate_generator(settings, work.folder, folder, report)
     if not _is_first():
         return
     for values in (*metrics_tables(summary), retention_table(summary)):

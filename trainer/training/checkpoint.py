@@ -87,13 +87,6 @@ def checkpoints(folder: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def step_of(path: Path) -> int:
-    """Return the step of a checkpoint that `checkpoints` lists."""
-    step = step_of_name(path.name)
-    assert step is not None
-    return step
-
-
 def step_of_name(name: str) -> int | None:
     """Return the step of the checkpoint of that name, or None when it is no checkpoint's."""
     match = _NAME.fullmatch(name)

@@ -26,8 +26,7 @@ from cavendish.trainer.generators.protocol import check_prompts
 from cavendish.trainer.loss import draw_noise
 from cavendish.trainer.parallel import frozen_parts, init_distributed, to_device
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.items import Item, Items
-from cavendish.trainer.training.precompute import with_cached
+from cavendish.trainer.training.precompute import Item, Items, with_cached
 from cavendish.trainer.training.run import Run, start_generator
 from cavendish.trainer.training.step import batch_of, sigma_of, split_passes, train_step
 from cavendish.trainer.training.train import open_mixture
@@ -72,11 +71,6 @@ class DryRun:
             lines.append(f"GiB for each of n processes ({config.parallel}): {', '.join(shares)}")
         lines.append(f"a step of {config.batch} on {config.device}, alone: {self.step_s:.3f} s")
         return [*lines, *self.notes, f"{self.picture}: the batch as the model sees it"]
-
-
-def dry_run_mixture(config: TrainConfig, out: Path, data: Path) -> DryRun:
-    """Do `dry_run` on the mixture that `config.lock` names."""
-    return dry_run(open_mixture(config, out, data)[1], config, out, data)
 
 
 def dry_run(items: Items, config: TrainConfig, out: Path, data: Path) -> DryRun:

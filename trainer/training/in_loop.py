@@ -41,7 +41,7 @@ from cavendish.trainer.evaluation.tasks.task import find_evaluation
 from cavendish.trainer.generators.protocol import check_prompts
 from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.parallel import all_gather, autocast, rank0_only, reshard
-from cavendish.trainer.training.checkpoint import checkpoints, step_of
+from cavendish.trainer.training.checkpoint import checkpoints, step_of_name
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.log import Tracker, log_evaluation
 from cavendish.trainer.training.run import Run, RunStopped
@@ -80,7 +80,7 @@ def prepare(run: Run, out: Path, base_digest: str) -> Callable[[Sequence[Tracker
         InputError: a set cannot be read, lacks a file, or has nothing to ask.
     """
     kept = checkpoints(out)
-    complaint = retention_complaint(run.config, out, step_of(kept[-1])) if kept else None
+    complaint = retention_complaint(run.config, out, step_of_name(kept[-1].name) or 0) if kept else None
     refused = all_gather(complaint, run.process)[0]
     if refused is not None and _stops(run.config):
         raise RunStopped(_stop_message(refused, out))

@@ -7,17 +7,19 @@ computed them (`mixing.shards.array_store`): one can be missing, but never be th
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.encoders.sample import Example, InputError, UInt8Image
+from cavendish.encoders.sample import Example, InputError, Rejection, UInt8Image
+from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.shards.array_store import Arrays, SideShards, picture_key, text_key, write_side_shards
 from cavendish.trainer.generators.folder import load_generator
@@ -25,10 +27,39 @@ from cavendish.trainer.generators.frozen import CachedEncoding, Frozen, to_array
 from cavendish.trainer.generators.protocol import Generator, Spec
 from cavendish.trainer.parallel import find_device, frozen_parts
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.items import CachedItem, Item, Items
 
 TEXT, LATENTS = "text", "latents"
 _PER_SHARD = 100  # the condition of one prompt of a large model takes megabytes
+
+
+class Item(Protocol):
+    """One element of a mixture: an example, the source it is from, its kind, and the records it stands in for."""
+
+    @property
+    def example(self) -> Example: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+    @property
+    def replaced(self) -> Sequence[Rejection]: ...
+
+
+class Items(Protocol):
+    """A mixture as the trainer reads it: item i is a pure function of i, without end."""
+
+    def __getitem__(self, index: int) -> Item: ...
+
+
+@dataclass(frozen=True)
+class CachedItem:
+    """An item of a mixture with the precomputed encodings of its example."""
+
+    example: Example
+    source: str
+    kind: Kind
+    replaced: Sequence[Rejection]
+    cached: CachedEncoding
 
 
 @dataclass(frozen=True)
@@ -68,41 +99,30 @@ def precompute(
             if picture is not None:
                 pictures.setdefault(picture_key(picture), (index, name))
     total = len(texts) + len(pictures)
-    last = _Last(items)
+    example_at = lru_cache(1)(lambda index: items[index].example)  # its prompt and images are asked for in a row
+    done = itertools.count(1)
 
-    def told(done: int, compute: Callable[[], Arrays]) -> Arrays:
-        computed = compute()
+    def report(arrays: Arrays) -> Arrays:
         if progress is not None:
-            progress(done, total)
-        return computed
+            progress(next(done), total)
+        return arrays
 
-    def text_entries() -> Iterator[tuple[str, Callable[[], Arrays]]]:
-        for number, (key, index) in enumerate(texts.items(), 1):
-            yield key, partial(told, number, partial(_compute_text, generator, last, index))
+    def text_of(index: int) -> Arrays:
+        example = example_at(index)
+        return report(to_arrays(generator.encode_text([example.prompt], [example.source])))
 
-    def picture_entries() -> Iterator[tuple[str, Callable[[], Arrays]]]:
-        for number, (key, (index, name)) in enumerate(pictures.items(), len(texts) + 1):
-            yield key, partial(told, number, partial(_compute_latent, generator, last, index, name))
+    def latent_of(index: int, name: str) -> Arrays:
+        image = getattr(example_at(index), name)
+        return report({"latent": generator.encode_image(image[None])[0].cpu().numpy()})
 
-    write_side_shards(out / TEXT, _digest(generator.spec, TEXT, config), text_entries(), len(texts), _PER_SHARD)
+    text_entries = ((key, partial(text_of, index)) for key, index in texts.items())
+    image_entries = ((key, partial(latent_of, *where)) for key, where in pictures.items())
+    write_side_shards(out / TEXT, _digest(generator.spec, TEXT, config), text_entries, len(texts), _PER_SHARD)
     if latents:
         model = _digest(generator.spec, LATENTS, config)
-        write_side_shards(out / LATENTS, model, picture_entries(), len(pictures), _PER_SHARD)
+        write_side_shards(out / LATENTS, model, image_entries, len(pictures), _PER_SHARD)
     size_bytes = sum(path.stat().st_size for path in out.rglob("*.tar"))
     return Precomputed(examples, len(texts), len(pictures), size_bytes)
-
-
-class _Last:
-    """Items by index; the last one is kept, since its prompt and pictures are asked for one after another."""
-
-    def __init__(self, items: Items) -> None:
-        self._items = items
-        self._index, self._example = -1, Example("", "", "", None, None, {})  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Example:
-        if index != self._index:
-            self._index, self._example = index, self._items[index].example
-        return self._example
 
 
 def _load(config: TrainConfig, data: Path) -> tuple[Generator, Frozen]:
@@ -122,15 +142,6 @@ def _digest(spec: Spec, what: str, config: TrainConfig) -> str:
 
 def _text_key(example: Example, frozen: Frozen) -> str:
     return text_key(example.prompt, example.source if frozen.sees_picture else None)
-
-
-def _compute_text(generator: Generator, examples: _Last, index: int) -> dict[str, NDArray[Any]]:
-    example = examples[index]
-    return to_arrays(generator.encode_text([example.prompt], [example.source]))
-
-
-def _compute_latent(generator: Generator, examples: _Last, index: int, name: str) -> dict[str, NDArray[Any]]:
-    return {"latent": generator.encode_image(getattr(examples[index], name)[None])[0].cpu().numpy()}
 
 
 def with_cached(items: Items, spec: Spec, config: TrainConfig, data: Path) -> Items:

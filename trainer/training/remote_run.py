@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from cavendish.mixing.jobs.runners import Progress
 from cavendish.mixing.storage.place import Place
 from cavendish.mixing.storage.sync import Published, fetched, paths_in, published
-from cavendish.trainer.evaluation.generator import EvaluateConfig, evaluate_generator
 from cavendish.trainer.training.checkpoint import step_of_name
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import TrainResult, train
@@ -55,14 +53,6 @@ def train_remote(config: TrainConfig, out: Place, data: Place, progress: Progres
                 progress(done, planned)
 
         return train(settings, work.folder, folder, told)
-
-
-def evaluate_remote(
-    config: EvaluateConfig, out: Place, data: Place, progress: Progress | None = None
-) -> dict[str, Any]:
-    """Evaluate as `trainer.evaluation.generator.evaluate_generator` does; `out` and `data` may be URLs."""
-    with fetched(data, paths_in(config)) as folder, published(out, ("summary.json",)) as work:
-        return evaluate_generator(config, work.folder, folder, progress)
 
 
 def without_old_checkpoints(names: list[str]) -> list[str]:

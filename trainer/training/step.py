@@ -23,7 +23,7 @@ from cavendish.trainer.parallel import (
     to_full_cpu,
 )
 from cavendish.trainer.training.config import TrainConfig
-from cavendish.trainer.training.items import CachedItem, Item
+from cavendish.trainer.training.precompute import CachedItem, Item
 from cavendish.trainer.training.run import Run
 
 

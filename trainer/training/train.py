@@ -35,10 +35,9 @@ from cavendish.trainer.parallel import Process, barrier, init_distributed, max_o
 from cavendish.trainer.training.checkpoint import check_identity, checkpoints
 from cavendish.trainer.training.config import RESUMABLE_KEYS, TrainConfig
 from cavendish.trainer.training.curves import write_curves
-from cavendish.trainer.training.items import Item, Items
 from cavendish.trainer.training.lineage import write_lineage
 from cavendish.trainer.training.log import Tracker, log_losses, log_ratios, mean_losses, open_trackers, set_tables
-from cavendish.trainer.training.precompute import with_cached
+from cavendish.trainer.training.precompute import Item, Items, with_cached
 from cavendish.trainer.training.run import Run, RunStopped
 from cavendish.trainer.training.step import rank_indices, train_step
 

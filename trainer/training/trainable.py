@@ -43,11 +43,6 @@ def choose_trainable(generator: Generator, config: TrainConfig) -> str:
     for parameter in module.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return describe_trainable(module)
-
-
-def describe_trainable(module: nn.Module) -> str:
-    """Say how many parameters there are, and how many are trained."""
     total = sum(p.numel() for p in module.parameters())
     trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
     return f"{trained:,} of {total:,} parameters are trained ({trained / total:.2%})"
