@@ -6,14 +6,14 @@ height and width of the net's input, P grid points, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, Detection, Detections, Failure, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, Detection, Detections, OneByOne
 from cavendish.annotate.annotators.sessions import open_tfjs
 from cavendish.annotate.weights import CENTERNET, CENTERNET_GRAPH, NANODET, NANODET_GRAPH
 from cavendish.encoders.sample import UInt8Image
@@ -38,7 +38,7 @@ SAME_BOX_IOU = 0.6
 Points = NDArray[np.float32]
 
 
-class NanoDet:
+class NanoDet(OneByOne[UInt8Image, Detections]):
     """NanoDet-g 416 (RangiLyu) behind `Annotator[UInt8Image, Detections]`."""
 
     SIDE_PX = 416
@@ -46,23 +46,16 @@ class NanoDet:
     _BGR_MEAN = np.array([103.53, 116.28, 123.675], np.float32)
     _BGR_STD = np.array([57.375, 57.12, 58.395], np.float32)
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {**_PARAMS, "side_px": self.SIDE_PX, "graph_sha256": NANODET_GRAPH.sha256}
         return AnnotatorSpec("nanodet-g/1", "detection", NANODET.licence, NANODET.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         outputs = ["Identity", *(f"Identity_{number}" for number in range(1, 6))]  # three grids of scores, of distances
         self._session = open_tfjs(NANODET_GRAPH, NANODET, outputs)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Detections | Failure]:
-        """Find objects in each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Detections:
         small = cv2.resize(image, (self.SIDE_PX, self.SIDE_PX), interpolation=cv2.INTER_LINEAR)[..., ::-1]
@@ -83,28 +76,21 @@ class NanoDet:
         return boxes
 
 
-class CenterNet:
+class CenterNet(OneByOne[UInt8Image, Detections]):
     """MobileNetV3-CenterNet 512 (610265158) behind `Annotator[UInt8Image, Detections]`."""
 
     SIDE_PX = 512
     _STRIDE = 4
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {**_PARAMS, "side_px": self.SIDE_PX, "graph_sha256": CENTERNET_GRAPH.sha256}
         return AnnotatorSpec("centernet-mb3/1", "detection", CENTERNET.licence, CENTERNET.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._session = open_tfjs(CENTERNET_GRAPH, CENTERNET, ["tower_0/keypoints", "tower_0/wh"])
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Detections | Failure]:
-        """Find objects in each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Detections:
         small = cv2.resize(image, (self.SIDE_PX, self.SIDE_PX), interpolation=cv2.INTER_LINEAR)

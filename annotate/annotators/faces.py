@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from cavendish.annotate.annotators.detection import box_iou
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, OneByOne
 from cavendish.annotate.annotators.sessions import open_session
 from cavendish.annotate.weights import CENTERFACE, find_weights
 from cavendish.encoders.sample import UInt8Image
@@ -21,20 +20,17 @@ _STRIDE = 4
 _OUTPUTS = ("537", "538", "539")  # heat, size, offset; the landmarks are not computed
 
 
-class CenterFace:
+class CenterFace(OneByOne[UInt8Image, Detections]):
     """CenterFace behind `Annotator[UInt8Image, Detections]`; the only label is "face"."""
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {"max_side_px": MAX_SIDE_PX, "min_score": MIN_SCORE, "same_face_iou": SAME_FACE_IOU}
         return AnnotatorSpec("centerface/1", "faces", CENTERFACE.licence, CENTERFACE.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         import onnx
 
         model = onnx.load_model_from_string(find_weights(CENTERFACE).read_bytes())
@@ -43,10 +39,6 @@ class CenterFace:
                 if axis != 1 and value.name in ("input.1", *_OUTPUTS, "540"):
                     dimension.Clear()
         self._session = open_session(model.SerializeToString())
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Detections | Failure]:
-        """Find the faces in each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Detections:
         height, width = image.shape[:2]

@@ -20,7 +20,7 @@ from cavendish.annotate.annotators.hub import (
     normalised,
     size_of,
 )
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, Failure, Prompted, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Detection, Detections, OneByOne, Prompted
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.place import read_json
 
@@ -28,7 +28,7 @@ _SHORT, _LONG = 800, 1333
 _MAX_TOKENS = 256
 
 
-class GroundingDino:
+class GroundingDino(OneByOne[Prompted, Detections]):
     """Grounding DINO and MM Grounding DINO: every label is scored by its own tokens of the caption "a. b. c."
 
     So a box always has one of the labels that were asked for; the library reads labels back from tokens over a
@@ -43,11 +43,9 @@ class GroundingDino:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("grounding-dino/1", "detection", {"threshold": self._threshold})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObjectDetection
 
         config = read_json(self._model.folder / "config.json", "the configuration of a Grounding DINO model")
@@ -59,10 +57,6 @@ class GroundingDino:
             raise InputError(f"{self._model.folder}: a {config.get('model_type')!r}, not one of {', '.join(kinds)}")
         self._net = self._model.read(kinds[config["model_type"]])
         self._tokenizer = self._model.read_tokenizer()
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[Detections | Failure]:
-        """Look for the phrases of each query; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, query: Prompted) -> Detections:
@@ -102,7 +96,7 @@ def _short_side(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-class Owlv2:
+class Owlv2(OneByOne[Prompted, Detections]):
     """OWLv2: the picture padded to a square, one score per phrase. Source: Minderer et al., NeurIPS 2023.
 
     Padded with grey, as the weights were trained; the library pads with black.
@@ -116,19 +110,13 @@ class Owlv2:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("owlv2/1", "detection", {"threshold": self._threshold})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import Owlv2ForObjectDetection
 
         self._net = self._model.read(Owlv2ForObjectDetection)
         self._tokenizer = self._model.read_tokenizer()
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[Detections | Failure]:
-        """Look for the phrases of each query; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, query: Prompted) -> Detections:

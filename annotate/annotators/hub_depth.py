@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,7 +25,7 @@ from cavendish.annotate.annotators.hub import (
     seed_of,
     size_of,
 )
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, Failure, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Depth, DepthKind, OneByOne
 from cavendish.encoders.codecs.normals import normals_from
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.mixing.storage.place import read_json
@@ -44,7 +44,6 @@ class DepthAnything(MapModel[Depth]):
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("depth-anything/1", "depth", {"side_px": _DEPTH_ANYTHING_SIDE}, self._kind)
 
     @cached_property
@@ -77,7 +76,6 @@ class DepthPro(MapModel[Depth]):
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("depth-pro/1", "depth", {"side_px": self._side}, "metric")
 
     @cached_property
@@ -102,7 +100,7 @@ class DepthPro(MapModel[Depth]):
         return _depth(1 / resized_map(inverse, image).clamp(1e-4, 1e4), "metric", focal_px)
 
 
-class MarigoldDepth:
+class MarigoldDepth(OneByOne[UInt8Image, Depth]):
     """Marigold: depth up to a factor and an offset, with the spread of its ensemble as uncertainty.
 
     The noise is drawn from the pixels' hash, so that a run can be repeated. Source: Ke et al., CVPR 2024.
@@ -115,20 +113,14 @@ class MarigoldDepth:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec(
             "marigold-depth/1", "depth", {"ensemble": self._ensemble, "steps": self._steps}, "affine"
         )
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from diffusers import MarigoldDepthPipeline
 
         self._pipeline = self._model.read_pipeline(MarigoldDepthPipeline)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Depth:
         out = self._pipeline(
@@ -150,7 +142,6 @@ class Tipsv2Depth(MapModel[Depth]):
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("tipsv2-depth/1", "depth", {"side_px": self._model.tipsv2_side()}, "metric")
 
     def prepare(self, image: UInt8Image) -> Tensor:
@@ -162,7 +153,7 @@ class Tipsv2Depth(MapModel[Depth]):
         return _depth(resized_map(out.predicted_depth[row], image), "metric")
 
 
-class DepthAnything3:
+class DepthAnything3(OneByOne[UInt8Image, Depth]):
     """Depth Anything 3 metric through its own package: canonical depth, in metres after a product with focal / 300.
 
     The package is optional and not installed by any extra here.
@@ -175,16 +166,10 @@ class DepthAnything3:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("depth-anything-3/2", "depth", {"fov_deg": self._fov_deg}, "metric")
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._net = self._make(self._model)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Depth:
@@ -206,7 +191,7 @@ def _make_depth_anything_3(model: HubModel) -> Any:
     return model.read(Net)
 
 
-class MoGe2:
+class MoGe2(OneByOne[UInt8Image, Depth]):
     """MoGe-2 through its own package: metres and normals at once; +inf marks what has no surface.
 
     Source: Wang et al., MoGe-2, 2025. The package is optional and not installed by any extra here.
@@ -219,16 +204,10 @@ class MoGe2:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("moge-2/1", "depth", {}, "metric")
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._net = self._make(self._model)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Depth | Failure]:
-        """Estimate the depth of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Depth:

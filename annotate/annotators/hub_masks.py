@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,17 +17,16 @@ from cavendish.annotate.annotators.hub import (
 )
 from cavendish.annotate.annotators.protocol import (
     AnnotatorSpec,
-    Failure,
     Masks,
+    OneByOne,
     Phrase,
     Phrases,
     Prompted,
     ScoredMask,
-    each,
 )
 
 
-class Sam2:
+class Sam2(OneByOne[Prompted, Masks]):
     """SAM 2.1: one mask for each box, the best of its three proposals. Source: Ravi et al., SAM 2, 2024."""
 
     def __init__(self, model: HubModel) -> None:
@@ -37,18 +35,12 @@ class Sam2:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("sam2/1", "masks", {})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import Sam2Model
 
         self._net = self._model.read(Sam2Model)
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[Masks | Failure]:
-        """Cut out the boxes of each query, in their order; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, query: Prompted) -> Masks:
@@ -72,7 +64,7 @@ class Sam2:
         return Masks(tuple(masks))
 
 
-class Sam3:
+class Sam3(OneByOne[Prompted, Phrases]):
     """SAM 3: every instance a phrase names; its presence score says whether there is any at all.
 
     The licence of its weights is its own: a run must allow it by name. Source: Meta, SAM 3, 2025.
@@ -86,19 +78,13 @@ class Sam3:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("sam3/1", "phrases", {"threshold": self._threshold})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import Sam3Model
 
         self._net = self._model.read(Sam3Model)
         self._tokenizer = self._model.read_tokenizer()
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[Phrases | Failure]:
-        """Find the phrases of each query, in their order; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, query: Prompted) -> Phrases:

@@ -6,7 +6,6 @@ Conventions differ between models and are not written into their files. Each ada
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,14 @@ from cavendish.annotate.annotators.hub import (
     seed_of,
     size_of,
 )
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Normals, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Normals, OneByOne
 from cavendish.encoders.sample import UInt8Image
 
 Signs = tuple[int, int, int]
 """What x, y and z of a model's normals are multiplied by to get ours."""
 
 
-class MarigoldNormals:
+class MarigoldNormals(OneByOne[UInt8Image, Normals]):
     """Marigold normals; x right, y up, z toward the viewer already. Source: Ke et al., CVPR 2024."""
 
     def __init__(self, model: HubModel, ensemble: int = 3, steps: int = 4, signs: Signs = (1, 1, 1)) -> None:
@@ -42,7 +41,6 @@ class MarigoldNormals:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec(
             "marigold-normals/1",
             "normals",
@@ -50,14 +48,9 @@ class MarigoldNormals:
         )
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from diffusers import MarigoldNormalsPipeline
 
         self._pipeline = self._model.read_pipeline(MarigoldNormalsPipeline)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Normals | Failure]:
-        """Estimate the normals of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Normals:
         out = self._pipeline(
@@ -80,7 +73,6 @@ class Sapiens2Normals(MapModel[Normals]):
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         height, width = self._size
         return self._model.spec(
             "sapiens2-normals/1", "normals", {"signs": _told(self._signs), "height_px": height, "width_px": width}
@@ -119,7 +111,6 @@ class Tipsv2Normals(MapModel[Normals]):
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec(
             "tipsv2-normals/1", "normals", {"signs": _told(self._signs), "side_px": self._model.tipsv2_side()}
         )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
 from cavendish.annotate.annotators.hub import IMAGENET_MEAN, IMAGENET_STD, HubModel, normalised
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Caption, Failure, Prompted, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Caption, OneByOne, Prompted
 from cavendish.encoders.sample import UInt8Image
 
 QUESTION = "Describe this picture in one sentence."
@@ -17,7 +16,7 @@ _FLORENCE_SIDE = 768
 _FLORENCE_TASK = "Describe with a paragraph what is shown in the image."  # what <MORE_DETAILED_CAPTION> stands for
 
 
-class Florence2:
+class Florence2(OneByOne[UInt8Image, Caption]):
     """Florence-2 captions. Source: Xiao et al., CVPR 2024."""
 
     def __init__(self, model: HubModel, max_tokens: int = 100, side: int = _FLORENCE_SIDE) -> None:
@@ -28,19 +27,13 @@ class Florence2:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("florence-2/1", "caption", {"max_tokens": self._max_tokens, "side_px": self._side})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import Florence2ForConditionalGeneration
 
         self._net = self._model.read(Florence2ForConditionalGeneration)
         self._tokenizer = self._model.read_tokenizer()
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Caption | Failure]:
-        """Describe each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, image: UInt8Image) -> Caption:
@@ -58,7 +51,7 @@ class Florence2:
         return Caption(_one_line(self._tokenizer, made[0]))
 
 
-class Qwen3VL:
+class Qwen3VL(OneByOne[UInt8Image | Prompted, Caption]):
     """Qwen3-VL captions. Source: Qwen3-VL, 2025."""
 
     def __init__(self, model: HubModel, question: str = QUESTION, max_tokens: int = 80) -> None:
@@ -70,11 +63,9 @@ class Qwen3VL:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         return self._model.spec("qwen3-vl/1", "caption", {"question": self._question, "max_tokens": self._max_tokens})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         from transformers import Qwen3VLForConditionalGeneration
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
@@ -90,10 +81,6 @@ class Qwen3VL:
             min_pixels=(vision.patch_size * vision.spatial_merge_size) ** 2 * 4,
             max_pixels=1024 * 1024,
         )
-
-    def annotate(self, queries: Sequence[UInt8Image | Prompted]) -> list[Caption | Failure]:
-        """Describe each image, or answer the question that comes with it; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     @torch.no_grad()
     def _annotate_one(self, query: UInt8Image | Prompted) -> Caption:

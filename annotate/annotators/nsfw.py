@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, Scores, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, OneByOne, Scores
 from cavendish.annotate.annotators.sessions import open_onnx
 from cavendish.annotate.weights import OPEN_NSFW
 from cavendish.encoders.sample import UInt8Image
@@ -17,25 +16,18 @@ _RESIZED_PX, _CROP_PX, _JPEG_QUALITY = 256, 224, 75
 _BGR_MEAN = np.array([104.0, 117.0, 123.0], np.float32)
 
 
-class OpenNsfw:
+class OpenNsfw(OneByOne[UInt8Image, Scores]):
     """Open-NSFW behind `Annotator[UInt8Image, Scores]`; the one score is "nsfw": under 0.2 safe, over 0.8 not."""
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {"resized_px": _RESIZED_PX, "crop_px": _CROP_PX, "jpeg_quality": _JPEG_QUALITY}
         return AnnotatorSpec("open-nsfw/1", "nsfw", OPEN_NSFW.licence, OPEN_NSFW.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._session = open_onnx(OPEN_NSFW)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Scores | Failure]:
-        """Judge each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Scores:
         """Score one image through the steps the net was trained with, a pass through JPEG among them."""

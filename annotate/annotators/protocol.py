@@ -6,10 +6,11 @@ was given, (x0, y0, x1, y1) half open, and never leave it; masks and maps have t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,6 +267,17 @@ def each(function: Callable[[Input], Output], queries: Sequence[Input]) -> list[
         DeviceError: out of memory, or a device that is in no state to go on.
     """
     return [result for query in queries for result in _attempt(lambda asked: [function(asked[0])], [query])]
+
+
+class OneByOne(ABC, Generic[Input, Output]):
+    """An annotator that takes one query at a time; see `Annotator`."""
+
+    @abstractmethod
+    def _annotate_one(self, query: Input) -> Output: ...
+
+    def annotate(self, queries: Sequence[Input]) -> list[Output | Failure]:
+        """Annotate each query by itself."""
+        return each(self._annotate_one, queries)
 
 
 def annotate_all(annotator: Annotator[Input, Output], queries: Sequence[Input]) -> Sequence[Output | Failure]:

@@ -7,7 +7,6 @@ far all three agree are quality scores. Shapes: N batch, C channel, H, W the net
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, Failure, Prompted, each, load_once
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, Box, OneByOne, Prompted, load_once
 from cavendish.annotate.annotators.sessions import open_onnx
 from cavendish.annotate.weights import U2NETP
 from cavendish.encoders.sample import UInt8Image
@@ -62,25 +61,18 @@ class CropSaliency:
     scale_iou: float
 
 
-class U2NetSaliency:
+class U2NetSaliency(OneByOne[UInt8Image, Saliency]):
     """U2-Net small (Qin et al., Pattern Recognition 2020) behind `Annotator[UInt8Image, Saliency]`."""
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {"side_px": SIDE_PX, "smaller": SMALLER, "min_part": MIN_PART, "max_hole": MAX_HOLE}
         return AnnotatorSpec("u2netp/1", "saliency", U2NETP.licence, U2NETP.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._session = open_onnx(U2NETP)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[Saliency | Failure]:
-        """Find the main subject of each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> Saliency:
         plain, mirrored = self.look_twice(image)
@@ -121,25 +113,19 @@ class U2NetSaliency:
         return probability
 
 
-class BoxSaliency:
+class BoxSaliency(OneByOne[Prompted, tuple[CropSaliency, ...]]):
     """The same net on the boxes of a picture, behind `Annotator[Prompted, tuple[CropSaliency, ...]]`."""
 
-    def __init__(self) -> None:
-        self._net: Any = None
+    _net: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {"side_px": SIDE_PX, "padding": PADDING, "wide_padding": WIDE_PADDING}
         return AnnotatorSpec("u2netp-boxes/1", "masks", U2NETP.licence, U2NETP.sha256, params)
 
     def load(self) -> None:
         """Read the weights, which `U2NetSaliency` shares."""
         self._net = load_once(U2NetSaliency)
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[tuple[CropSaliency, ...] | Failure]:
-        """Cut out what fills each box, 8 % wider on every side; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, query: Prompted) -> tuple[CropSaliency, ...]:
         return tuple(self._cut(query.image, box) for box in query.boxes)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.annotate.annotators.protocol import AnnotatorSpec, Failure, TextBox, TextBoxes, each
+from cavendish.annotate.annotators.protocol import AnnotatorSpec, OneByOne, TextBox, TextBoxes
 from cavendish.annotate.annotators.sessions import open_onnx
 from cavendish.annotate.weights import PPOCR_TEXT
 from cavendish.encoders.sample import UInt8Image
@@ -21,15 +20,13 @@ MIN_HEIGHT_PX = 5
 MAX_HEIGHT = 0.2  # of the picture: larger finds were faces, coins and flowers, never writing
 
 
-class TextLines:
+class TextLines(OneByOne[UInt8Image, TextBoxes]):
     """The PP-OCRv6 small detector behind `Annotator[UInt8Image, TextBoxes]`; what the lines say is not read."""
 
-    def __init__(self) -> None:
-        self._session: Any = None
+    _session: Any = None
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         params = {
             "min_side_px": MIN_SIDE_PX,
             "max_side_px": MAX_SIDE_PX,
@@ -42,12 +39,7 @@ class TextLines:
         return AnnotatorSpec("ppocr6-text/1", "text", PPOCR_TEXT.licence, PPOCR_TEXT.sha256, params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._session = open_onnx(PPOCR_TEXT)
-
-    def annotate(self, queries: Sequence[UInt8Image]) -> list[TextBoxes | Failure]:
-        """Find the lines of writing in each image; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, image: UInt8Image) -> TextBoxes:
         height, width = image.shape[:2]

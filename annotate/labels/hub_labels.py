@@ -27,11 +27,11 @@ from cavendish.annotate.annotators.protocol import (
     Mask,
     Masks,
     Normals,
+    OneByOne,
     Phrase,
     Phrases,
     Prompted,
     annotate_all,
-    each,
     load_once,
     metric_depth_m,
 )
@@ -153,7 +153,6 @@ class AskedDetector:
         return replace(spec, params={**spec.params, "categories": ", ".join(self._categories)})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._detector.load()
 
     def annotate(self, queries: Sequence[UInt8Image]) -> list[Detections | Failure]:
@@ -170,7 +169,7 @@ def _one_class_a_box(found: Detections) -> Detections:
     return Detections(tuple(kept), found.class_scores)
 
 
-class MaskedBoxes:
+class MaskedBoxes(OneByOne[Prompted, tuple[CropSaliency, ...]]):
     """SAM 2 in the place of `BoxSaliency`: each box is cut out three times, as given, wider, and in the mirror.
 
     A pixel's probability is the share of the three masks that have it; so where they differ, its label counts nothing.
@@ -181,17 +180,11 @@ class MaskedBoxes:
 
     @property
     def spec(self) -> AnnotatorSpec:
-        """Say what this is."""
         spec = self._masks.spec
         return replace(spec, params={**spec.params, "wider": WIDER})
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._masks.load()
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[tuple[CropSaliency, ...] | Failure]:
-        """Cut out the boxes of each query; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, query: Prompted) -> tuple[CropSaliency, ...]:
         height, width = query.image.shape[:2]
@@ -217,7 +210,7 @@ def _wider(box: Box, width: int, height: int) -> Box:
     return max(0.0, x0 - dx), max(0.0, y0 - dy), min(float(width), x1 + dx), min(float(height), y1 + dy)
 
 
-class GroundedBoxes:
+class GroundedBoxes(OneByOne[Prompted, Phrases]):
     """A detector that finds a phrase and SAM 2 that cuts it out, as one `Annotator[Prompted, Phrases]`."""
 
     def __init__(self, detector: Detector, masks: Annotator[Prompted, Masks]) -> None:
@@ -231,13 +224,8 @@ class GroundedBoxes:
         return replace(spec, task="phrases", params=params)
 
     def load(self) -> None:
-        """Read the weights; see `Annotator.load`."""
         self._detector.load()
         self._masks.load()
-
-    def annotate(self, queries: Sequence[Prompted]) -> list[Phrases | Failure]:
-        """Find the phrases of each query, each by itself; see `Annotator.annotate`."""
-        return each(self._annotate_one, queries)
 
     def _annotate_one(self, query: Prompted) -> Phrases:
         return Phrases(tuple(self._find(query.image, phrase) for phrase in query.phrases))
