@@ -74,6 +74,16 @@ def here_only(parameter: typer.CallbackParam, value: Any) -> Any:
     raise InputError(f"{name} {url}: has to be on this machine; copy it here first")
 
 
+def place_option(text: str) -> Any:
+    """Declare an option whose value is a path or a URL."""
+    return typer.Option(parser=parse_place, metavar="PATH|URL", help=text)
+
+
+def place_argument(text: str) -> Any:
+    """Declare an argument whose value is a path or a URL."""
+    return typer.Argument(parser=parse_place, metavar="PATH|URL", help=text)
+
+
 ConfigPath = Annotated[
     Path,
     typer.Argument(metavar="CONFIG", callback=here_only, help="A commented YAML; examples/ has one for each verb."),
@@ -87,20 +97,10 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option(callback=here_only, help="The folder to write; an unfinished one is continued.")]
 OutPlace = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_place,
-        metavar="PATH|URL",
-        help="The folder to write, or a URL such as s3://bucket/folder; an unfinished one is continued.",
-    ),
+    Any, place_option("The folder to write, or a URL such as s3://bucket/folder; an unfinished one is continued.")
 ]
 Data = Annotated[Path, typer.Option(callback=here_only, help="Where relative paths in the configuration start.")]
-DataPlace = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_place, metavar="PATH|URL", help="Where relative paths in the configuration start; may be a URL."
-    ),
-]
+DataPlace = Annotated[Any, place_option("Where relative paths in the configuration start; may be a URL.")]
 Workers = Annotated[int, typer.Option(min=1, help="Worker processes on this machine.")]
 Runner = Annotated[str, typer.Option(help="A Beam runner; FnApiRunner is the embedded one.")]
 Split = Annotated[

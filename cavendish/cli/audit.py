@@ -21,11 +21,12 @@ from cavendish.cli.app import (
     app,
     complain,
     engine_of,
+    place_option,
     progress_bar,
     say,
 )
 from cavendish.mixing.config import read_config
-from cavendish.mixing.storage.place import Place, make_folder, parent_of, parse_place
+from cavendish.mixing.storage.place import Place, make_folder, parent_of
 from cavendish.mixing.storage.sync import Published, now_and_then, published
 from cavendish.verbs import read_questions
 
@@ -47,12 +48,7 @@ audits = typer.Typer(
 )
 app.add_typer(audits, name="audit", rich_help_panel=CHECK)
 AuditOut = Annotated[
-    Any,
-    typer.Option(
-        parser=parse_place,
-        metavar="PATH|URL",
-        help="The folder of the report, or a URL; packs and results too, unless `work` is set.",
-    ),
+    Any, place_option("The folder of the report, or a URL; packs and results too, unless `work` is set.")
 ]
 
 
@@ -88,12 +84,7 @@ def audit_scan(
     runner: Runner = "FnApiRunner",
     split: Split = "0/1",
     exclude: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_place,
-            metavar="PATH|URL",
-            help="Also write the list of keys to leave out here, for `exclude` of a mixture.",
-        ),
+        Any, place_option("Also write the list of keys to leave out here, for `exclude` of a mixture.")
     ] = None,
     beam_option: BeamOptions = None,
     scheduler: Scheduler = "",
@@ -139,10 +130,7 @@ def audit_report(
     out: AuditOut,
     override: Overrides = None,
     data: Data = Path(),
-    exclude: Annotated[
-        Any,
-        typer.Option(parser=parse_place, metavar="PATH|URL", help="Also write the list of keys to leave out here."),
-    ] = None,
+    exclude: Annotated[Any, place_option("Also write the list of keys to leave out here.")] = None,
 ) -> None:
     """Write the report of a finished scan anew, for example with a reviewer's decisions."""
     from cavendish.mixing.audit.job import AuditConfig, report

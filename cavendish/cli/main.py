@@ -20,7 +20,7 @@ from typing import Annotated, Any
 import typer
 
 # isort: off
-from cavendish.cli import data, audit, mixture, card, training, show, planning  # noqa: F401  (the verbs, in the order of the help)
+from cavendish.cli import data, audit, mixture, training, show, planning  # noqa: F401  (the verbs, in the order of the help)
 
 # isort: on
 from cavendish.cli.app import LOOK, Out, Workers, app, complain, counted, here_only, progress_bar, say

@@ -1,7 +1,8 @@
-"""The verb that locks mixtures, and looks into locks: mix."""
+"""Verbs of mixtures and their cards: mix, card."""
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from cavendish.cli.app import CHECK, DataPlace, Overrides, app, console, counted, here_only, say
+from cavendish.cli.app import (
+    CHECK,
+    DataPlace,
+    Overrides,
+    app,
+    console,
+    counted,
+    here_only,
+    place_argument,
+    place_option,
+    say,
+)
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.place import make_folder, parent_of, parse_place
+from cavendish.mixing.storage.place import is_file, make_folder, name_of, parent_of
 
 if TYPE_CHECKING:
     from cavendish.mixing.lock import Lock
@@ -24,25 +36,11 @@ def mix(
         Path | None, typer.Argument(callback=here_only, help="A mixture file; examples/mixture.yaml explains it.")
     ] = None,
     override: Overrides = None,
-    out: Annotated[
-        Any, typer.Option(parser=parse_place, metavar="PATH|URL", help="Where to write the lock file.")
-    ] = None,
+    out: Annotated[Any, place_option("Where to write the lock file.")] = None,
     data: DataPlace = Path(),
-    preview: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_place,
-            metavar="PATH|URL",
-            help="Also write a page of what it deals, as the trainer gets it.",
-        ),
-    ] = None,
+    preview: Annotated[Any, place_option("Also write a page of what it deals, as the trainer gets it.")] = None,
     size: Annotated[int, typer.Option(min=16, help="Side of the pictures in the preview, in pixels.")] = 64,
-    stats: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_place, metavar="PATH|URL", help="Look into a lock that is there, instead of making one."
-        ),
-    ] = None,
+    stats: Annotated[Any, place_option("Look into a lock that is there, instead of making one.")] = None,
     simulate: Annotated[
         str | None, typer.Option(help="Account for so many examples, 1e9 for example, without drawing one.")
     ] = None,
@@ -129,3 +127,34 @@ def _print_account(lock: Lock, count: str) -> None:
         counts = f"{row.drawn:,}", f"{float(row.drawn - row.asked):+.2f}", f"{row.epochs:,.5g}"
         table.add_row(row.stream.source, row.stream.task, f"{row.stream.pool:,}", f"{asked:.3%}", *counts)
     console.print(table)
+
+
+@app.command(rich_help_panel=CHECK)
+def card(
+    path: Annotated[Any, place_argument("A finished directory of shards, or the lock of a mixture.")],
+    out: Annotated[Any, place_option("The folder to write to; without it that of the shards.")] = None,
+    data: DataPlace = Path(),
+    name: Annotated[str, typer.Option(help="Of the data set; without it that of the folder or lock.")] = "",
+    description: Annotated[str, typer.Option(help="One or two sentences.")] = "",
+    version: Annotated[str, typer.Option(help="Of the data set, as MAJOR.MINOR.PATCH.")] = "1.0.0",
+    creator: Annotated[str, typer.Option(help="Who publishes it.")] = "",
+    url: Annotated[str, typer.Option(help="Where it is published; without it tars are named by relative paths.")] = "",
+    date: Annotated[str, typer.Option(help="Of publication, as YYYY-MM-DD; without it none is written.")] = "",
+    cite: Annotated[str, typer.Option(help="How to cite it.")] = "",
+) -> None:
+    """Write README.md, croissant.json and ATTRIBUTION.md: contents, licences and what they ask, how it was made."""
+    from cavendish.mixing.cards.card import About, write_card
+
+    if date and not re.fullmatch(r"\d{4}-\d{2}-\d{2}", date):
+        raise InputError(f"--date {date}: write it as YYYY-MM-DD")
+    if not re.fullmatch(r"\d+\.\d+\.\d+", version):
+        raise InputError(f"--version {version}: write it as MAJOR.MINOR.PATCH, for example 1.0.0")
+    is_lock = is_file(path)
+    if out is None and is_lock:
+        raise InputError("the card of a lock needs --out, a folder of its own")
+    place = path.resolve() if isinstance(path, Path) else path
+    title = name or name_of(place).removesuffix(".json").removesuffix(".lock")
+    told = description or f"{title}: {'a mixture of ' if is_lock else ''}shards made by Cavendish."
+    about = About(title, told, version, creator, url, date, cite)
+    for file in write_card(path, path if out is None else out, about, data):
+        say(str(file))

@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from cavendish.cli.app import LOOK, DataPlace, app, complain, console, counted, say
+from cavendish.cli.app import LOOK, DataPlace, app, complain, console, counted, place_argument, place_option, say
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.place import Place, name_of, parse_place
+from cavendish.mixing.storage.place import Place, name_of
 
 if TYPE_CHECKING:
     from cavendish.mixing.provenance.lineage import Link
@@ -26,18 +26,10 @@ _STYLES = {"ok": "green", "changed": "bold red", "missing": "yellow", "": "dim"}
 @app.command(rich_help_panel=LOOK)
 def show(
     path: Annotated[
-        Any,
-        typer.Argument(
-            parser=parse_place,
-            metavar="PATH|URL",
-            help="A shard (.tar) or a directory of shards; for --lineage a checkpoint or generator.",
-        ),
+        Any, place_argument("A shard (.tar) or a directory of shards; for --lineage a checkpoint or generator.")
     ],
     key: Annotated[str | None, typer.Argument(help="Only this record.")] = None,
-    out: Annotated[
-        Any,
-        typer.Option(parser=parse_place, metavar="PATH|URL", help="Also write a contact sheet here, .png or .html."),
-    ] = None,
+    out: Annotated[Any, place_option("Also write a contact sheet here, .png or .html.")] = None,
     count: Annotated[int, typer.Option(min=1, help="How many records.")] = 12,
     cell: Annotated[int, typer.Option(min=32, max=1024, help="Size of a picture in the sheet, in pixels.")] = 192,
     verify: Annotated[
@@ -49,23 +41,9 @@ def show(
     lineage: Annotated[
         bool, typer.Option("--lineage", help="Trace a checkpoint, generator or lock to its base, mixture and shards.")
     ] = False,
-    config: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_place,
-            metavar="PATH|URL",
-            help="Write the configuration these shards were made with to this YAML.",
-        ),
-    ] = None,
+    config: Annotated[Any, place_option("Write the configuration these shards were made with to this YAML.")] = None,
     data: DataPlace = Path(),
-    lock: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_place,
-            metavar="PATH|URL",
-            help="For --lineage: the lock, where it is not where the training found it.",
-        ),
-    ] = None,
+    lock: Annotated[Any, place_option("For --lineage: the lock, where it is not where the training found it.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="For --lineage: do not hash the tars.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="For --provenance and --lineage: as json.")] = False,
 ) -> None:
