@@ -14,6 +14,12 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import InputError
 
+MIN_SUPPORT = 0.5
+"""Share of the passes that must have an instance."""
+
+MIN_IOU = 0.5
+"""Overlap from which two masks of different passes are the same instance."""
+
 
 @dataclass(frozen=True)
 class VotedLabels:
@@ -35,48 +41,33 @@ class InstanceConsensus:
     Args:
         ids: (H, W) uint16, 0 background.
         support: (N,) float32, the share of the passes that found the instance.
-        overlap: (N,) float32, the mean IoU of those passes' masks with the consensus mask.
     """
 
     ids: NDArray[np.uint16]
     support: NDArray[np.float32]
-    overlap: NDArray[np.float32]
 
 
-def vote_semantic(passes: Sequence[NDArray[Any]], weights: Sequence[NDArray[Any]] | None = None) -> VotedLabels:
+def vote_semantic(passes: Sequence[NDArray[Any]]) -> VotedLabels:
     """Give every pixel the label with the most votes; a tie goes to the label of the earliest pass among the tied.
 
     Args:
-        passes: (H, W) integer label maps with the same classes in the same order, whatever their legends' colours.
-        weights: (H, W) finite weights of every pass's votes, 0 or more, for example decoding margins; None: all 1.
+        passes: (H, W) integer label maps with the same classes in the same order, whatever their legends' colors.
 
     Raises:
-        InputError: no passes, maps of different sizes, or weights that do not fit them.
+        InputError: no passes, or maps of different sizes.
     """
-    shape = _check_passes(passes)
-    if weights is not None and (
-        len(weights) != len(passes)
-        or any(w.shape != shape or not np.isfinite(w).all() or (w < 0).any() for w in weights)
-    ):
-        raise InputError(f"weights: give one {shape} array of finite numbers from 0 for each of {len(passes)} passes")
-    best = np.full(shape, -1, np.float32)
-    total = np.zeros(shape, np.float32)
+    best = np.full(_check_passes(passes), -1, np.float32)
     labels = passes[0].copy()
-    for index, candidate in enumerate(passes):
-        votes = np.zeros(shape, np.float32)
-        for other, counted in enumerate(passes):
-            votes += (candidate == counted) if weights is None else (candidate == counted) * weights[other]
-        total += 1 if weights is None else weights[index]
+    for candidate in passes:
+        votes = np.sum([candidate == counted for counted in passes], axis=0, dtype=np.float32)
         better = votes > best
         best[better] = votes[better]
         labels[better] = candidate[better]
-    return VotedLabels(labels, np.divide(best, total, out=np.zeros(shape, np.float32), where=total > 0))
+    return VotedLabels(labels, best / np.float32(len(passes)))
 
 
-def consensus_instances(
-    passes: Sequence[NDArray[Any]], min_support: float = 0.5, min_iou: float = 0.5
-) -> InstanceConsensus:
-    """Find the instances that at least a share `min_support` of the passes agree on.
+def consensus_instances(passes: Sequence[NDArray[Any]]) -> InstanceConsensus:
+    """Find the instances that at least half of the passes agree on.
 
     The instance whose matches in the other passes overlap best starts a group of one instance a pass; the group's mask
     is what at least half of its members cover. Members are then used up, and the next group starts. Pixels that two
@@ -84,8 +75,6 @@ def consensus_instances(
 
     Args:
         passes: (H, W) unsigned id maps, 0 background; ids need not agree between passes.
-        min_support: share of the passes that must have the instance.
-        min_iou: overlap from which two masks of different passes are the same instance.
 
     Raises:
         InputError: no passes, or maps of different sizes.
@@ -100,10 +89,10 @@ def consensus_instances(
     free = np.ones(len(owner), bool)
     found: list[tuple[float, float, NDArray[np.intp]]] = []
     while free.any():
-        members = _best_group(iou, owner, free, len(passes), min_iou)
+        members = _best_group(iou, owner, free, len(passes))
         free[members] = False
         support = len(members) / len(passes)
-        if support >= min_support:
+        if support >= MIN_SUPPORT:
             cover = np.zeros(flat[0].size, np.uint16)
             for member in members:
                 cover += flat[owner[member]] == member_id[member]
@@ -112,14 +101,13 @@ def consensus_instances(
             found.append((support, float(np.mean(overlaps)), pixels))
     found.sort(key=lambda entry: (-entry[0], -entry[1], entry[2][0]))
     ids = np.zeros(flat[0].size, np.uint16)
-    kept: list[tuple[float, float]] = []
-    for share, overlap, pixels in found:
+    support_of: list[float] = []
+    for support, _, pixels in found:
         unclaimed = pixels[ids[pixels] == 0]
         if len(unclaimed):
-            kept.append((share, overlap))
-            ids[unclaimed] = len(kept)
-    scores = np.array(kept, np.float32).reshape(-1, 2)
-    return InstanceConsensus(ids.reshape(shape), scores[:, 0], scores[:, 1])
+            support_of.append(support)
+            ids[unclaimed] = len(support_of)
+    return InstanceConsensus(ids.reshape(shape), np.array(support_of, np.float32))
 
 
 def _check_passes(passes: Sequence[NDArray[Any]]) -> tuple[int, ...]:
@@ -153,10 +141,10 @@ def _cross_iou(flat: Sequence[NDArray[np.intp]], counts: Sequence[int]) -> NDArr
 
 
 def _best_group(
-    iou: NDArray[np.float64], owner: NDArray[np.intp], free: NDArray[np.bool_], passes: int, min_iou: float
+    iou: NDArray[np.float64], owner: NDArray[np.intp], free: NDArray[np.bool_], passes: int
 ) -> NDArray[np.intp]:
     """Return the free instance with the best matches in the other passes, and those matches, at most one a pass."""
-    usable = np.where((iou >= min_iou) & free & free[:, None], iou, 0)
+    usable = np.where((iou >= MIN_IOU) & free & free[:, None], iou, 0)
     best = np.zeros((len(owner), passes))
     for index in range(passes):
         columns = usable[:, owner == index]
