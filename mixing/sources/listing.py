@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -17,16 +18,18 @@ from cavendish.mixing.config import Config
 from cavendish.mixing.sources.coco import list_coco
 from cavendish.mixing.sources.decode import MAX_BYTES
 from cavendish.mixing.sources.items import Item, Listing, Part, read_part
-from cavendish.mixing.sources.mirror import mirror
-from cavendish.mixing.sources.records import IMAGE_ENDINGS, folders_of, list_photos, list_source, list_tars
+from cavendish.mixing.sources.records import IMAGE_ENDINGS, ending_of, folders_of, list_photos, list_source, list_tars
 from cavendish.mixing.sources.tables import list_arrow
+from cavendish.mixing.sources.tars import tar_stem
 from cavendish.mixing.sources.text import clean_text, decode_text
+from cavendish.mixing.storage import objects
 from cavendish.mixing.storage.files import sha256
 from cavendish.mixing.storage.place import is_url
 
 MAX_TEXT_BYTES = 64 * 1024
 MAX_META_BYTES = 1024 * 1024
 _LISTED_META = ("url", "author", "licence")
+_MIRRORED = tuple(f".{ending}" for ending in (*IMAGE_ENDINGS, "jfif", "jpe", "heic", "txt", "json", "arrow"))
 
 
 class SourceConfig(Config):
@@ -100,7 +103,7 @@ def list_items(source: SourceConfig, data: Path) -> Listing:
         InputError: a folder is not there, is of the wrong kind, or holds no image, or a URL cannot be copied.
     """
     folders = source_folders(source, data)
-    not_copied = mirror(str(source.path), folders[0]) if source.mirror is not None else {}
+    not_copied = _mirror(str(source.path), folders[0]) if source.mirror is not None else {}
     for folder in folders:
         if not (folder.is_dir() or (source.kind == "tar" and folder.is_file())):
             expected = "no tar and no folder of tars at" if source.kind == "tar" else "no folder"
@@ -181,3 +184,38 @@ def _read_meta(folders: Sequence[Path], part: Part | None) -> dict[str, Any]:
     if not isinstance(meta, dict):
         raise InputError("its json is no map of facts, such as url, licence and author")
     return meta
+
+
+def _mirror(url: str, folder: Path) -> dict[str, int]:
+    """Copy the images, sidecars, tars and tables below a URL to a folder; what is there with the right size stays.
+
+    A file is written under another name and renamed when its size is right, so that a kill leaves no half file.
+
+    Returns:
+        what was not copied, counted by reason.
+
+    Raises:
+        InputError: nothing there, no such protocol, or a server that refuses or fails too often.
+    """
+
+    def list_sizes(system: Any, root: str) -> dict[str, int]:
+        found = system.find(root, detail=True)
+        return {str(path).removeprefix(root).lstrip("/"): int(facts["size"]) for path, facts in found.items()}
+
+    left: Counter[str] = Counter()
+    sizes = objects.ask(url, list_sizes, "listed")
+    for below, size in sorted(sizes.items()):
+        name = (below or url).rpartition("/")[2]
+        if not name.lower().endswith(_MIRRORED) and tar_stem(name) is None:
+            left[f"{ending_of(name)}: not copied from its URL"] += 1
+            continue
+        relative = PurePosixPath(below or name)
+        if relative.is_absolute() or ".." in relative.parts:
+            raise InputError(f"{url}: holds a file named {relative}, which would leave {folder}")
+        target = folder / relative
+        if not (target.is_file() and target.stat().st_size == size):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            objects.download("/".join(part for part in (url.rstrip("/"), below) if part), target, size)
+    if len(sizes) == left.total():
+        raise InputError(f"{url}: no files there that end in {', '.join(_MIRRORED)} or .tar")
+    return dict(left)
