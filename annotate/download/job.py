@@ -24,8 +24,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from cavendish.annotate.download.addresses import Network
-from cavendish.annotate.download.fetch import Limits, Refused, Response, TryAgain, fetch, host_of
+from cavendish.annotate.download.fetch import Limits, Network, Refused, Response, TryAgain, fetch, host_of
 from cavendish.annotate.download.optout import Robots, opted_out
 from cavendish.annotate.download.url_lists import Wanted, count_rows, list_files, read_rows
 from cavendish.encoders.sample import InputError

@@ -23,8 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cavendish.annotate.download.addresses import Forbidden, is_public, resolve
-from cavendish.annotate.download.fetch import Limits, Refused, fetch
+from cavendish.annotate.download.fetch import Forbidden, Limits, Refused, fetch, is_public, resolve
 from cavendish.annotate.download.job import DownloadConfig, download
 from cavendish.annotate.download.optout import opted_out
 from cavendish.encoders.sample import InputError
