@@ -89,7 +89,13 @@ def test_a_missing_package_is_one_line_that_names_its_extra(monkeypatch: pytest.
     assert missing_extra(ImportError("no such thing", name="of_ours")) is None
 
 
-BROUGHT = {"markupsafe": "jinja2", "mathutils": "bpy", "OpenImageIO": "bpy", "OpenGL": "pyrender"}
+BROUGHT = {
+    "annotated_types": "pydantic",
+    "markupsafe": "jinja2",
+    "mathutils": "bpy",
+    "OpenImageIO": "bpy",
+    "OpenGL": "pyrender",
+}
 """Modules of packages that a declared one brings."""
 BY_HAND = {"depth_anything_3", "moge", "wandb"}
 """Modules that no extra brings; where they are used, it is said how to get them."""
