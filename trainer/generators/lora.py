@@ -11,12 +11,12 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer, check_target_module_exists
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -48,14 +48,6 @@ class LoraLayer:
     alpha: float | None = None
 
 
-@dataclass(frozen=True)
-class LoraFile:
-    """The layers of a file under the names of the network, and the configuration that diffusers stores with its own."""
-
-    layers: dict[str, LoraLayer] = field(default_factory=dict)
-    config: dict[str, Any] | None = None
-
-
 def add_lora(network: Any, rank: int, alpha: float, targets: str | Iterable[str]) -> None:
     """Freeze a network and add trainable low-rank matrices to the linear layers that `targets` names.
 
@@ -64,8 +56,12 @@ def add_lora(network: Any, rank: int, alpha: float, targets: str | Iterable[str]
     """
     network.requires_grad_(False)
     named = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=named)
     try:
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules=named), adapter_name="default")
+        if hasattr(network, "add_adapter"):
+            network.add_adapter(config, adapter_name="default")
+        else:
+            inject_adapter_in_model(config, network)
     except ValueError as error:
         raise InputError(f"lora targets {named!r}: {one_line(error)}") from None
 
@@ -107,17 +103,17 @@ def load_lora(network: Any, folder: Path) -> None:
         InputError: the file is damaged, or holds a tensor that is no part of a LoRA of this network.
     """
     path = folder / LORA_FILE
-    file = read_lora(path, network)
+    layers, config = read_lora(path, network)
     network.requires_grad_(False)
     try:
         with torch.random.fork_rng(devices=[]):
-            network.add_adapter(_config(file), adapter_name="default")
+            network.add_adapter(config, adapter_name="default")
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged configuration of a LoRA: {one_line(error)}") from None
     added = lora_layers(network)
-    if set(added) != set(file.layers):
-        raise InputError(f"{path}: its configuration is of {len(added)} layers, its tensors of {len(file.layers)}")
-    for name, layer in file.layers.items():
+    if set(added) != set(layers):
+        raise InputError(f"{path}: its configuration is of {len(added)} layers, its tensors of {len(layers)}")
+    for name, layer in layers.items():
         matrices = ((added[name].lora_A, layer.down), (added[name].lora_B, layer.up))
         for module, tensor in matrices:
             assert tensor is not None
@@ -128,12 +124,10 @@ def load_lora(network: Any, folder: Path) -> None:
             weight.requires_grad_(True)
 
 
-def _config(file: LoraFile) -> LoraConfig:
-    """Return the stored configuration, or one of the ranks and alphas that the tensors have."""
-    if file.config is not None:
-        return LoraConfig(**file.config)
-    ranks = {name: len(layer.down) for name, layer in file.layers.items() if layer.down is not None}
-    alphas = {name: ranks[name] if layer.alpha is None else layer.alpha for name, layer in file.layers.items()}
+def _config(layers: Mapping[str, LoraLayer]) -> LoraConfig:
+    """Return a configuration of the ranks and alphas that the tensors have."""
+    ranks = {name: len(layer.down) for name, layer in layers.items() if layer.down is not None}
+    alphas = {name: ranks[name] if layer.alpha is None else layer.alpha for name, layer in layers.items()}
     rank, alpha = (Counter(values.values()).most_common(1)[0][0] for values in (ranks, alphas))
     return LoraConfig(
         r=int(rank),
@@ -144,8 +138,8 @@ def _config(file: LoraFile) -> LoraConfig:
     )
 
 
-def read_lora(path: Path, network: nn.Module) -> LoraFile:
-    """Read the LoRA file of any trainer whose every tensor belongs to a layer of `network`.
+def read_lora(path: Path, network: nn.Module) -> tuple[dict[str, LoraLayer], LoraConfig]:
+    """Read the layers and the configuration of the LoRA file of any trainer, all of whose tensors `network` has.
 
     A file that states no alpha, in its tensors, its metadata or an adapter_config.json beside it, is not scaled.
 
@@ -169,9 +163,13 @@ def read_lora(path: Path, network: nn.Module) -> LoraFile:
         if names or not layers:
             first = f"; the first is {names[0]}" if names else ""
             raise InputError(f"{path}: {len(names)} of {len(tensors)} tensors {reason}{first}; the file is not loaded")
-    if stored is not None:
-        return LoraFile(layers, {key.removeprefix("transformer."): value for key, value in stored.items()})
-    return LoraFile(layers, _peft_config(path.with_name("adapter_config.json"), layers))
+    try:
+        if stored is not None:
+            return layers, LoraConfig(**{key.removeprefix("transformer."): value for key, value in stored.items()})
+        config = _peft_config(path.with_name("adapter_config.json"), layers)
+        return layers, _config(layers) if config is None else LoraConfig(**config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: damaged configuration of a LoRA: {one_line(error)}") from None
 
 
 def _peft_config(path: Path, layers: Iterable[str]) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cavendish.encoders.sample import InputError, one_line
+from cavendish.encoders.sample import InputError
 from cavendish.mixing.extras import require_extra
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.training.config import LoraSettings, TrainConfig
@@ -54,19 +54,10 @@ def _add_lora(generator: Generator, lora: LoraSettings) -> None:
     if hasattr(module, "peft_config"):  # the base is a LoRA: go on with it
         _check_same_lora(module, lora)
         return
-    if hasattr(module, "add_adapter"):
-        from cavendish.trainer.generators.lora import add_lora
-
-        add_lora(module, lora.rank, lora.alpha, targets)
-        return
     require_extra("generators", "peft")
-    from peft import LoraConfig, inject_adapter_in_model
+    from cavendish.trainer.generators.lora import add_lora
 
-    module.requires_grad_(False)
-    try:
-        inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=targets), module)
-    except ValueError as error:
-        raise InputError(f"lora targets {targets!r}: {one_line(error)}") from None
+    add_lora(module, lora.rank, lora.alpha, targets)
 
 
 def _check_same_lora(module: nn.Module, lora: LoraSettings) -> None:
