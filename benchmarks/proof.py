@@ -37,7 +37,7 @@ from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import read_json, write_atomic
 from cavendish.render.job import RenderConfig, render
-from cavendish.trainer.evaluation.retention import measure_retention
+from cavendish.trainer.evaluation.retention import compare_figures, measure_figures
 from cavendish.trainer.evaluation.score import COPY, score
 from cavendish.trainer.evaluation.sets import Questions
 from cavendish.trainer.evaluation.tasks.task import find_evaluation
@@ -202,7 +202,8 @@ def ask(config: ProofConfig, out: Path, generator: Generator, base: Generator | 
         pictures = predict_examples(generator, asked.examples, config.steps_per_answer, seed=0)
         result[name] = scored(asked, pictures, {})["prediction"]
     if base is not None:
-        result["retention"] = measure_retention(generator, base, kept_examples(held_out))
+        tuned, untuned = (measure_figures(each, kept_examples(held_out), 0, 4) for each in (generator, base))
+        result["retention"] = {"seed": 0, "steps": 4, **compare_figures(tuned, untuned, 0)}
     return result
 
 

@@ -9,13 +9,13 @@ from cavendish.encoders.codecs.depth import decode_depth
 from cavendish.encoders.codecs.normals import decode_normals
 from cavendish.encoders.codecs.semantic import decode_semantic
 from cavendish.trainer.evaluation.metrics.depth import depth_metrics
-from cavendish.trainer.evaluation.retention import measure_retention
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.protocol import Generator
 from cavendish.trainer.generators.tiny import TinyConfig
 from cavendish.trainer.inference.sampler import predict_examples
 from cavendish.trainer.training.config import TrainConfig
 from cavendish.trainer.training.train import train_on
+from tests.trainer.evaluation.test_retention import measure_retention
 from tests.trainer.items import FakeItems, example_of, semantic_labels
 from tests.trainer.scenes import analytic_sample
 
