@@ -18,7 +18,7 @@ import psutil
 
 from cavendish.mixing.lock import Lock, LockedShard, LockedSource, Stream, read_lock, write_lock
 from cavendish.mixing.mixture.reader import BLOCK, MixtureReader, Permutation
-from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
+from cavendish.mixing.mixture.round_ratios import Points, Schedule, share_at
 from cavendish.mixing.shards.dataset import SHARD_SCHEMA
 from cavendish.mixing.storage.files import canonical_json
 

@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import find_task
 from cavendish.encoders.tasks.task import Kind
-from cavendish.mixing.mixture.schedule import Points, Schedule
+from cavendish.mixing.mixture.round_ratios import Points, Schedule
 from cavendish.mixing.shards.dataset import differences
 from cavendish.mixing.storage.files import canonical_json, digest
 from cavendish.mixing.storage.place import Place, file_sha256, join, read_json, size_of, write_atomic

@@ -1,6 +1,7 @@
 """Read a legend back from a prompt, in the notations people type: each color belongs to a name, or is refused.
 
-Data (`structured`, `tables`) is read first, then the text around it as sentences and lists (`sentences`).
+Data (`parse_structured`, `parse_tables`) is read first, then the text around it as sentences and lists
+(`parse_sentences`).
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ import re
 from collections.abc import Mapping
 
 from cavendish.encoders.codecs.palettes import BLACK, Color, color_distance
-from cavendish.encoders.legends.patterns import COLOR_NAME, CUT, ELSE, FLAGS, INTRO, LEAD, PLAIN_NUMERIC, TAIL
-from cavendish.encoders.legends.sentences import is_background, normal_name, read_sentences
-from cavendish.encoders.legends.structured import read_data, read_records
-from cavendish.encoders.legends.tables import read_tables
+from cavendish.encoders.legends.parse_patterns import COLOR_NAME, CUT, ELSE, FLAGS, INTRO, LEAD, PLAIN_NUMERIC, TAIL
+from cavendish.encoders.legends.parse_sentences import is_background, normal_name, read_sentences
+from cavendish.encoders.legends.parse_structured import read_data, read_records
+from cavendish.encoders.legends.parse_tables import read_tables
 from cavendish.encoders.sample import InputError
 
 __all__ = ["BACKGROUND", "Legend", "is_plain_name", "normal_name", "parse_legend", "quote_if_needed"]

@@ -14,8 +14,8 @@ from cavendish.encoders.expressions.wording import (
     find_expression,
     write_expression,
 )
-from cavendish.encoders.legends.notation import COLOR_FORMATS, format_color
 from cavendish.encoders.legends.parser import quote_if_needed
+from cavendish.encoders.legends.writer import COLOR_FORMATS, format_color
 from cavendish.encoders.sample import Instance, Sample
 from cavendish.encoders.tasks.classes import (
     SALIENT_EXPRESSIONS,

@@ -20,8 +20,8 @@ from cavendish.encoders.codecs.palettes import (
 )
 from cavendish.encoders.codecs.semantic import decode_semantic
 from cavendish.encoders.draws import one_of
-from cavendish.encoders.legends.notation import format_color, notations_for, write_legend
 from cavendish.encoders.legends.parser import BACKGROUND, quote_if_needed
+from cavendish.encoders.legends.writer import format_color, notations_for, write_legend
 from cavendish.encoders.sample import InputError, UInt8Image
 from cavendish.encoders.tasks.task import (
     Question,

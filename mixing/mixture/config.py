@@ -15,7 +15,7 @@ from cavendish.encoders.sample import InputError
 from cavendish.encoders.tasks.registry import TASK_NAMES
 from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.config import Config, ConfigLike, as_config, read_config
-from cavendish.mixing.mixture.ratios import Bends, resolve_ratios
+from cavendish.mixing.mixture.resolve_ratios import Bends, resolve_ratios
 
 
 def _fraction(value: Any) -> Fraction:

@@ -16,7 +16,7 @@ from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
 from cavendish.mixing.mixture.candidates import ResolvedSource, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
 from cavendish.mixing.mixture.config import Mixture, Source, ratio_bends
-from cavendish.mixing.mixture.ratios import Bends, Floor, draws_in, multiply, raise_to_floors
+from cavendish.mixing.mixture.resolve_ratios import Bends, Floor, draws_in, multiply, raise_to_floors
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, file_sha256, join, read_json
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.lock import Lock, Stream
-from cavendish.mixing.mixture.schedule import Schedule
+from cavendish.mixing.mixture.round_ratios import Schedule
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from cavendish.encoders.codecs.palettes import COLOR_NAMES, CSS_COLORS
-from cavendish.encoders.legends.colors import read_color
+from cavendish.encoders.legends.parse_colors import read_color
 from cavendish.encoders.sample import InputError, UInt8Image, one_line
 from cavendish.mixing.config import Config
 from cavendish.mixing.storage.files import canonical_json

@@ -13,11 +13,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cavendish.encoders.codecs.palettes import COLOR_NAMES, format_hex, format_triple
-from cavendish.encoders.legends import structured
-from cavendish.encoders.legends.colors import read_color
-from cavendish.encoders.legends.notation import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
+from cavendish.encoders.legends import parse_structured as structured
+from cavendish.encoders.legends.parse_colors import read_color
+from cavendish.encoders.legends.parse_sentences import is_background
 from cavendish.encoders.legends.parser import MAX_PROMPT, near_colors, normal_name, parse_legend
-from cavendish.encoders.legends.sentences import is_background
+from cavendish.encoders.legends.writer import COLOR_FORMATS, STRUCTURES, format_color, notations_for, write_legend
 from cavendish.encoders.sample import InputError
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)

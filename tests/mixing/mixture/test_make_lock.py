@@ -15,8 +15,8 @@ from cavendish.mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack
 from cavendish.mixing.mixture.candidates import is_held_out
 from cavendish.mixing.mixture.config import Mixture, load, ratio_bends
 from cavendish.mixing.mixture.make_lock import lock_mixture
-from cavendish.mixing.mixture.ratios import Floor, raise_to_floors
 from cavendish.mixing.mixture.reader import held_out
+from cavendish.mixing.mixture.resolve_ratios import Floor, raise_to_floors
 from tests.audit_report import write_report
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.mixture.schedule import Points, Schedule, share_at
+from cavendish.mixing.mixture.round_ratios import Points, Schedule, share_at
 
 
 def constant(*weights: str) -> list[Points]:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cavendish.encoders.codecs.palettes import Color, color_distance
-from cavendish.encoders.legends.colors import HOW, read_channels, read_color
-from cavendish.encoders.legends.patterns import FLAGS
+from cavendish.encoders.legends.parse_colors import HOW, read_channels, read_color
+from cavendish.encoders.legends.parse_patterns import FLAGS
 from cavendish.encoders.sample import InputError
 
 Entry = tuple[str, Color]

@@ -1,4 +1,4 @@
-"""Exact shares: ratios that add up to one, floors under them, mixtures inside mixtures. Fractions all through."""
+"""Resolve ratios of a mixture to exact shares: they add up to one, floors under them, mixtures inside mixtures."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Literal
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.mixture.schedule import Schedule, share_at
+from cavendish.mixing.mixture.round_ratios import Schedule, share_at
 
 Bends = Mapping[int, Fraction]
 """A share at every index where it may bend; straight lines between."""

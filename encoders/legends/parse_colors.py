@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from cavendish.encoders.codecs.palettes import CSS_COLORS, Color
-from cavendish.encoders.legends.patterns import COLOR_NAME, FLAGS
+from cavendish.encoders.legends.parse_patterns import COLOR_NAME, FLAGS
 from cavendish.encoders.sample import InputError
 
 HOW = "write #rrggbb, (r, g, b) with 0 to 255, or a CSS color name"

@@ -1,4 +1,4 @@
-"""Legends, class or expression to colour, written in the notations people type; `legend_parser` reads them back."""
+"""Write a legend, class or expression to color, in the notations people type; `legends.parser` reads them back."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 from cavendish.encoders.codecs.palettes import Color, format_hex, format_triple, name_of
 from cavendish.encoders.draws import one_of
-from cavendish.encoders.legends.colors import read_color
+from cavendish.encoders.legends.parse_colors import read_color
+from cavendish.encoders.legends.parse_patterns import MODIFIERS
 from cavendish.encoders.legends.parser import BACKGROUND, Legend, is_plain_name
-from cavendish.encoders.legends.patterns import MODIFIERS
 from cavendish.encoders.sample import InputError
 
 COLOR_FORMATS = ("hex", "HEX", "(r, g, b)", "[r, g, b]", "r, g, b", "r g b", "rgb(r, g, b)", "name")

@@ -1,4 +1,4 @@
-"""Which source does global index i draw from: exact shares at every prefix, at any position without replaying.
+"""Round shares to whole draws: which source global index i draws from, exact at every prefix, without replaying.
 
 A source with share w_k(t) has the quota Q_k(i), the integral of w_k from 0 to i. The j-th draw of source k may not come
 before its quota passes j - 1 (release) and must have come when its quota reaches j (deadline); serving the earliest

@@ -7,8 +7,15 @@ import re
 from collections.abc import Sequence
 
 from cavendish.encoders.codecs.palettes import Color
-from cavendish.encoders.legends.colors import HOW, read_channels, read_color
-from cavendish.encoders.legends.structured import COLOR_FIELDS, NAME_FIELDS, OTHER_FIELDS, Entry, agreed, field_name
+from cavendish.encoders.legends.parse_colors import HOW, read_channels, read_color
+from cavendish.encoders.legends.parse_structured import (
+    COLOR_FIELDS,
+    NAME_FIELDS,
+    OTHER_FIELDS,
+    Entry,
+    agreed,
+    field_name,
+)
 from cavendish.encoders.sample import InputError
 
 _PLURALS = ("names", "classes", "labels", "categories", "objects", "classnames", "colors", "colours", "palette")

@@ -12,8 +12,8 @@ import re
 from dataclasses import dataclass, field
 
 from cavendish.encoders.codecs.palettes import Color
-from cavendish.encoders.legends.colors import COLOR, NO_COLOR, FoundColor, find_color, read_color
-from cavendish.encoders.legends.patterns import (
+from cavendish.encoders.legends.parse_colors import COLOR, NO_COLOR, FoundColor, find_color, read_color
+from cavendish.encoders.legends.parse_patterns import (
     AFTER,
     BACKGROUND_PATTERNS,
     CONNECTED,
@@ -44,7 +44,7 @@ from cavendish.encoders.legends.patterns import (
     VALUE,
     WORD_CUT,
 )
-from cavendish.encoders.legends.structured import Entry, agreed
+from cavendish.encoders.legends.parse_structured import Entry, agreed
 from cavendish.encoders.sample import InputError
 
 MAX_NAME = 300  # characters: what stands farther from a color is not its name; it bounds the time of every search
