@@ -26,9 +26,9 @@ from cavendish.mixing.audit.signals.images import Thresholds, scan_image
 from cavendish.mixing.images import decode_rgb, encode_png
 from cavendish.render.camera.cameras import draw_camera
 from cavendish.render.engines.pyrender import Raster
+from cavendish.render.geometry.mesh import linear_to_srgb
 from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import ViewRejected
-from cavendish.render.light.skies import linear_to_srgb
 from cavendish.render.scenes.recipe import Recipe
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 

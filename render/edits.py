@@ -16,7 +16,9 @@ from cavendish.encoders.codecs.palettes import color_word
 from cavendish.encoders.draws import one_of
 from cavendish.encoders.sample import Camera, Edit, Instance, UInt8Image
 from cavendish.render.config import EditKind
-from cavendish.render.geometry.meshes import Placed, largest_slot, model_top, place
+from cavendish.render.geometry.mesh import Placed, largest_slot
+from cavendish.render.geometry.meshes import place
+from cavendish.render.geometry.models import model_top
 from cavendish.render.labels.facts import (
     PEOPLE,
     counted,

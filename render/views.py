@@ -23,7 +23,8 @@ from cavendish.render.camera.sensor import (
 )
 from cavendish.render.config import RenderConfig, ViewRequest
 from cavendish.render.edits import Done, Shot, make_edit
-from cavendish.render.geometry.meshes import Placed, build_scene
+from cavendish.render.geometry.mesh import Placed
+from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import ViewRejected, check_view
 from cavendish.render.labels.facts import find_instances, write_captions
 from cavendish.render.labels.passes import Truth, cast_scene

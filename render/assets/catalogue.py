@@ -7,6 +7,7 @@ Names that begin with own/ are files of the user's folders (folders.py).
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib.util
 import os
@@ -22,12 +23,13 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from cavendish.encoders.sample import InputError, UInt8Image
+from cavendish.encoders.sample import InputError
 from cavendish.mixing.extras import require_extra
+from cavendish.render.assets.asset import Asset
 from cavendish.render.assets.environments import load_environment
-from cavendish.render.assets.folders import OwnFile, own_file, scale_of
-from cavendish.render.assets.meshfiles import decode_texture, read_mesh
-from cavendish.render.assets.wavefront import Phong, Wavefront, parse_mtl, parse_obj
+from cavendish.render.assets.folders import MAPS as MAPS_SUFFIXES
+from cavendish.render.assets.folders import Z_UP_SUFFIXES, OwnFile, own_file, scale_of
+from cavendish.render.assets.importing import AssetImporter
 from cavendish.render.scenes.recipe import Recipe
 
 OWN = "own/"
@@ -54,18 +56,21 @@ class ModelInfo:
     author: str
     member: str
     member_bytes: int
-    rotation: tuple[float, ...]
     scale_from: str = "catalogue"
+    rotation: tuple[float, ...] = ()
 
 
-@dataclass(frozen=True)
-class RawModel:
-    """One model as it is in the package: parsed OBJ, materials by name, textures (H, W, 3) by file, and its sha256."""
+@dataclass(frozen=True, eq=False)
+class Model:
+    """An imported model, and what is known of it.
+
+    Args:
+        turn: (3, 3) from the asset's axes to those of things: +z up, front along -y.
+    """
 
     info: ModelInfo
-    geometry: Wavefront
-    materials: Mapping[str, Phong]
-    textures: Mapping[str, UInt8Image]
+    asset: Asset
+    turn: NDArray[np.float64]
     sha256: str
 
 
@@ -114,7 +119,7 @@ def _read_catalogue(pack: str, nouns: Mapping[str, str]) -> dict[str, ModelInfo]
                 entry["creator"],
                 entry["model"][1:],
                 _archive(pack).getinfo(entry["model"][1:]).file_size,
-                turn,
+                rotation=turn,
             )
     return found
 
@@ -145,6 +150,16 @@ def _read_member(pack: str, member: str) -> bytes:
 
 _hashes: dict[str, str] = {}
 """sha256 of every model read so far: the models themselves are not kept for it."""
+Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+"""Turns a space with +y up and its front along +z, as formats have it, to +z up and its front along -y."""
+
+
+@cache
+def importer() -> AssetImporter:
+    """Return the importer of this process."""
+    made = AssetImporter()
+    atexit.register(made.close)
+    return made
 
 
 def model_info(name: str) -> ModelInfo:
@@ -157,56 +172,56 @@ def _own_info(name: str) -> ModelInfo:
     return load_model(name).info
 
 
-@lru_cache(maxsize=8)
-def load_model(name: str) -> RawModel:
-    """Read one model.
+@lru_cache(maxsize=4)
+def load_model(name: str) -> Model:
+    """Load one model.
 
     Raises:
-        InputError: no such model, or its files are damaged.
+        InputError: no such model, or its files cannot be imported.
     """
     model = _load_own(own_file(name)) if name.startswith(OWN) else _load_curated(name)
     _hashes[name] = model.sha256
     return model
 
 
-def _load_own(file: OwnFile) -> RawModel:
-    geometry, materials, textures, sha256 = read_mesh(file)
-    rotation = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-    if file.up == "z":
-        rotation = (1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0)
-    used = geometry.positions[np.unique(geometry.corners[..., 0])] @ np.array(rotation).reshape(3, 3).T
+def _load_own(file: OwnFile) -> Model:
+    if file.path.suffix.lower() in MAPS_SUFFIXES:
+        raise InputError("an environment map is no model")
+    entry = importer().import_file(file.path, file.root)
+    asset = entry.load()
+    turn = _own_turn(file)
+    used = asset.positions[np.unique(asset.faces)].astype(np.float64) @ turn.T
     extent = np.ptp(used, axis=0)
-    scale, origin = scale_of(file, extent)
-    width, height, depth = (max(round(float(side) * scale, 6), 1e-4) for side in extent)
-    info = ModelInfo(
-        file.name, file.category, (width, depth, height), file.licence, file.author, file.path.name, 0, rotation, origin
-    )
-    return RawModel(info, geometry, materials, textures, sha256)
+    scale, origin = scale_of(file, extent, asset.unit)
+    width, depth, height = (max(round(float(side) * scale, 6), 1e-4) for side in extent)
+    size = width, depth, height
+    info = ModelInfo(file.name, file.category, size, file.licence, file.author, file.path.name, 0, origin)
+    return Model(info, asset, turn, entry.sha256)
 
 
-def _load_curated(name: str) -> RawModel:
+def _own_turn(file: OwnFile) -> NDArray[np.float64]:
+    """Return how an asset is turned where the user says which axis is up."""
+    imported_as = "z" if file.path.suffix.lower() in Z_UP_SUFFIXES else "y"
+    if file.up in ("", imported_as):
+        return np.eye(3)
+    return Z_UP if imported_as == "z" else Z_UP.T
+
+
+def _load_curated(name: str) -> Model:
     info = catalogue()[name]
     pack = name.partition("/")[0]
-    hashed = hashlib.sha256()
-    data = _read_member(pack, info.member)
-    hashed.update(data)
-    geometry = parse_obj(data, info.member)
     folder = posixpath.dirname(info.member)
-    materials: dict[str, Phong] = {}
-    members = set(_archive(pack).namelist())
-    library = posixpath.normpath(posixpath.join(folder, geometry.library))
-    if library in members:  # a few models name a file that is not there, and are drawn in plain colours
-        data = _read_member(pack, library)
-        hashed.update(data)
-        materials = parse_mtl(data, geometry.library)
-    textures = {}
-    for file in sorted({materials[used].image for used in geometry.materials if used in materials} - {""}):
-        member = posixpath.normpath(posixpath.join(folder, file))
-        if member in members:
-            data = _read_member(pack, member)
-            hashed.update(data)
-            textures[file] = decode_texture(data, member)
-    return RawModel(info, geometry, materials, textures, hashed.hexdigest())
+    members = [member for member in _archive(pack).infolist() if posixpath.dirname(member.filename) == folder]
+    key = f"{pack} {info.member} {sorted((member.filename, member.CRC, member.file_size) for member in members)}"
+
+    def unpack(target: Path) -> Path:
+        for member in members:
+            if not member.is_dir():
+                (target / posixpath.basename(member.filename)).write_bytes(_read_member(pack, member.filename))
+        return target / posixpath.basename(info.member)
+
+    entry = importer().import_package_file(key, unpack)
+    return Model(info, entry.load(), Z_UP @ np.array(info.rotation).reshape(3, 3) @ Z_UP.T, entry.sha256)
 
 
 def map_path(name: str) -> Path:

@@ -23,8 +23,9 @@ from cavendish.encoders.draws import shuffled
 from cavendish.encoders.sample import InputError, one_line
 from cavendish.mixing.config import Config
 
-MESHES, MAPS = (".glb", ".obj", ".ply"), (".hdr", ".exr")
-UNREADABLE = (".gltf", ".fbx", ".stl", ".dae", ".blend", ".3ds", ".usd", ".usdz", ".usdc", ".abc", ".zip", ".gz", ".7z")
+MESHES = (".glb", ".gltf", ".obj", ".ply", ".stl", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
+MAPS, Z_UP_SUFFIXES = (".hdr", ".exr"), (".ply", ".stl")
+UNREADABLE = (".dae", ".blend", ".3ds", ".abc", ".zip", ".gz", ".7z", ".3mf", ".off", ".step", ".stp", ".x3d", ".rar")
 MAX_FILES = 200_000
 MAX_FILE_BYTES = 128_000_000
 UNITS = {"metres": 1.0, "centimetres": 0.01, "millimetres": 0.001}
@@ -173,7 +174,7 @@ def _describe(folder: Path, name: str, path: Path, settings: FolderSettings) -> 
         own.author or settings.author,
         own.height_m,
         own.scale,
-        own.up or ("z" if path.suffix.lower() == ".ply" else "y"),
+        own.up or "",
         own.strength,
     )
 
@@ -237,11 +238,12 @@ def draw_files(files: Mapping[str, OwnFile], count: int, rng: np.random.Generato
     )
 
 
-def scale_of(file: OwnFile, extent: NDArray[np.float64]) -> tuple[float, str]:
+def scale_of(file: OwnFile, extent: NDArray[np.float64], unit: str = "") -> tuple[float, str]:
     """Find the metres per unit of a mesh.
 
     Args:
-        extent: (3,) width, height and depth in the file's units, height along its up axis.
+        extent: (3,) width, depth and height in the file's units.
+        unit: "meters" where the format says so.
 
     Returns:
         Metres per unit, and where that comes from.
@@ -255,9 +257,9 @@ def scale_of(file: OwnFile, extent: NDArray[np.float64]) -> tuple[float, str]:
     if file.scale is not None:
         scale, origin = file.scale, "scale in assets.yaml"
     elif file.height_m is not None:
-        if extent[1] <= 1e-6 * longest:
+        if extent[2] <= 1e-6 * longest:
             raise InputError("it is flat, so that height_m gives no scale: give scale instead")
-        scale, origin = file.height_m / float(extent[1]), "height_m in assets.yaml"
+        scale, origin = file.height_m / float(extent[2]), "height_m in assets.yaml"
     elif file.category in categories():
         typical = categories()[file.category][1]
         fits = [
@@ -266,8 +268,8 @@ def scale_of(file: OwnFile, extent: NDArray[np.float64]) -> tuple[float, str]:
         ]  # fmt: skip
         scale = UNITS[fits[0]] if fits else typical / longest
         origin = fits[0] if fits else f"typical length of a {file.category}"
-    elif file.path.suffix.lower() == ".glb":
-        scale, origin = 1.0, "metres"  # by the glTF specification
+    elif unit == "meters":
+        scale, origin = 1.0, "metres"
     else:
         raise InputError(
             f"nothing says how large a {file.category!r} is: give height_m, scale or a known category in assets.yaml"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.draws import one_of
 from cavendish.encoders.sample import Camera
-from cavendish.render.geometry.meshes import Placed
+from cavendish.render.geometry.mesh import Placed
 from cavendish.render.labels.checks import ViewRejected
 from cavendish.render.labels.passes import nearest_hit
 from cavendish.render.scenes.recipe import Recipe, Vec3, look_at, pose_matrix, thing_matrix

@@ -17,10 +17,10 @@ import numpy as np
 from mathutils import Matrix
 from numpy.typing import NDArray
 
-from cavendish.render.geometry.meshes import Mesh, Placed, Surface, is_pane
+from cavendish.render.geometry.mesh import CUT, ImageMap, Mesh, Placed, Surface, is_pane, srgb_to_linear
 from cavendish.render.labels.checks import compare_exactly, compare_passes
-from cavendish.render.labels.passes import Truth
-from cavendish.render.light.skies import add_haze, environment, srgb_to_linear
+from cavendish.render.labels.passes import MAX_CUT_LAYERS, Truth
+from cavendish.render.light.skies import add_haze, environment
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix
 from cavendish.render.views import Picture
 
@@ -55,9 +55,10 @@ class Cycles:
         cycles.seed, cycles.use_animated_seed = 0, False
         cycles.use_light_tree = False  # a quarter of the time for 0.2 to 0.9 dB (docs/rendering.md)
         cycles.max_bounces, cycles.diffuse_bounces, cycles.glossy_bounces = 8, 3, 2
-        # only glass pays for the transmission bounces, only window panes for the transparent ones
-        cycles.transmission_bounces, cycles.transparent_max_bounces, cycles.volume_bounces = 8, 8, 0
-        cycles.min_transparent_bounces = 8  # else some paths end at a pane, and depth and index stay empty there
+        # only glass pays for the transmission bounces, only window panes and cut-outs for the transparent ones
+        cycles.transmission_bounces, cycles.volume_bounces = 8, 0
+        cycles.transparent_max_bounces = MAX_CUT_LAYERS
+        cycles.min_transparent_bounces = MAX_CUT_LAYERS  # else some paths end at a pane, and have no depth and index
         cycles.caustics_reflective = cycles.caustics_refractive = False
         cycles.sample_clamp_direct, cycles.sample_clamp_indirect = 0.0, 6.0
         cycles.pixel_filter_type, cycles.filter_width = "BLACKMAN_HARRIS", FILTER_WIDTH
@@ -214,7 +215,7 @@ def _add_light(light: Light) -> None:
 def _add_thing(placed: Placed, images: dict[int, Any], write_normals: bool) -> Any:
     data = _mesh_data(placed.mesh)
     for surface in placed.surfaces:
-        material = _material(surface, images)
+        material = _MaterialMaker(surface, images).make()
         if write_normals:
             _write_normals(material)
         data.materials.append(material)
@@ -236,47 +237,159 @@ def _mesh_data(mesh: Mesh) -> Any:
     data.polygons.foreach_set("loop_start", np.arange(0, 3 * count, 3, dtype=np.int32))
     data.polygons.foreach_set("material_index", mesh.slot_of)
     data.polygons.foreach_set("use_smooth", np.ones(count, bool))
-    uv = data.uv_layers.new(name="uv")
-    uv.uv.foreach_set("vector", mesh.uv[mesh.faces].astype(np.float32).ravel())
+    for number, coordinates in enumerate(mesh.uv):
+        layer = data.uv_layers.new(name=f"uv{number}")
+        layer.uv.foreach_set("vector", coordinates[mesh.faces].ravel())
+    if mesh.colors is not None:
+        colors = data.color_attributes.new("colors", "BYTE_COLOR", "POINT")
+        rgba = np.ones((len(mesh.vertices), 4), np.float32)
+        rgba[:, :3] = mesh.colors / np.float32(255)
+        colors.data.foreach_set("color_srgb", rgba.ravel())
     data.update()
     data.normals_split_custom_set_from_vertices(mesh.normals)
     return data
 
 
-def _material(surface: Surface, images: dict[int, Any]) -> Any:
-    material = bpy.data.materials.new("material")
-    material.use_nodes = True
-    tree = material.node_tree
-    if surface.see_through:
-        return _pane(material, surface)
-    shader = tree.nodes["Principled BSDF"]
-    shader.inputs["Transmission Weight"].default_value = surface.transmission
-    shader.inputs["Coat Weight"].default_value = surface.coat
-    shader.inputs["Coat Roughness"].default_value = 0.06
-    shader.inputs["Roughness"].default_value = surface.roughness
-    shader.inputs["Metallic"].default_value = surface.metallic
-    linear = srgb_to_linear(np.array(surface.color, np.float64))
-    shader.inputs["Base Color"].default_value = (*linear, 1.0)
-    if surface.emission > 0:
-        shader.inputs["Emission Color"].default_value = (*linear, 1.0)
-        shader.inputs["Emission Strength"].default_value = surface.emission
-    if surface.texture is not None:
-        texture = tree.nodes.new("ShaderNodeTexImage")
-        if id(surface.texture) not in images:  # with the texture beside it, so that its id stays its own
-            height, width = surface.texture.shape[:2]
-            image = bpy.data.images.new("texture", width, height)
-            _fill(image, surface.texture.astype(np.float32) / 255)
-            images[id(surface.texture)] = surface.texture, image
-        texture.image = images[id(surface.texture)][1]
-        tree.links.new(texture.outputs["Color"], shader.inputs["Base Color"])
-        if surface.emission > 0:
-            tree.links.new(texture.outputs["Color"], shader.inputs["Emission Color"])
-        if surface.relief_m > 0:
-            relief = tree.nodes.new("ShaderNodeBump")
+class _MaterialMaker:
+    """Makes the nodes of one material."""
+
+    def __init__(self, surface: Surface, images: dict[int, Any]) -> None:
+        self.material = bpy.data.materials.new("material")
+        self.material.use_nodes = True
+        self._surface, self._images, self._tree = surface, images, self.material.node_tree
+        self._shader = self._tree.nodes["Principled BSDF"]
+
+    def make(self) -> Any:
+        """Return the material."""
+        surface, inputs = self._surface, self._shader.inputs
+        if surface.see_through:
+            return _pane(self.material, surface)
+        inputs["Transmission Weight"].default_value = surface.transmission
+        inputs["Coat Weight"].default_value = surface.coat
+        inputs["Coat Roughness"].default_value = 0.06
+        inputs["Roughness"].default_value = surface.roughness
+        inputs["Metallic"].default_value = surface.metallic
+        color = self._add_color()
+        for used, name in ((surface.roughness_map, "Roughness"), (surface.metallic_map, "Metallic")):
+            if used is not None:
+                self._link(self._image(used, is_data=True).outputs["Color"], inputs[name])
+        self._add_emission(color)
+        self._add_relief(color)
+        if surface.cutout is not None:
+            self._cut(surface.cutout)
+        return self.material
+
+    def _link(self, output: Any, socket: Any) -> None:
+        self._tree.links.new(output, socket)
+
+    def _new(self, kind: str) -> Any:
+        return self._tree.nodes.new(f"ShaderNode{kind}")
+
+    def _add_color(self) -> Any:
+        """Set the base color; return the output that gives it, None where it is one color."""
+        surface, socket = self._surface, self._shader.inputs["Base Color"]
+        linear = srgb_to_linear(np.array(surface.color, np.float64))
+        socket.default_value = (*linear, 1.0)
+        output = None
+        if surface.texture is not None:
+            output = self._image(surface.texture).outputs["Color"]
+        if surface.corner_colors:
+            corners, product = self._new("VertexColor"), self._new("Mix")
+            corners.layer_name = "colors"
+            product.data_type, product.blend_type = "RGBA", "MULTIPLY"
+            product.inputs[0].default_value = 1.0
+            product.inputs[6].default_value = (*linear, 1.0)
+            if output is not None:
+                self._link(output, product.inputs[6])
+            self._link(corners.outputs["Color"], product.inputs[7])
+            output = product.outputs[2]
+        if output is not None:
+            self._link(output, socket)
+        return output
+
+    def _add_emission(self, color: Any) -> None:
+        surface, inputs = self._surface, self._shader.inputs
+        if surface.emission <= 0:
+            return
+        shown = surface.color if surface.emission_color is None else surface.emission_color
+        inputs["Emission Color"].default_value = (*srgb_to_linear(np.array(shown, np.float64)), 1.0)
+        inputs["Emission Strength"].default_value = surface.emission
+        if surface.emission_map is not None:
+            product = self._new("Mix")
+            product.data_type, product.blend_type = "RGBA", "MULTIPLY"
+            product.inputs[0].default_value = 1.0
+            product.inputs[6].default_value = inputs["Emission Color"].default_value
+            self._link(self._image(surface.emission_map).outputs["Color"], product.inputs[7])
+            self._link(product.outputs[2], inputs["Emission Color"])
+        elif surface.emission_color is None and color is not None:
+            self._link(color, inputs["Emission Color"])
+
+    def _add_relief(self, color: Any) -> None:
+        surface = self._surface
+        if surface.normal_map is not None:
+            relief = self._new("NormalMap")
+            relief.uv_map = f"uv{surface.normal_map.uv}"
+            relief.inputs["Strength"].default_value = surface.normal_strength
+            self._link(self._image(surface.normal_map, is_data=True).outputs["Color"], relief.inputs["Color"])
+        elif surface.relief_m > 0 and color is not None:
+            relief = self._new("Bump")
             relief.inputs["Distance"].default_value = surface.relief_m
-            tree.links.new(texture.outputs["Color"], relief.inputs["Height"])
-            tree.links.new(relief.outputs["Normal"], shader.inputs["Normal"])
-    return material
+            self._link(color, relief.inputs["Height"])
+        else:
+            return
+        self._link(relief.outputs["Normal"], self._shader.inputs["Normal"])
+
+    def _cut(self, used: ImageMap) -> None:
+        """Leave no surface where the map is under its threshold."""
+        step, clear, mixed = self._new("Math"), self._new("BsdfTransparent"), self._new("MixShader")
+        step.operation, step.inputs[1].default_value = "GREATER_THAN", (CUT - 1e-3) / 255
+        self._link(self._image(used, is_data=True).outputs["Color"], step.inputs[0])
+        self._link(step.outputs[0], mixed.inputs["Fac"])
+        self._link(clear.outputs["BSDF"], mixed.inputs[1])
+        self._link(self._shader.outputs["BSDF"], mixed.inputs[2])
+        self._link(mixed.outputs[0], self._tree.nodes["Material Output"].inputs["Surface"])
+
+    def _image(self, used: ImageMap, is_data: bool = False) -> Any:
+        """Add the node of an image, with its texture coordinates and how they wrap."""
+        node = self._new("TexImage")
+        node.image = self._blender_image(used, is_data)
+        node.interpolation = "Closest" if used.nearest else "Linear"
+        if used.uv == 0 and used.wrap == ("repeat", "repeat"):
+            return node
+        coordinates = self._new("UVMap")
+        coordinates.uv_map = f"uv{used.uv}"
+        output = coordinates.outputs[0]
+        if used.wrap[0] == used.wrap[1]:
+            node.extension = {"repeat": "REPEAT", "clamp": "EXTEND", "mirror": "MIRROR"}[used.wrap[0]]
+        else:
+            node.extension = "EXTEND"
+            output = self._wrap_axes(output, used.wrap)
+        self._link(output, node.inputs["Vector"])
+        return node
+
+    def _wrap_axes(self, output: Any, wrap: tuple[str, str]) -> Any:
+        apart, together = self._new("SeparateXYZ"), self._new("CombineXYZ")
+        self._link(output, apart.inputs[0])
+        for axis in range(2):
+            end = apart.outputs[axis]
+            if wrap[axis] != "clamp":
+                math = self._new("Math")
+                math.operation = "WRAP" if wrap[axis] == "repeat" else "PINGPONG"
+                math.inputs[1].default_value, math.inputs[2].default_value = float(wrap[axis] == "mirror"), 1.0
+                self._link(end, math.inputs[0])
+                end = math.outputs[0]
+            self._link(end, together.inputs[axis])
+        return together.outputs[0]
+
+    def _blender_image(self, used: ImageMap, is_data: bool) -> Any:
+        key = id(used.pixels)
+        if key not in self._images:  # with the pixels beside it, so that their id stays their own
+            height, width = used.pixels.shape[:2]
+            image = bpy.data.images.new("texture", width, height, is_data=is_data)
+            pixels = used.pixels.reshape(height, width, -1).astype(np.float32) / 255
+            _fill(image, np.broadcast_to(pixels, (height, width, 3)))
+            self._images[key] = used.pixels, image
+        return self._images[key][1]
 
 
 def _pane(material: Any, surface: Surface) -> Any:

@@ -20,6 +20,7 @@ def main() -> None:
     """Read the job's configuration, load its engine, say so, then answer requests."""
     requests, answers = take_over_pipes()
     leave_with_parent()
+    from cavendish.render.assets.catalogue import importer
     from cavendish.render.assets.folders import open_folders
     from cavendish.render.config import RenderConfig, ViewRequest
     from cavendish.render.views import ViewMaker
@@ -47,6 +48,8 @@ def main() -> None:
             key = config.view_key(request.shard, request.index, request.view)
             answer = encode_answer(Rejection(key, f"{type(error).__name__}: {error}"))
         send(answers, *answer)
+        importer().rest()
+    importer().close()
     os._exit(0)  # bpy can crash while the interpreter tears it down
 
 
@@ -54,7 +57,7 @@ def inspect_file(name: str) -> dict[str, str]:
     """Read one of the user's own files; return the role it plays in scenes, or why it cannot be used."""
     from cavendish.render.assets.catalogue import load_map, model_info
     from cavendish.render.assets.folders import own_file, role_of
-    from cavendish.render.geometry.meshes import model_mesh
+    from cavendish.render.geometry.models import model_mesh
 
     try:
         if own_file(name).is_map:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cavendish.render.geometry.meshes import Placed
+from cavendish.render.geometry.mesh import Placed
 from cavendish.render.labels.passes import Truth
 from cavendish.render.scenes.recipe import Recipe, pose_matrix
 

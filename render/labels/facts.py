@@ -10,7 +10,7 @@ import numpy as np
 
 from cavendish.encoders.codecs.palettes import color_word
 from cavendish.encoders.sample import Instance, UInt8Image
-from cavendish.render.geometry.meshes import Placed
+from cavendish.render.geometry.mesh import Placed
 from cavendish.render.labels.passes import Truth
 from cavendish.render.scenes.recipe import Recipe, pose_matrix
 

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Camera, UInt8Image
 from cavendish.render.camera.lens import BentLens
-from cavendish.render.geometry.meshes import Mesh, Placed, is_pane
+from cavendish.render.geometry.mesh import Mesh, Placed, base_colors, is_pane, is_there
 from cavendish.render.geometry.triangles import cross
 from cavendish.render.scenes.recipe import pose_matrix
 
 Box = tuple[int, int, int, int]
+MAX_CUT_LAYERS = 32
+"""Cut-out surfaces that a ray goes through before it is lost."""
 _trees: weakref.WeakKeyDictionary[Mesh, EmbreeScene] = weakref.WeakKeyDictionary()
 
 
@@ -38,6 +40,7 @@ class Truth:
         slots: (H, W) uint16 which of the thing's surfaces, 0 where nothing is hit.
         rays: (H, W, 3) float64 camera-space direction of each pixel, z = -1.
         silhouettes: id -> pixels the thing would cover were it alone in the picture.
+        faces: (H, W) int32 which triangle of the thing's mesh; weights: (H, W, 3) float32 barycentric, where on it.
         albedo: (H, W, 3) uint8 sRGB base colour of the surface, 0 where nothing is hit; None unless asked for.
     """
 
@@ -48,6 +51,8 @@ class Truth:
     slots: NDArray[np.uint16]
     rays: NDArray[np.float64]
     silhouettes: Mapping[int, int]
+    faces: NDArray[np.int32]
+    weights: NDArray[np.float32]
     albedo: UInt8Image | None = None
 
 
@@ -92,6 +97,8 @@ def cast_scene(scene: Sequence[Placed], camera: Camera, lens: BentLens | None = 
     depth_m = np.full((camera.height, camera.width), np.inf)
     normals, flat = np.zeros((2, camera.height, camera.width, 3))
     ids, slots = np.zeros((2, camera.height, camera.width), np.uint16)
+    faces = np.zeros((camera.height, camera.width), np.int32)
+    weights = np.zeros((camera.height, camera.width, 3), np.float32)
     colors = np.zeros((camera.height, camera.width, 3), np.uint8) if albedo else None
     silhouettes: dict[int, int] = {}
     for placed in scene:
@@ -107,11 +114,11 @@ def cast_scene(scene: Sequence[Placed], camera: Camera, lens: BentLens | None = 
         at = (row + y0, column + x0)
         depth_m[at], ids[at] = hits.distance, placed.thing.id
         normals[at], flat[at] = hits.smooth, hits.flat
-        slots[at] = placed.mesh.slot_of[hits.face]
+        slots[at], faces[at], weights[at] = placed.mesh.slot_of[hits.face], hits.face, hits.weights
         if colors is not None:
-            colors[at] = _base_colors(placed, hits.face, hits.weights)
+            colors[at] = base_colors(placed, hits.face, hits.weights)
     turn = pose[:3, :3]
-    return Truth(depth_m, normals @ turn, flat @ turn, ids, slots, rays, silhouettes, colors)
+    return Truth(depth_m, normals @ turn, flat @ turn, ids, slots, rays, silhouettes, faces, weights, colors)
 
 
 def _bent_box(placed: Placed, lens: BentLens) -> Box:
@@ -122,37 +129,6 @@ def _bent_box(placed: Placed, lens: BentLens) -> Box:
     if x1 <= x0 or y1 <= y0 or not len(rows):
         return 0, 0, 0, 0
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
-
-
-def _base_colors(placed: Placed, face: NDArray[np.int64], weights: NDArray[np.float64]) -> UInt8Image:
-    """Return (N, 3) sRGB base colours: textures are interpolated bilinearly between texels, as encoded, and repeat."""
-    colors = np.zeros((len(face), 3), np.uint8)
-    slots = placed.mesh.slot_of[face]
-    for number in np.unique(slots):
-        surface, chosen = placed.surfaces[number], slots == number
-        if surface.texture is None:
-            colors[chosen] = np.rint(np.clip(np.array(surface.color), 0, 1) * 255)
-            continue
-        corners = placed.mesh.uv[placed.mesh.faces[face[chosen]]].astype(np.float64)
-        u, v = np.moveaxis((corners * weights[chosen][..., None]).sum(axis=1), 1, 0)
-        colors[chosen] = np.rint(_sample(surface.texture, u, v))
-    return colors
-
-
-def _sample(texture: UInt8Image, u: NDArray[np.float64], v: NDArray[np.float64]) -> NDArray[np.float64]:
-    height, width = texture.shape[:2]
-    x, y = u * width - 0.5, (1 - v) * height - 0.5
-    left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    right, down = (x - left)[:, None], (y - top)[:, None]
-
-    def at(dx: int, dy: int) -> NDArray[np.float64]:
-        texel: NDArray[np.float64] = texture[(top + dy) % height, (left + dx) % width].astype(np.float64)
-        return texel
-
-    upper = at(0, 0) * (1 - right) + at(1, 0) * right
-    lower = at(0, 1) * (1 - right) + at(1, 1) * right
-    mixed: NDArray[np.float64] = upper * (1 - down) + lower * down
-    return mixed
 
 
 def nearest_hit(scene: Sequence[Placed], origin: NDArray[np.float64], direction: NDArray[np.float64]) -> float:
@@ -194,32 +170,84 @@ def _cast_thing(
     origin = (eye - placed.matrix[:3, 3]) @ turn
     local = rays @ turn
     mesh = placed.mesh
-    starts = np.broadcast_to(origin.astype(np.float32), local.shape).copy()
-    found = _tree(mesh).run(starts, local.astype(np.float32), output=1)
-    hit = np.flatnonzero(found["primID"] >= 0)
-    face = found["primID"][hit]
-    corners = mesh.vertices[mesh.faces[face]]
-    ray = local[hit]
-    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    flat = cross(ab, ac)
-    facing = _dot(flat, ray)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distance = _dot(a - origin, flat) / facing
-    coarse = found["tfar"][hit].astype(np.float64)
-    # edge-on triangles have no usable plane; there Embree's own distance stands
-    distance = np.where(np.abs(distance - coarse) <= 1e-3 * coarse + 1e-5, distance, coarse)
+    hit, face, distance = _first_hits(placed, origin, local)
     count, near = len(hit), distance < before[hit]
     if not near.all():
         hit, face, distance = hit[near], face[near], distance[near]
-        ray, a, ab, ac, flat = ray[near], a[near], ab[near], ac[near], flat[near]
-    offset = origin + ray * distance[:, None] - a
-    area = _dot(flat, flat)
-    second = _dot(cross(offset, ac), flat) / area
-    third = _dot(cross(ab, offset), flat) / area
-    weights = np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1)
+    ray, corners = local[hit], mesh.vertices[mesh.faces[face]]
+    weights, flat = _barycentric(corners, origin + ray * distance[:, None])
     smooth = np.einsum("ijk,ij->ik", mesh.normals[mesh.faces[face]], weights)
     smooth, flat = _face_viewer(smooth, flat, ray)
     return Hits(count, hit, face, distance, weights, smooth @ turn.T, flat @ turn.T)
+
+
+def _first_hits(
+    placed: Placed, origin: NDArray[np.float64], rays: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return which rays of a thing's own space hit it, the triangles they hit first, and the planar depths there.
+
+    Rays go on through what is cut out, up to MAX_CUT_LAYERS times.
+    """
+    mesh = placed.mesh
+    starts = np.broadcast_to(origin.astype(np.float32), rays.shape).copy()
+    hit, face, distance = _hits_from(mesh, starts, origin, rays, np.arange(len(rays)), np.zeros(len(rays)))
+    if all(surface.cutout is None for surface in placed.surfaces):
+        return hit, face, distance
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
+    for _ in range(MAX_CUT_LAYERS):
+        weights, _ = _barycentric(mesh.vertices[mesh.faces[face]], origin + rays[hit] * distance[:, None])
+        there = is_there(placed, face, weights)
+        found.append((hit[there], face[there], distance[there]))
+        through, passed = hit[~there], distance[~there]
+        if not len(through):
+            break
+        # far enough on that single precision does not find the same triangle again
+        passed = passed * (1 + 1e-5) + 1e-5
+        starts = (origin + rays[through] * passed[:, None]).astype(np.float32)
+        hit, face, distance = _hits_from(mesh, starts, origin, rays[through], through, passed)
+    hit, face, distance = (np.concatenate(column) for column in zip(*found))
+    order = np.argsort(hit)
+    return hit[order], face[order], distance[order]
+
+
+def _hits_from(
+    mesh: Mesh,
+    starts: NDArray[np.float32],
+    origin: NDArray[np.float64],
+    rays: NDArray[np.float64],
+    numbers: NDArray[np.int64],
+    passed: NDArray[np.float64],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Return the numbers of the rays that hit a mesh, the triangles, and the depths from `origin`.
+
+    Args:
+        starts: (N, 3) where the rays begin, `passed` (N,) beyond the origin; rays, numbers: (N, 3) and (N,).
+    """
+    found = _tree(mesh).run(starts, rays.astype(np.float32), output=1)
+    hit = np.flatnonzero(found["primID"] >= 0)
+    face = found["primID"][hit]
+    corners = mesh.vertices[mesh.faces[face]]
+    ray = rays[hit]
+    flat = cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    facing = _dot(flat, ray)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        distance = _dot(corners[:, 0] - origin, flat) / facing
+    coarse = found["tfar"][hit].astype(np.float64) + passed[hit]
+    # edge-on triangles have no usable plane; there Embree's own distance stands
+    distance = np.where(np.abs(distance - coarse) <= 1e-3 * coarse + 1e-5, distance, coarse)
+    return numbers[hit], face, distance
+
+
+def _barycentric(
+    corners: NDArray[np.float64], points: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the (N, 3) weights of points on (N, 3, 3) triangles, and the triangles' normals, not of unit length."""
+    a, ab, ac = corners[:, 0], corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    flat = cross(ab, ac)
+    offset, area = points - a, _dot(flat, flat)
+    second = _dot(cross(offset, ac), flat) / area
+    third = _dot(cross(ab, offset), flat) / area
+    return np.clip(np.stack([1 - second - third, second, third], axis=1), 0, 1), flat
 
 
 def _face_viewer(

@@ -15,11 +15,11 @@ from embreex.rtcore_scene import EmbreeScene
 from numpy.typing import NDArray
 
 from cavendish.render.engines.pyrender import Raster
-from cavendish.render.geometry.meshes import Mesh, Placed, Surface
+from cavendish.render.geometry.mesh import ImageMap, Mesh, Placed, Surface, is_there, look_up, srgb_to_linear
 from cavendish.render.geometry.triangles import face_normals
 from cavendish.render.labels.checks import compare_raster
 from cavendish.render.labels.passes import Truth, camera_rays
-from cavendish.render.light.skies import add_haze, environment, harmonic_light, irradiance, radiance, srgb_to_linear
+from cavendish.render.light.skies import add_haze, environment, harmonic_light, irradiance, radiance
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix
 from cavendish.render.views import Paint, Picture
 
@@ -50,6 +50,7 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
     """Put the whole scene into one search tree, each surface with its mean colour.
 
     The tree of the `last` world is used again when the same meshes stand at the same places under the same sky.
+    Triangles that are cut out for the most part are left out: rays of the light do not look up images.
     """
     points, faces, count = [], [], 0
     albedo, emission = [], []
@@ -57,12 +58,14 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
     meshes = tuple((placed.mesh, placed.matrix.tobytes()) for placed in scene)
     again = last is not None and last.meshes == meshes and last.recipe.sky == recipe.sky
     for placed in scene:
-        albedo.append(np.array([mean_albedo(surface) for surface in placed.surfaces])[placed.mesh.slot_of])
-        emission.append(np.array([surface.emission for surface in placed.surfaces])[placed.mesh.slot_of])
+        solid = _solid_triangles(placed)
+        slots = placed.mesh.slot_of[solid]
+        albedo.append(np.array([mean_albedo(surface) for surface in placed.surfaces])[slots] * _tints(placed, solid))
+        emission.append(np.array([mean_emission(surface) for surface in placed.surfaces])[slots])
         if again:
             continue
         points.append(placed.mesh.vertices @ placed.matrix[:3, :3].T + placed.matrix[:3, 3])
-        faces.append(placed.mesh.faces + np.int32(count))
+        faces.append(placed.mesh.faces[solid] + np.int32(count))
         count += len(placed.mesh.vertices)
     colors = np.concatenate(albedo).astype(np.float32), np.concatenate(emission).astype(np.float32)
     if again and last is not None:
@@ -74,11 +77,48 @@ def build_world(recipe: Recipe, scene: Sequence[Placed], last: World | None = No
     return World(tree, face_normals(vertices[triangles]), *colors, recipe, sky, harmonic_light(sky), meshes)
 
 
+COVERAGE_POINTS = np.array([[1, 1, 1], [4, 1, 1], [1, 4, 1], [1, 1, 4], [2, 2, 1], [1, 2, 2], [2, 1, 2]], np.float64)
+"""Barycentric weights, before they are normalized, of the points whose coverage stands for a triangle's."""
+
+
+def _solid_triangles(placed: Placed) -> slice | NDArray[np.int64]:
+    """Return the triangles that are not cut out for the most part."""
+    cut = [number for number, surface in enumerate(placed.surfaces) if surface.cutout is not None]
+    if not cut:
+        return slice(None)
+    faces = np.arange(len(placed.mesh.faces))
+    weights = COVERAGE_POINTS / COVERAGE_POINTS.sum(axis=1, keepdims=True)
+    covered = [is_there(placed, faces, np.broadcast_to(point, (len(faces), 3))) for point in weights]
+    return np.flatnonzero(np.mean(covered, axis=0) >= 0.5)
+
+
+def _tints(placed: Placed, solid: slice | NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return (F, 3) mean linear colors of the triangles' corners; ones where they do not count."""
+    mesh = placed.mesh
+    if mesh.colors is None:
+        return np.ones(3)
+    counts = np.array([surface.corner_colors for surface in placed.surfaces])[mesh.slot_of[solid]]
+    mean = srgb_to_linear(mesh.colors[mesh.faces[solid]] / 255.0).mean(axis=1)
+    return np.where(counts[:, None], mean, 1.0)
+
+
 def mean_albedo(surface: Surface) -> NDArray[np.float64]:
     """Return a surface's mean linear colour."""
     if surface.texture is None:
         return srgb_to_linear(np.array(surface.color, np.float64))
-    mean: NDArray[np.float64] = srgb_to_linear(surface.texture[::8, ::8].reshape(-1, 3) / 255.0).mean(axis=0)
+    mean: NDArray[np.float64] = _mean_color(surface.texture)
+    return mean
+
+
+def mean_emission(surface: Surface) -> float:
+    """Return the mean of what a surface sends out of itself, as grey light."""
+    if surface.emission_map is None or surface.emission <= 0:
+        return surface.emission
+    return surface.emission * float(_mean_color(surface.emission_map).mean())
+
+
+def _mean_color(used: ImageMap) -> NDArray[np.float64]:
+    mean: NDArray[np.float64] = srgb_to_linear(used.pixels[::8, ::8].reshape(-1, 3) / 255.0).mean(axis=0)
     return mean
 
 
@@ -94,11 +134,13 @@ def light_picture(
     view = rays[seen.ravel()]
     depth = truth.depth_m[seen]
     normals = truth.normals[seen] @ pose[:3, :3].T
+    values = SurfaceValues.read(scene, truth, seen, albedo[seen])
     points = pose[:3, 3] + view * depth[:, None] + normals * np.maximum(OFFSET * depth, 2e-4)[:, None]
     view = (view / _length(view)[:, None]).astype(np.float32)
-    points, normals = points.astype(np.float32), normals.astype(np.float32)
+    points = points.astype(np.float32)
+    normals = bend_normals(scene, truth, seen, normals, pose).astype(np.float32)
     rng = np.random.default_rng(17)
-    rough, metal, glow, clear = _surface_values(scene, truth, seen)
+    rough, metal, clear = values.roughness, values.metallic, values.transmission
     color = albedo[seen].astype(np.float32)
     base = 0.04 + (color - 0.04) * metal[:, None]
     rows, columns = np.nonzero(seen)
@@ -113,7 +155,7 @@ def light_picture(
     smooth = smooth_light(gathered, truth, 2, 6)[seen]
     sharp, soft = smooth[:, :6], smooth[:, 6:]
     matte = color * (1 - metal)[:, None]
-    picture[seen] = matte * (sharp[:, :3] + soft) + sharp[:, 3:] + color * glow[:, None]
+    picture[seen] = matte * (sharp[:, :3] + soft) + sharp[:, 3:] + values.glow
     if clear.any():  # glass: what lies behind, tinted; rays are not bent, and glass casts no shadow
         glass = clear > 0
         behind = _behind(world, points[glass], view[glass], rng)
@@ -124,16 +166,103 @@ def light_picture(
     return add_haze(picture, truth.depth_m, world.recipe)
 
 
-def _surface_values(scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool_]) -> tuple[Floats, ...]:
-    """Return roughness, metallic, emission and transmission of each seen pixel."""
-    slots = max(len(placed.surfaces) for placed in scene)
-    table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 4), np.float32)
+@dataclass(frozen=True, eq=False)
+class SurfaceValues:
+    """Of N pixels that show a surface: (N,) roughness, metallic, transmission; (N, 3) light they send out."""
+
+    roughness: Floats
+    metallic: Floats
+    transmission: Floats
+    glow: Floats
+
+    @classmethod
+    def read(
+        cls, scene: Sequence[Placed], truth: Truth, seen: NDArray[np.bool_], colors: NDArray[np.float64]
+    ) -> SurfaceValues:
+        """Look up the surface of each seen pixel; `colors` are (N, 3) linear."""
+        slots = max(len(placed.surfaces) for placed in scene)
+        table = np.zeros((max(placed.thing.id for placed in scene) + 1, slots, 4), np.float32)
+        for placed in scene:
+            for number, surface in enumerate(placed.surfaces):
+                rough = min(surface.roughness, 0.25) if surface.coat > 0.5 else surface.roughness
+                table[placed.thing.id, number] = rough, surface.metallic, surface.emission, surface.transmission
+        ids, slot = truth.instance_ids[seen], truth.slots[seen]
+        rough, metal, emission, clear = np.ascontiguousarray(table[ids, slot].T)
+        glow = colors.astype(np.float32) * emission[:, None]
+        for placed in scene:
+            for number, surface in enumerate(placed.surfaces):
+                if not _has_value_maps(surface):
+                    continue
+                here = np.flatnonzero((ids == placed.thing.id) & (slot == number))
+                at = truth.faces[seen][here].astype(np.int64), truth.weights[seen][here].astype(np.float64)
+                if surface.roughness_map is not None:
+                    rough[here] = np.maximum(_gray(placed, surface.roughness_map, at), 0.05)
+                if surface.metallic_map is not None:
+                    metal[here] = _gray(placed, surface.metallic_map, at)
+                if surface.emission > 0:
+                    light = srgb_to_linear(np.array(surface.emission_color or surface.color, np.float64))
+                    if surface.emission_map is not None:
+                        light = light * srgb_to_linear(look_up(placed.mesh, surface.emission_map, *at) / 255)
+                    glow[here] = surface.emission * light
+        return cls(rough, metal, clear, glow)
+
+
+def _has_value_maps(surface: Surface) -> bool:
+    emits = surface.emission > 0 and (surface.emission_map is not None or surface.emission_color is not None)
+    return emits or surface.roughness_map is not None or surface.metallic_map is not None
+
+
+def _gray(placed: Placed, used: ImageMap, at: tuple[NDArray[np.int64], NDArray[np.float64]]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = look_up(placed.mesh, used, *at)[:, 0] / 255
+    return values
+
+
+def bend_normals(
+    scene: Sequence[Placed],
+    truth: Truth,
+    seen: NDArray[np.bool_],
+    normals: NDArray[np.float64],
+    pose: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return (N, 3) world normals of the seen pixels with the normal maps of their surfaces: light alone feels them."""
+    ids, slot = truth.instance_ids[seen], truth.slots[seen]
+    bent = normals.copy()
     for placed in scene:
         for number, surface in enumerate(placed.surfaces):
-            rough = min(surface.roughness, 0.25) if surface.coat > 0.5 else surface.roughness
-            table[placed.thing.id, number] = rough, surface.metallic, surface.emission, surface.transmission
-    values = table[truth.instance_ids[seen], truth.slots[seen]]
-    return tuple(values.T)
+            if surface.normal_map is None:
+                continue
+            here = np.flatnonzero((ids == placed.thing.id) & (slot == number))
+            face = truth.faces[seen][here].astype(np.int64)
+            weights = truth.weights[seen][here].astype(np.float64)
+            relief = look_up(placed.mesh, surface.normal_map, face, weights) / 127.5 - 1
+            relief[:, :2] *= surface.normal_strength
+            tangent, other = _tangents(placed, surface.normal_map.uv, face, bent[here])
+            flat = truth.geometric_normals[seen][here] @ pose[:3, :3].T
+            turned = relief[:, :1] * tangent + relief[:, 1:2] * other + relief[:, 2:] * bent[here]
+            turned += np.maximum(0.05 - (turned * flat).sum(axis=1), 0)[:, None] * flat  # never behind its triangle
+            bent[here] = turned / np.maximum(np.linalg.norm(turned, axis=1), 1e-9)[:, None]
+    return bent
+
+
+def _tangents(
+    placed: Placed, uv: int, face: NDArray[np.int64], normals: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (N, 3) world directions in which u and v grow on triangles, at right angles to the normals."""
+    mesh = placed.mesh
+    corners = mesh.vertices[mesh.faces[face]] @ placed.matrix[:3, :3].T
+    at = mesh.uv[uv][mesh.faces[face]].astype(np.float64)
+    (ab, ac), (du, dv) = (
+        (corners[:, 1:] - corners[:, :1]).transpose(1, 0, 2),
+        (at[:, 1:] - at[:, :1]).transpose(2, 0, 1),
+    )
+    along_u = ab * dv[:, 1:] - ac * dv[:, :1]
+    along_v = ac * du[:, :1] - ab * du[:, 1:]
+    side = np.sign(du[:, 0] * dv[:, 1] - du[:, 1] * dv[:, 0])[:, None]
+    found = []
+    for direction in (along_u * side, along_v * side):
+        level = direction - (direction * normals).sum(axis=1, keepdims=True) * normals
+        found.append(level / np.maximum(np.linalg.norm(level, axis=1, keepdims=True), 1e-12))
+    return found[0], found[1]
 
 
 def _direct(

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.render.assets.catalogue import load_map
+from cavendish.render.geometry.mesh import srgb_to_linear
 from cavendish.render.geometry.textures import cloud
 from cavendish.render.labels.passes import camera_rays
 from cavendish.render.scenes.layout import rounded
@@ -36,16 +37,6 @@ def environment(sky: Sky) -> NDArray[np.float32]:
         columns = round(sky.turn_rad / (2 * np.pi) * pixels.shape[1])
         pixels = np.roll(pixels, columns, axis=1)
     return np.ascontiguousarray(pixels * np.float32(sky.strength), np.float32)
-
-
-def srgb_to_linear(color: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Undo the sRGB transfer curve (IEC 61966-2-1)."""
-    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
-
-
-def linear_to_srgb(light: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply the sRGB transfer curve (IEC 61966-2-1)."""
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _painted(sky: Sky) -> NDArray[np.float32]:

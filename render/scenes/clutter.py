@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cavendish.encoders.draws import one_of
-from cavendish.render.geometry.meshes import Mesh, place
+from cavendish.render.geometry.mesh import Mesh
+from cavendish.render.geometry.meshes import place
 from cavendish.render.geometry.triangles import triangle_areas
 from cavendish.render.scenes.layout import (
     GAP_M,

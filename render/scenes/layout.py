@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cavendish.encoders.draws import one_of
 from cavendish.render.assets.catalogue import model_info
-from cavendish.render.geometry.meshes import model_top
+from cavendish.render.geometry.models import model_top
 from cavendish.render.scenes.recipe import Material, Rgb, Texture, Thing, Vec3
 
 GAP_M = 0.0005

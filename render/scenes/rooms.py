@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from cavendish.encoders.draws import one_of
 from cavendish.encoders.sample import Camera
-from cavendish.render.geometry.meshes import model_top
+from cavendish.render.geometry.models import model_top
 from cavendish.render.scenes.layout import (
     GAP_M,
     Footprint,

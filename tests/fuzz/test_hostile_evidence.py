@@ -10,7 +10,6 @@ import pytest
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.storage.files import canonical_json, digest
-from cavendish.render.assets.wavefront import parse_obj
 from cavendish.trainer.generators.folder import load_generator
 from cavendish.trainer.generators.tiny import TinyConfig, TinyGenerator
 from cavendish.trainer.training.lineage import trace_lineage, write_lineage
@@ -55,8 +54,3 @@ def test_a_lineage_that_names_files_outside_of_its_folder_is_refused(tmp_path: P
     put(tmp_path, "generator/lineage.json", json.dumps({**values, "weights": {}, "identity": [1]}))
     with pytest.raises(InputError, match="of its making is damaged"):
         trace_lineage(tmp_path / "generator")
-
-
-def test_an_index_that_no_integer_holds_is_one_line() -> None:
-    with pytest.raises(InputError, match=r"x\.obj: not a readable OBJ model"):
-        parse_obj(b"v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999999999999\n", "x.obj")

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import UInt8Image
 from cavendish.render.assets.catalogue import licences_of
 from cavendish.render.edits import Done, EditKind, Shot, is_free, make_edit, rests
-from cavendish.render.geometry.meshes import Placed, build_scene
+from cavendish.render.geometry.mesh import Placed
+from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.facts import find_instances
 from cavendish.render.labels.passes import Truth, cast_scene
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe

@@ -10,6 +10,7 @@ import pytest
 from cavendish.encoders.sample import Instance, Rejection
 from cavendish.render.camera.sensor import develop, find_exposure
 from cavendish.render.engines.child import decode_answer, encode_answer
+from cavendish.render.geometry.mesh import ImageMap
 from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import ViewRejected, away_from_edges, check_view, compare_raster
 from cavendish.render.labels.facts import article, find_instances, name_uniquely, plural
@@ -76,7 +77,7 @@ def test_textures_of_odd_width_are_drawn_straight() -> None:
     drawn = []
     for texture in (stripes, stripes.repeat(4, axis=1)):  # 111 and 444 bytes a row
         dressed = tuple(
-            replace(placed, surfaces=tuple(replace(surface, texture=texture) for surface in placed.surfaces))
+            replace(placed, surfaces=tuple(replace(surface, texture=ImageMap(texture)) for surface in placed.surfaces))
             for placed in scene
         )
         drawn.append(raster.surface_colors(recipe, dressed))

@@ -12,58 +12,23 @@ import trimesh
 from cavendish.encoders.sample import InputError
 from cavendish.render.assets import catalogue as assets
 from cavendish.render.assets.catalogue import LICENCES, MAPS, catalogue, load_map, load_model, map_path, roles
-from cavendish.render.assets.wavefront import parse_mtl, parse_obj
-from cavendish.render.geometry.meshes import model_mesh
+from cavendish.render.geometry.models import model_mesh
 from cavendish.render.geometry.triangles import crease_normals, triangle_areas
 
-CUBE = b"""
-v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nv 0 0 1\nv 1 0 1\nv 1 1 1\nv 0 1 1
-vt 0 0\nvt 1 0\nvt 1 1\nvn 0 0 -1
-usemtl red
-f 4/1/1 3/2/1 2/3/1 1
-f -4 -3 -2 -1
-f 1//1 2//1 6//1 5//1
-f 2 3 7 6\nf 3 4 8 7\nf 4 1 5 8
-"""
 
-
-def test_obj_polygons_negative_indices_and_mixed_notations() -> None:
-    obj = parse_obj(CUBE, "cube.obj")
-    mesh = trimesh.Trimesh(obj.positions, obj.corners[..., 0], process=False)
-    assert mesh.is_watertight
-    assert abs(mesh.volume) == pytest.approx(1.0)
-    assert obj.materials == ("red",)
-    assert (obj.corners[:2, :, 1] >= -1).all()
-    assert obj.corners[0, 0].tolist() == [3, 0, 0]
-
-
-def test_models_have_the_area_that_trimesh_finds(tmp_path: Path) -> None:
+def test_models_have_the_area_and_the_colors_that_trimesh_finds(tmp_path: Path) -> None:
     name = "Scopia/simple_sofa"
-    raw = load_model(name)
+    model = load_model(name)
     with zipfile.ZipFile(assets.FURNITURE / "Scopia.sh3f") as archive:
-        (tmp_path / "a.obj").write_bytes(archive.read(raw.info.member))
+        (tmp_path / "a.obj").write_bytes(archive.read(model.info.member))
     peer = trimesh.load(tmp_path / "a.obj", force="mesh", process=False, skip_materials=True)
-    obj = raw.geometry
-    assert triangle_areas(obj.positions, obj.corners[..., 0]).sum() == pytest.approx(peer.area, rel=1e-6)
+    asset = model.asset
+    positions = asset.positions.astype(np.float64)
+    assert triangle_areas(positions, asset.faces).sum() == pytest.approx(peer.area, rel=1e-6)
     mesh, surfaces = model_mesh(name)
     assert len(mesh.faces) <= len(peer.faces)
     assert len(surfaces) == mesh.slot_of.max() + 1
-
-
-@pytest.mark.parametrize(
-    "text", [b"", b"v 0 0 0\nf 1 2 3\n", b"v nan 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n", b"v 0 0 0\nf x y z\n", b"\xff\xfe"]
-)
-def test_a_damaged_obj_is_one_clear_error(text: bytes) -> None:
-    with pytest.raises(InputError, match=r"bad\.obj"):
-        parse_obj(text, "bad.obj")
-
-
-def test_materials_are_read() -> None:
-    found = parse_mtl(b"newmtl a b\nKd 1 0.5 0\nNs 10\nd 0.3\nmap_Kd x\\y.png\nnewmtl c\n", "m.mtl")
-    assert found["a b"].diffuse == (1.0, 0.5, 0.0)
-    assert (found["a b"].opacity, found["a b"].image) == (0.3, "x/y.png")
-    with pytest.raises(InputError, match=r"m\.mtl"):
-        parse_mtl(b"newmtl a\nNs nan\n", "m.mtl")
+    assert np.ptp(mesh.vertices, axis=0) == pytest.approx(model.info.size_m, abs=1e-6)
 
 
 def test_every_curated_model_is_in_the_catalogue_with_a_licence_and_an_author() -> None:

@@ -15,7 +15,7 @@ from cavendish.render.camera.sensor import (
     take_picture,
     vignette,
 )
-from cavendish.render.light.skies import srgb_to_linear
+from cavendish.render.geometry.mesh import srgb_to_linear
 
 STEPS = ("sensor_noise", "motion_blur", "vignette", "white_balance", "jpeg")
 

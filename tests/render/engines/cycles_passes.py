@@ -14,10 +14,10 @@ import bpy
 import numpy as np
 
 from cavendish.render.engines.blender import Cycles
+from cavendish.render.geometry.mesh import linear_to_srgb
 from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import away_from_edges, depth_errors
 from cavendish.render.labels.passes import cast_scene
-from cavendish.render.light.skies import linear_to_srgb
 from cavendish.render.scenes.recipe import Aperture
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 

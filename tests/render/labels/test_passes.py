@@ -9,7 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cavendish.encoders.sample import Camera
-from cavendish.render.geometry.meshes import Mesh, Placed, Surface, place
+from cavendish.render.geometry.mesh import ImageMap, Mesh, Placed, Surface
+from cavendish.render.geometry.meshes import place
 from cavendish.render.labels.checks import check_normals
 from cavendish.render.labels.passes import camera_rays, cast_scene, nearest_hit
 from cavendish.render.scenes.recipe import Material, Thing, look_at, pose_matrix
@@ -35,7 +36,7 @@ def placed(
     mesh = Mesh(
         vertices,
         normals.astype(np.float32),
-        np.zeros((len(vertices), 2), np.float32),
+        np.zeros((1, len(vertices), 2), np.float32),
         faces.astype(np.int32),
         np.zeros(len(faces), np.int32),
     )
@@ -155,10 +156,10 @@ def test_base_colours_are_the_texture_at_the_hit_between_texels() -> None:
     texture[..., 0] = [[0, 80, 160, 240], [10, 90, 170, 250]]
     wall = replace(
         quad((0, 0, 0), (1, 0, 0), (0, 0, 0.5)),
-        surfaces=(Surface((1.0, 1.0, 1.0), 0.5, 0.0, texture), Surface((0.2, 0.4, 0.6), 0.5, 0.0)),
+        surfaces=(Surface((1.0, 1.0, 1.0), 0.5, 0.0, ImageMap(texture)), Surface((0.2, 0.4, 0.6), 0.5, 0.0)),
     )
     x, _, z = wall.mesh.vertices.T
-    wall = replace(wall, mesh=replace(wall.mesh, uv=np.stack([(x + 1) / 2, z + 0.5], axis=1).astype(np.float32)))
+    wall = replace(wall, mesh=replace(wall.mesh, uv=np.stack([(x + 1) / 2, z + 0.5], axis=1)[None].astype(np.float32)))
     camera = Camera(8, 4, 4.0, 4.0, 4.0, 2.0, look_at((0, -1, 0), (0, 0, 0), 90, 8, 4).camera_to_world)
     truth = cast_scene([wall], camera, albedo=True)  # pixels of 0.25 m: two a texel, a quarter texel off its centre
     assert truth.albedo is not None
@@ -171,6 +172,36 @@ def test_base_colours_are_the_texture_at_the_hit_between_texels() -> None:
     plain = replace(wall, mesh=replace(wall.mesh, slot_of=np.ones(2, np.int32)))
     assert (cast_scene([plain], camera, albedo=True).albedo == [51, 102, 153]).all()
     assert cast_scene([plain], camera).albedo is None
+
+
+def test_rays_go_through_what_is_cut_out_and_every_label_with_them() -> None:
+    """A wall whose left half is cut out, before another one: labels there are the other one's."""
+    cutout = np.full((1, 2), 255, np.uint8)
+    cutout[0, 0] = 0
+    surface = Surface((1.0, 0.0, 0.0), 0.5, 0.0, cutout=ImageMap(cutout, wrap=("clamp", "clamp")))
+    front = replace(quad((0, 0, 0), (1, 0, 0), (0, 0, 1), 1), surfaces=(surface,))
+    x, _, z = front.mesh.vertices.T
+    uv = np.stack([(x + 1) / 2, (z + 1) / 2], axis=1)[None].astype(np.float32)
+    front = replace(front, mesh=replace(front.mesh, uv=uv))
+    behind = replace(quad((0, 1, 0), (9, 0, 3), (0, 0, 9), 2), surfaces=(Surface((0.0, 0.0, 1.0), 0.5, 0.0),))
+    camera = look_at((0, -3, 0), (0, 0, 0), 40, 96, 96)
+    truth, alone, uncut = (
+        cast_scene(scene, camera, albedo=True)
+        for scene in ([front, behind], [behind], [replace(front, surfaces=behind.surfaces), behind])
+    )
+    x_seen, x_uncut = ((one.rays * one.depth_m[..., None])[..., 0] for one in (truth, uncut))
+    was_front = uncut.instance_ids == 1
+    # the texels' centers are at -0.5 and 0.5 m: half way between them, interpolated coverage is a half
+    assert (truth.instance_ids[was_front & (x_uncut > 1e-3)] == 1).all()
+    cut = was_front & (truth.instance_ids == 2)
+    assert 0.48 < cut.sum() / was_front.sum() < 0.52
+    assert np.array_equal(truth.depth_m[cut], alone.depth_m[cut])
+    assert np.array_equal(truth.normals[cut], alone.normals[cut])
+    assert truth.albedo is not None
+    assert (truth.albedo[cut] == [0, 0, 255]).all()
+    assert (x_seen[truth.instance_ids == 1] > -1e-3).all()
+    assert truth.silhouettes[1] == (truth.instance_ids == 1).sum()
+    check_normals(truth)
 
 
 def test_the_nearest_hit_is_how_far_a_ray_gets() -> None:
