@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from cavendish.encoders.sample import InputError
 
 EXTRAS: Mapping[str, tuple[str, ...]] = {
-    "render": ("bpy", "embreex", "pyrender", "trimesh"),
+    "render": ("bpy", "embreex", "pyrender"),
     "annotate": ("onnx", "onnxruntime", "protego"),
     "train": ("torch", "pycocotools", "trimesh"),
     "generators": ("torch", "diffusers", "peft", "transformers"),

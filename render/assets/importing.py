@@ -12,13 +12,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cavendish.encoders.sample import InputError
-from cavendish.mixing.storage.files import file_sha256, write_atomic
+from cavendish.mixing.extras import require_extra
+from cavendish.mixing.storage.place import file_sha256, write_atomic
 from cavendish.render.assets.asset import SCHEMA, Asset, decode_asset
 from cavendish.render.engines.worker import Limits, Worker, WorkerFault
 
@@ -138,12 +138,8 @@ def importer_version() -> str:
     Raises:
         InputError: bpy is not installed.
     """
-    try:
-        if find_spec("bpy") is not None:
-            return version("bpy")
-    except PackageNotFoundError:
-        pass
-    raise InputError("3D models are imported by bpy, which is not installed: pip install 'cavendish[render]'")
+    require_extra("render", "bpy")
+    return version("bpy")
 
 
 def cache_folder() -> Path:
