@@ -27,6 +27,7 @@ from cavendish.render.views import Picture
 RENDER_TIME_LIMIT_S = 240.0
 FILTER_WIDTH = 1.5
 NORMAL_PASS = "true_normal"
+CUT_NODE = "cut"
 SENSOR_MM = 36.0
 
 
@@ -166,7 +167,14 @@ def _write_normals(material: Any) -> None:
     tree = material.node_tree
     writer, geometry = tree.nodes.new("ShaderNodeOutputAOV"), tree.nodes.new("ShaderNodeNewGeometry")
     writer.aov_name = NORMAL_PASS
-    tree.links.new(geometry.outputs["True Normal"], writer.inputs["Color"])
+    normal, cut = geometry.outputs["True Normal"], tree.nodes.get(CUT_NODE)
+    if cut is not None:  # of all surfaces that a ray goes through, that of the one that is there
+        scaled = tree.nodes.new("ShaderNodeVectorMath")
+        scaled.operation = "SCALE"
+        tree.links.new(normal, scaled.inputs[0])
+        tree.links.new(cut.outputs[0], scaled.inputs["Scale"])
+        normal = scaled.outputs["Vector"]
+    tree.links.new(normal, writer.inputs["Color"])
 
 
 def _add_environment(pixels: NDArray[np.float32], has_lamps: bool) -> None:
@@ -342,6 +350,7 @@ class _MaterialMaker:
     def _cut(self, used: ImageMap) -> None:
         """Leave no surface where the map is under its threshold."""
         step, clear, mixed = self._new("Math"), self._new("BsdfTransparent"), self._new("MixShader")
+        step.name = CUT_NODE
         step.operation, step.inputs[1].default_value = "GREATER_THAN", (CUT - 1e-3) / 255
         self._link(self._image(used, is_data=True).outputs["Color"], step.inputs[0])
         self._link(step.outputs[0], mixed.inputs["Fac"])

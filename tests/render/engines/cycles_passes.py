@@ -1,6 +1,7 @@
 """Run as a program by test_blender.py: Cycles' own passes beside the ray cast's labels, printed as json.
 
-`python -m tests.render.engines.cycles_passes KIND SEED SIDE`. bpy must not be imported into a process with other work.
+`python -m tests.render.engines.cycles_passes KIND SEED SIDE`; KIND may be a folder of assets.
+bpy must not be imported into a process with other work.
 """
 
 from __future__ import annotations
@@ -9,22 +10,24 @@ import json
 import os
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import bpy
 import numpy as np
 
+from cavendish.render.assets.catalogue import model_info
+from cavendish.render.assets.folders import find_files, open_folders
 from cavendish.render.engines.blender import Cycles
 from cavendish.render.geometry.mesh import linear_to_srgb
 from cavendish.render.geometry.meshes import build_scene
 from cavendish.render.labels.checks import away_from_edges, depth_errors
 from cavendish.render.labels.passes import cast_scene
-from cavendish.render.scenes.recipe import Aperture
+from cavendish.render.scenes.recipe import Aperture, Light, Material, Recipe, Sky, Thing, look_at
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 
 
 def main(kind: str, seed: int, side: int) -> None:
-    palette = draw_palette(np.random.default_rng([seed, 5]), 400)
-    recipe = draw_recipe({kind: 1.0}, np.random.default_rng([seed, 6]), palette, side, side)
+    recipe = assets_recipe(Path(kind), side) if "/" in kind else drawn_recipe(kind, seed, side)
     scene = build_scene(recipe)
     truth = cast_scene(scene, recipe.camera, albedo=True)
     answers = os.fdopen(os.dup(1), "w")
@@ -56,6 +59,27 @@ def main(kind: str, seed: int, side: int) -> None:
     )
     answers.flush()
     os._exit(0)
+
+
+def drawn_recipe(kind: str, seed: int, side: int) -> Recipe:
+    palette = draw_palette(np.random.default_rng([seed, 5]), 400)
+    return draw_recipe({kind: 1.0}, np.random.default_rng([seed, 6]), palette, side, side)
+
+
+def assets_recipe(folder: Path, side: int) -> Recipe:
+    """All models of a folder in rows on a floor, turned, under a sun."""
+    open_folders([folder])
+    names = sorted(find_files((folder,)))
+    floor = Thing(1, "floor", "box", (0, 0, -0.1), (6, 6, 0.1), materials=(Material("floor", (0.5, 0.5, 0.5)),))
+    things = [floor]
+    for number, name in enumerate(names):
+        info = model_info(name)
+        at = (0.5 * (number % 4) - 0.75, 0.6 * (number // 4) - 0.6, 0.0)
+        things.append(Thing(number + 2, info.noun, "model", at, info.size_m, 0.4 * number, model=name))
+    camera = look_at((0.4, -2.6, 1.5), (0, 0, 0.1), 45, side, side)
+    sun = Light("sun", (1, 1, 1), 3.0, (0.3, 0.5, -0.8), size_m=0.01)
+    sky = Sky("painted", 1.0, colors=((0.3, 0.5, 0.8), (0.8, 0.8, 0.9), (1, 1, 1)))
+    return Recipe("clutter", tuple(things), (sun,), sky, camera)
 
 
 def base_colors(cycles: Cycles) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -91,7 +91,7 @@ def test_own_files_are_used_credited_and_repeatable_and_damaged_ones_are_named(
         named = {r.key: r.reason for r in row.rejected if r.key.startswith("own/")}
         assert set(named) == {"own/mine/chair/cut.glb", "own/mine/toy/old.fbx"}
         assert "cut off" in named["own/mine/chair/cut.glb"]
-        assert "convert it to GLB" in named["own/mine/toy/old.fbx"]
+        assert "its content is no FBX file" in named["own/mine/toy/old.fbx"]
     samples = [record for record in read_dataset(tmp_path / "one") if isinstance(record, Sample)]
     own = [asset for sample in samples for asset in sample.provenance["assets"] if asset["name"].startswith("own/")]
     assert {asset["name"] for asset in own} >= {"own/mine/mug/ball.ply", "own/mine/skies/dawn.hdr"}
