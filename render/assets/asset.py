@@ -87,7 +87,6 @@ class Asset:
         flat: without normals of its own it is drawn with flat triangles (glTF), not smoothed.
         warnings: what of the file is not drawn, one line each.
         files: what the import read, path below the folder -> sha256.
-        metadata: what the file says of itself: title, author, licence, category words.
     """
 
     positions: NDArray[np.float32]
@@ -102,7 +101,6 @@ class Asset:
     flat: bool = False
     warnings: tuple[str, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def extent(self) -> NDArray[np.float64]:
@@ -112,7 +110,7 @@ class Asset:
 
 
 _ARRAYS = ("positions", "faces", "normals", "uv", "material_of")
-_RECORD = ("unit", "flat", "warnings", "files", "metadata")
+_RECORD = ("unit", "flat", "warnings", "files")
 
 
 def encode_asset(asset: Asset) -> bytes:
@@ -151,7 +149,6 @@ def decode_asset(data: bytes) -> Asset:
                 flat=record["flat"],
                 warnings=tuple(record["warnings"]),
                 files=record["files"],
-                metadata=record["metadata"],
             )
     except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"not an imported asset: {error}") from None

@@ -93,7 +93,7 @@ def _run_importer(prepared: Prepared) -> None:
             case "ply":
                 bpy.ops.wm.ply_import(filepath=path)
             case "stl":
-                bpy.ops.wm.stl_import(filepath=path)
+                bpy.ops.wm.stl_import(filepath=path, use_mesh_validate=False)  # which makes zeros of what is not finite
             case "fbx":
                 bpy.ops.wm.fbx_import(filepath=path, use_anim=False)
             case _:
@@ -205,7 +205,6 @@ def _bake(prepared: Prepared) -> Asset:
         flat=prepared.format == "glb",
         warnings=tuple(dict.fromkeys(prepared.warnings)),
         files=dict(sorted(prepared.files.items())),
-        metadata=dict(sorted(prepared.metadata.items())),
     )
 
 

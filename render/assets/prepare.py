@@ -67,7 +67,6 @@ class Prepared:
     unit: str
     files: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    metadata: dict[str, str] = field(default_factory=dict)
     pbr: bool = False
 
 
@@ -241,8 +240,6 @@ def _check_ply_vertices(data: bytes, header: bytes) -> None:
 
 def _check_stl(data: bytes) -> None:
     if data[:5] == b"solid" and b"facet" in data[:2000]:
-        if re.search(rb"(?i)vertex[^\n]*\b(nan|inf)", data):
-            raise InputError("a vertex is not finite")
         return
     if len(data) < 84:
         raise InputError("cut off: not a whole STL file")
@@ -251,9 +248,6 @@ def _check_stl(data: bytes) -> None:
         raise InputError(f"it announces {count} faces: at most {MAX_TRIANGLES} are read")
     if len(data) < 84 + 50 * count:
         raise InputError(f"cut off: {len(data)} bytes for {count} triangles")
-    layout = np.dtype([("normal", "<f4", 3), ("corners", "<f4", 9), ("color", "<u2")])
-    if not np.isfinite(np.frombuffer(data, layout, count, 84)["corners"]).all():
-        raise InputError("a vertex is not finite")
 
 
 # ---- glTF -----------------------------------------------------------------------------------------------------------
@@ -281,7 +275,6 @@ def _prepare_gltf(path: Path, data: bytes, kind: str, folder: Folder, scratch: P
     tree.pop("animations", None)  # the asset as it stands, not the first frame of a movement
     if "scenes" in tree:
         tree.setdefault("scene", 0)
-    prepared.metadata = _gltf_metadata(tree)
     prepared.path = scratch / f"asset.{kind}"
     prepared.path.write_bytes(_join_glb(tree, binary) if kind == "glb" else json.dumps(tree).encode())
     return prepared
@@ -388,28 +381,6 @@ def _check_textures(tree: Tree) -> None:
         if "source" not in texture and "EXT_texture_webp" not in extensions:
             why = f"by {sorted(extensions)[0]} only, which is not read" if extensions else "nowhere"
             raise InputError(f"texture {number} has its image {why}: export it with PNG or JPEG")
-    for image in tree.get("images", ()):
-        if image.get("mimeType") in ("image/ktx2", "image/vnd-ms.dds") and "bufferView" in image:
-            continue  # an unread alternative beside a PNG or JPEG
-
-
-def _gltf_metadata(tree: Tree) -> dict[str, str]:
-    """Return what a file says of itself in asset.copyright, asset.extras and the extras of its scene."""
-    asset = tree.get("asset", {})
-    found = dict(_flat_words(asset.get("extras", {})))
-    scenes = tree.get("scenes", ())
-    if scenes:
-        found = dict(_flat_words(scenes[min(tree.get("scene", 0), len(scenes) - 1)].get("extras", {}))) | found
-    if isinstance(asset.get("copyright"), str):
-        found.setdefault("author", asset["copyright"])
-    return found
-
-
-def _flat_words(extras: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(extras, dict):
-        for key, value in list(extras.items())[:50]:
-            if isinstance(value, str) and 0 < len(value) < 200:
-                yield str(key).lower(), value
 
 
 # ---- OBJ and MTL ----------------------------------------------------------------------------------------------------

@@ -6,9 +6,6 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-
-from cavendish.encoders.sample import UInt8Image
 
 F = TypeVar("F", np.float32, np.float64)
 _MAX_FAN = 64
@@ -69,19 +66,3 @@ def crease_normals(
     normals: NDArray[np.float64] = np.empty_like(mean)
     normals[order] = mean
     return np.reshape(normals, (-1, 3, 3))
-
-
-def face_palette(colors: NDArray[np.uint8]) -> tuple[UInt8Image, NDArray[np.float64]]:
-    """Make a texture of at most 256 colours for triangles of one colour each.
-
-    Args:
-        colors: (F, 3) uint8 sRGB.
-
-    Returns:
-        (16, 16, 3) uint8 table, and (F, 2) texture coordinates (v up) at the middle of each triangle's texel.
-    """
-    picture = Image.fromarray(np.ascontiguousarray(colors[None])).quantize(256, Image.Quantize.MEDIANCUT)
-    entries = np.array(picture.getpalette(), np.uint8).reshape(-1, 3)
-    table = np.resize(entries, (256, 3)).reshape(16, 16, 3)
-    number = np.asarray(picture)[0].astype(np.int64)
-    return table, np.stack([(number % 16 + 0.5) / 16, 1 - (number // 16 + 0.5) / 16], axis=1)
