@@ -13,14 +13,7 @@ from cavendish.encoders.sample import Rejection, Sample
 from cavendish.render.assets.catalogue import licences_of
 from cavendish.render.camera.cameras import draw_camera
 from cavendish.render.camera.lens import BentLens, bend, draw_aperture, draw_distortion, see_through_lens
-from cavendish.render.camera.sensor import (
-    Effects,
-    develop,
-    draw_effects,
-    effects_record,
-    find_exposure,
-    take_picture,
-)
+from cavendish.render.camera.sensor import Effects, develop, draw_effects, effects_record, find_exposure, take_picture
 from cavendish.render.config import RenderConfig, ViewRequest
 from cavendish.render.edits import Done, Shot, make_edit
 from cavendish.render.geometry.mesh import Placed

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from cavendish.encoders.sample import InputError
 from cavendish.render.assets.asset import Asset, AssetMaterial, Rgb, check_asset, encode_asset
 from cavendish.render.assets.prepare import MAX_TRIANGLES, Folder, Prepared, prepare
-from cavendish.render.assets.shader_nodes import Coordinates, ImageTable, MaterialReader, to_linear
+from cavendish.render.assets.shader_nodes import Coordinates, ImageTable, MaterialReader
 from cavendish.render.engines.worker import leave_with_parent, receive, send, take_over_pipes
+from cavendish.render.geometry.mesh import srgb_to_linear
 
 MAX_OBJECTS = 20_000
 FAR_RATIO = 1e5
@@ -304,7 +305,7 @@ def _read_materials(parts: _Parts, prepared: Prepared, table: ImageTable) -> lis
 
 
 def _as_shown(color: Rgb) -> Rgb:
-    red, green, blue = to_linear(np.array(color))
+    red, green, blue = srgb_to_linear(np.array(color))
     return float(red), float(green), float(blue)
 
 

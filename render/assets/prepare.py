@@ -42,7 +42,6 @@ IMPORTED = DRAWN | {
 """Those that the importer knows; what of them is not drawn becomes a warning."""
 SILENT = frozenset({"KHR_lights_punctual", "KHR_animation_pointer", "KHR_xmp_json_ld", "KHR_materials_variants"})
 """Those that change neither shape nor color of the default asset."""
-MAX_NODES, MAX_DEPTH = 20_000, 64
 COMPONENTS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
 MESH_COMPRESSION = ("EXT_meshopt_compression", "KHR_meshopt_compression")
@@ -259,7 +258,6 @@ def _prepare_gltf(path: Path, data: bytes, kind: str, folder: Folder, scratch: P
         raise InputError("not a glTF 2.0 file: its asset has no version 2.0")
     prepared = Prepared(path, "glb", "meters")
     _check_extensions(tree, prepared)
-    _check_nodes(tree)
     _check_textures(tree)
     for item in (*tree.get("buffers", ()), *tree.get("images", ())):
         uri = item.get("uri")
@@ -325,22 +323,6 @@ def _check_extensions(tree: Tree, prepared: Prepared) -> None:
         prepared.warnings.append(f"{name} is not drawn" if name not in IMPORTED else f"{name} is drawn in part")
     if required - used:
         tree["extensionsUsed"] = sorted(used)
-
-
-def _check_nodes(tree: Tree) -> None:
-    """Refuse nodes that contain themselves, are nested too deeply, or are too many once repeated."""
-    nodes = tree.get("nodes", [])
-    parents = {child: number for number, node in enumerate(nodes) for child in node.get("children", ())}
-    if sum(len(node.get("children", ())) for node in nodes) != len(parents) or len(nodes) > MAX_NODES:
-        raise InputError(f"a node is in two others, or there are more than {MAX_NODES}")
-    for number in range(len(nodes)):
-        depth = 0
-        while number in parents:
-            number, depth = parents[number], depth + 1
-            if depth > MAX_DEPTH:
-                raise InputError(f"nodes that contain themselves, or are nested deeper than {MAX_DEPTH}")
-    if any(not 0 <= root < len(nodes) for scene in tree.get("scenes", ()) for root in scene.get("nodes", ())):
-        raise InputError("a scene refers to a node that is not there")
 
 
 def _check_accessors(tree: Tree, binary: bytes) -> None:

@@ -20,6 +20,7 @@ from scipy.ndimage import distance_transform_edt
 
 from cavendish.encoders.sample import InputError
 from cavendish.render.assets.asset import AssetMaterial, ImageUse, Rgb, Wrap
+from cavendish.render.geometry.mesh import linear_to_srgb, srgb_to_linear
 
 Floats = NDArray[np.float64]
 MAX_TEXTURE_PIXELS = 80_000_000
@@ -143,16 +144,6 @@ def decode_texture(data: bytes, name: str) -> NDArray[np.uint8]:
         raise InputError(f"texture {name}: not readable: {words}") from None
 
 
-def to_linear(color: Floats) -> Floats:
-    """Undo the sRGB transfer curve."""
-    return np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
-
-
-def _to_srgb(light: Floats) -> Floats:
-    light = np.clip(light, 0, 1)
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 1e-9) ** (1 / 2.4) - 0.055)
-
-
 def _bytes(values: Floats) -> NDArray[np.uint8]:
     return (np.clip(values, 0, 1) * 255 + 0.5).astype(np.uint8)
 
@@ -230,7 +221,7 @@ class MaterialReader:
         if white and value.pixels.raw is not None:
             image = value.pixels.raw[..., :3]
         else:
-            image = _bytes(_to_srgb(_three(value.pixels.values) * _three(value.factor)))
+            image = _bytes(linear_to_srgb(np.clip(_three(value.pixels.values) * _three(value.factor), 0, 1)))
         use = self._table.add(value.pixels, image, f"color {value.factor.tolist()}")
         return replace(material, color=(1.0, 1.0, 1.0), color_map=use)
 
@@ -279,7 +270,7 @@ class MaterialReader:
         if value.pixels is None:
             return replace(material, emission=_rgb(factor))
         raw = value.pixels.raw
-        image = raw[..., :3] if raw is not None else _bytes(_to_srgb(_three(value.pixels.values)))
+        image = raw[..., :3] if raw is not None else _bytes(linear_to_srgb(_three(value.pixels.values)))
         if not image.any():
             return material
         return replace(material, emission=_rgb(factor), emission_map=self._table.add(value.pixels, image, "emission"))
@@ -342,9 +333,6 @@ class MaterialReader:
             "ShaderNodeMath": self._read_math,
             "ShaderNodeSeparateColor": self._read_channel,
             "ShaderNodeSeparateXYZ": self._read_channel,
-            "ShaderNodeInvert": self._read_invert,
-            "ShaderNodeRGB": _read_constant,
-            "ShaderNodeValue": _read_constant,
         }
         if node.bl_idname not in readers:
             raise NotDrawn(f"material {self._name!r}: the node {_label(node)} is not drawn")
@@ -362,7 +350,7 @@ class MaterialReader:
             raw = pixels[..., 3:]
             return Value(np.ones(1), Pixels(raw / 255.0, raw, coordinates, wrap, nearest, key))
         raw = pixels[..., :3]
-        values = raw / 255.0 if is_data else to_linear(raw / 255.0)
+        values = raw / 255.0 if is_data else srgb_to_linear(raw / 255.0)
         shown = Pixels(values, raw, coordinates, wrap, nearest, (*key, is_data))
         return Value(np.ones(3), shown)
 
@@ -407,45 +395,22 @@ class MaterialReader:
         return Value(np.ones(3 if output == "Color" else 1), corner_colors=True)
 
     def _read_mix(self, node: Any, output: str) -> Value:
-        numbers = {"RGBA": (6, 7), "FLOAT": (2, 3)}.get(node.data_type)
-        if numbers is None:
-            raise NotDrawn(f"material {self._name!r}: the node {_label(node)} is not drawn")
-        first, second = (self._value(node.inputs[number]) for number in numbers)
-        share = self._value(node.inputs[0])
-        if not share.is_constant:
-            raise NotDrawn(f"material {self._name!r}: a mixture of two textures is not drawn")
-        amount = float(share.factor.mean())
-        if node.data_type == "RGBA" and node.blend_type == "MULTIPLY":
-            if amount == 1:
-                return self._multiply(first, second)
-            second = self._pointwise(second, lambda values: 1 - amount + amount * values)
-            return self._multiply(first, second)
-        if node.data_type == "FLOAT" or node.blend_type == "MIX":
-            if amount in (0.0, 1.0):
-                return second if amount else first
-            if second.is_constant:
-                return self._pointwise(first, lambda values: (1 - amount) * values + amount * second.factor)
-            if first.is_constant:
-                return self._pointwise(second, lambda values: amount * values + (1 - amount) * first.factor)
-        raise NotDrawn(f"material {self._name!r}: the node {_label(node)} ({node.blend_type.lower()}) is not drawn")
+        whole = not node.inputs[0].is_linked and node.inputs[0].default_value == 1
+        if node.data_type != "RGBA" or node.blend_type != "MULTIPLY" or not whole:
+            raise NotDrawn(f"material {self._name!r}: the node {_label(node)} ({node.blend_type.lower()}) is not drawn")
+        return self._multiply(self._value(node.inputs[6]), self._value(node.inputs[7]))
 
     def _read_math(self, node: Any, output: str) -> Value:
         first, second = (self._value(node.inputs[number]) for number in (0, 1))
         match node.operation:
             case "MULTIPLY":
                 return self._multiply(first, second)
-            case "SUBTRACT" if first.is_constant:
-                if second.threshold is not None and second.threshold < 0:  # 1 - (alpha < cutoff)
-                    return replace(second, threshold=-second.threshold)
-                return self._pointwise(second, lambda values: first.factor - values)
-            case "ADD" if second.is_constant:
-                return self._pointwise(first, lambda values: values + second.factor)
+            case "SUBTRACT" if second.threshold is not None and second.threshold < 0:  # 1 - (alpha < cutoff)
+                return replace(second, threshold=-second.threshold)
             case "LESS_THAN" if second.is_constant:
                 return replace(first, threshold=-float(second.factor.mean()))
             case "GREATER_THAN" if second.is_constant:
                 return replace(first, threshold=float(second.factor.mean()))
-            case "ROUND":
-                return replace(first, threshold=0.5)
         raise NotDrawn(f"material {self._name!r}: the node {_label(node)} ({node.operation.lower()}) is not drawn")
 
     def _read_channel(self, node: Any, output: str) -> Value:
@@ -460,42 +425,15 @@ class MaterialReader:
         pixels = replace(value.pixels, values=channel, raw=None, key=(*value.pixels.key, number))
         return Value(factor, pixels)
 
-    def _read_invert(self, node: Any, output: str) -> Value:
-        if node.inputs["Fac"].is_linked or node.inputs["Fac"].default_value != 1:
-            raise NotDrawn(f"material {self._name!r}: the node {_label(node)} is not drawn")
-        return self._pointwise(self._value(node.inputs["Color"]), lambda values: 1 - values)
-
     def _multiply(self, first: Value, second: Value) -> Value:
         if first.threshold is not None or second.threshold is not None:
             if second.is_constant and float(second.factor.mean()) == 1:
                 return first
             raise NotDrawn(f"material {self._name!r}: a cut-out times something is not drawn")
         factor = first.factor * second.factor
-        corner_colors = first.corner_colors or second.corner_colors
-        if first.pixels is None or second.pixels is None:
-            return Value(factor, first.pixels or second.pixels, corner_colors)
-        a, b = first.pixels, second.pixels
-        if a.coordinates != b.coordinates:
-            raise NotDrawn(f"material {self._name!r}: a product of textures with different coordinates is not drawn")
-        other = b.values if b.values.shape[:2] == a.values.shape[:2] else _resized(b.values, a.values)
-        pixels = replace(a, values=a.values * other, raw=None, key=(*a.key, "times", *b.key))
-        return Value(factor, pixels, corner_colors)
-
-    def _pointwise(self, value: Value, function: Callable[[Floats], Floats]) -> Value:
-        """Apply a function of one value to a constant, or to each pixel."""
-        if value.corner_colors or value.threshold is not None:
-            raise NotDrawn(f"material {self._name!r}: arithmetic with the colors of its corners is not drawn")
-        if value.pixels is None:
-            return Value(function(value.factor))
-        values = function(value.pixels.values * value.factor)
-        mark = float(function(np.array([0.3]))[0]), float(function(np.array([0.8]))[0])
-        pixels = replace(value.pixels, values=values, raw=None, key=(*value.pixels.key, value.factor.tobytes(), mark))
-        return Value(np.ones(1), pixels)
-
-
-def _read_constant(node: Any, output: str) -> Value:
-    default = node.outputs[0].default_value
-    return Value(np.array([default] if isinstance(default, float) else list(default)[:3], np.float64))
+        if first.pixels is not None and second.pixels is not None:
+            raise NotDrawn(f"material {self._name!r}: a product of two textures is not drawn")
+        return Value(factor, first.pixels or second.pixels, first.corner_colors or second.corner_colors)
 
 
 def _linked_node(socket: Any) -> Any:
@@ -534,11 +472,3 @@ def _data(pixels: Pixels) -> Floats:
 
 def _luma(values: Floats) -> Floats:
     return np.asarray(values[..., 0] if values.shape[-1] == 1 else values @ LUMA, np.float64)
-
-
-def _resized(values: Floats, like: Floats) -> Floats:
-    size = like.shape[1], like.shape[0]
-    layers = [
-        np.asarray(Image.fromarray(layer.astype(np.float32)).resize(size)) for layer in np.moveaxis(values, -1, 0)
-    ]
-    return np.asarray(np.stack(layers, axis=-1), np.float64)

@@ -103,16 +103,10 @@ def largest_slot(mesh: Mesh) -> int:
     return int(np.argmax(np.bincount(mesh.slot_of, weights=triangle_areas(mesh.vertices, mesh.faces))))
 
 
-def interpolate_uv(mesh: Mesh, number: int, face: NDArray[np.int64], weights: Floats) -> Floats:
-    """Return (N, 2) texture coordinates of a set at barycentric weights (N, 3) of N triangles."""
-    corners = mesh.uv[number][mesh.faces[face]].astype(np.float64)
-    coordinates: Floats = (corners * weights[..., None]).sum(axis=1)
-    return coordinates
-
-
 def look_up(mesh: Mesh, used: ImageMap, face: NDArray[np.int64], weights: Floats) -> Floats:
-    """Return (N, C) values 0..255 of an image at points of a mesh, interpolated bilinearly between texels."""
-    return sample_image(used, interpolate_uv(mesh, used.uv, face, weights))
+    """Return (N, C) values 0..255 of an image at barycentric weights (N, 3) of N triangles of a mesh."""
+    corners = mesh.uv[used.uv][mesh.faces[face]].astype(np.float64)
+    return sample_image(used, (corners * weights[..., None]).sum(axis=1))
 
 
 def sample_image(used: ImageMap, uv: Floats) -> Floats:

@@ -36,7 +36,6 @@ SHAPES: dict[str, Callable[[Size, Size, int], Solid]] = {
     "pendant": indoor_shapes.pendant,
     "power pole": outdoor_shapes.power_pole,
     "rock": shapes.rock,
-    "shelf": shapes.shelf,
     "sign": outdoor_shapes.sign,
     "sphere": shapes.sphere,
     "table": shapes.table,

@@ -219,16 +219,6 @@ def table(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     return join(moved(box((width, depth, thick), (0.006,)), 0, 0, height - thick, 0), apron, *legs)
 
 
-def shelf(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
-    """A bookcase without books: sides, back (slot 1), and boards (slot 0)."""
-    width, depth, height = size[:3]
-    t = 0.022
-    boards = max(3, round(height / 0.38) + 1)
-    parts = [moved(box((width - 2 * t, depth, t), (0.002,)), 0, 0, z, 0) for z in np.linspace(0.04, height - t, boards)]
-    parts += [moved(box((t, depth, height), (0.002,)), x * (width - t) / 2, 0, 0, 0) for x in (-1, 1)]
-    return join(*parts, moved(box((width - 2 * t, 0.006, height)), 0, depth / 2 - 0.003, 0, 1))
-
-
 def books(size: Size, numbers: Size = (), seed: int = 0) -> Solid:
     """A pile of books: covers (slots 0, 2, 3) around paper (slot 1)."""
     count = max(1, round(size[2] / 0.03))

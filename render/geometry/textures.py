@@ -332,12 +332,6 @@ def _label(rng: np.random.Generator, colors: Field, side: int) -> Field:
     return image
 
 
-def _leather(rng: np.random.Generator, colors: Field, side: int) -> Field:
-    cracks = np.clip(1 - 3.0 * np.abs(cloud(rng, 0.9, side=side) - 0.5), 0, 1)
-    hide: Field = colors[0] * (0.8 + 0.2 * cloud(rng, 1.6, side=side) + 0.12 * cracks)[..., None]
-    return hide
-
-
 def _gravel(rng: np.random.Generator, colors: Field, side: int) -> Field:
     pebbles = cloud(rng, 0.35, side=side)
     return (
@@ -357,7 +351,6 @@ PAINTERS: dict[str, Callable[[np.random.Generator, Field, int], Field]] = {
     "grass": _grass,
     "gravel": _gravel,
     "label": _label,
-    "leather": _leather,
     "leaves": _leaves,
     "marble": _marble,
     "meadow": _meadow,

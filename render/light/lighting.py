@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from cavendish.render.engines.pyrender import Raster
 from cavendish.render.geometry.mesh import ImageMap, Mesh, Placed, Surface, is_there, look_up, srgb_to_linear
 from cavendish.render.geometry.triangles import face_normals
-from cavendish.render.labels.checks import compare_raster
 from cavendish.render.labels.passes import Truth, camera_rays
 from cavendish.render.light.skies import add_haze, environment, harmonic_light, irradiance, radiance
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix
@@ -191,30 +190,21 @@ class SurfaceValues:
         glow = colors.astype(np.float32) * emission[:, None]
         for placed in scene:
             for number, surface in enumerate(placed.surfaces):
-                if not _has_value_maps(surface):
+                emits = surface.emission > 0 and bool(surface.emission_map or surface.emission_color)
+                if not (emits or surface.roughness_map or surface.metallic_map):
                     continue
                 here = np.flatnonzero((ids == placed.thing.id) & (slot == number))
                 at = truth.faces[seen][here].astype(np.int64), truth.weights[seen][here].astype(np.float64)
                 if surface.roughness_map is not None:
-                    rough[here] = np.maximum(_gray(placed, surface.roughness_map, at), 0.05)
+                    rough[here] = np.maximum(look_up(placed.mesh, surface.roughness_map, *at)[:, 0] / 255, 0.05)
                 if surface.metallic_map is not None:
-                    metal[here] = _gray(placed, surface.metallic_map, at)
-                if surface.emission > 0:
+                    metal[here] = look_up(placed.mesh, surface.metallic_map, *at)[:, 0] / 255
+                if emits:
                     light = srgb_to_linear(np.array(surface.emission_color or surface.color, np.float64))
                     if surface.emission_map is not None:
                         light = light * srgb_to_linear(look_up(placed.mesh, surface.emission_map, *at) / 255)
                     glow[here] = surface.emission * light
         return cls(rough, metal, clear, glow)
-
-
-def _has_value_maps(surface: Surface) -> bool:
-    emits = surface.emission > 0 and (surface.emission_map is not None or surface.emission_color is not None)
-    return emits or surface.roughness_map is not None or surface.metallic_map is not None
-
-
-def _gray(placed: Placed, used: ImageMap, at: tuple[NDArray[np.int64], NDArray[np.float64]]) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = look_up(placed.mesh, used, *at)[:, 0] / 255
-    return values
 
 
 def bend_normals(
@@ -488,22 +478,14 @@ def _length(a: Floats) -> Floats:
     return np.sqrt(_dot(a, a))
 
 
-def paint_with(raster: Raster, cross_check: bool = False) -> Paint:
-    """Return the engine that rasterises surface colours and traces their light.
-
-    With `cross_check` the rasteriser's own depth and ids are compared with the ray cast's for every picture.
-    """
-
+def paint_with(raster: Raster) -> Paint:
+    """Return the engine that rasterises surface colours and traces their light."""
     last: list[World] = []
 
     def paint(recipe: Recipe, scene: Sequence[Placed], truth: Truth) -> Picture:
         colors = raster.surface_colors(recipe, scene)
         world = build_world(recipe, scene, last[0] if last else None)
         last[:] = [world]
-        scores: dict[str, float] = {}
-        if cross_check:
-            ids, depth_m = raster.segment(recipe, scene, 0.9 * float(truth.depth_m.min()))
-            scores = compare_raster(depth_m, ids, truth)
-        return Picture(light_picture(world, scene, truth, colors), scores)
+        return Picture(light_picture(world, scene, truth, colors), {})
 
     return paint

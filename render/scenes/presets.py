@@ -48,21 +48,13 @@ PRESETS: Mapping[str, Preset] = {
         {"phone": 0.45, "dslr": 0.25, "car": 0.2, "wide": 0.1},
         {"day": 0.5, "overcast": 0.18, "low sun": 0.18, "dusk": 0.07, "night": 0.07},
     ),
-    "table top": Preset(
-        {"table top": 1.0},
-        {"phone": 0.6, "dslr": 0.4},
-        {"day": 0.6, "low sun": 0.2, "night": 0.2},
-    ),
+    "table top": Preset({"table top": 1.0}, {"phone": 0.6, "dslr": 0.4}, {"day": 0.6, "low sun": 0.2, "night": 0.2}),
     "long range": Preset(
         {"long range": 1.0},
         {"car": 0.4, "phone": 0.25, "dslr": 0.25, "wide": 0.1},
         {"day": 0.55, "overcast": 0.2, "low sun": 0.2, "dusk": 0.05},
     ),
-    "clutter": Preset(
-        {"clutter": 1.0},
-        {"phone": 0.5, "dslr": 0.5},
-        {"day": 0.7, "low sun": 0.1, "night": 0.2},
-    ),
+    "clutter": Preset({"clutter": 1.0}, {"phone": 0.5, "dslr": 0.5}, {"day": 0.7, "low sun": 0.1, "night": 0.2}),
 }
 
 

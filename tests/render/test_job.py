@@ -89,7 +89,6 @@ def test_views_of_a_scene_share_it_and_do_not_depend_on_what_was_built_before(tm
             "edits": 0.3,
             "albedo": True,
             "geometric_normals": True,
-            "cross_check": True,
             "realism": RealismConfig(
                 sensor_noise=0.5, motion_blur=0.5, vignette=0.5, white_balance=0.5, jpeg=0.5, lens_distortion=1.0
             ),
@@ -118,7 +117,6 @@ def test_views_of_a_scene_share_it_and_do_not_depend_on_what_was_built_before(tm
         assert sample.albedo is not None
         assert sample.geometric_normals is not None
         assert sample.normals is not None
-        assert sample.quality["pyrender_depth_error"] < 1e-4
         seen = sample.instance_ids > 0
         assert ((sample.normals * sample.geometric_normals).sum(axis=-1)[seen] > 0).all()
 
