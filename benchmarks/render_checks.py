@@ -21,7 +21,7 @@ from cavendish.render.labels.passes import cast_scene
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
 
 SCENES = (("room", 0), ("table top", 1), ("outdoor", 1), ("room", 2), ("long range", 1), ("table top", 4))
-STEPS = ("cast", "base colours", "checks of labels", "paint", "effects")
+STEPS = ("cast", "base colours", "checks of labels", "paint", "cross check", "effects")
 
 
 def timed(work: Callable[..., Any], *arguments: Any) -> tuple[float, Any]:
@@ -43,7 +43,8 @@ def measure(cycles: Cycles, kind: str, seed: int, side: int) -> tuple[list[float
     cast, truth = timed(cast_scene, scene, recipe.camera)
     colors, _ = timed(cast_scene, scene, recipe.camera, None, True)
     checks, _ = timed(check_view, recipe, scene, truth)
-    paint, picture = timed(cycles.paint, recipe, scene, truth)
+    both, picture = timed(cycles.paint, recipe, scene, truth)
+    cross, _ = timed(cycles._check, recipe, truth)
     faults = draw_effects(
         dict.fromkeys(("sensor_noise", "motion_blur", "vignette", "white_balance", "jpeg"), 1.0),
         side,
@@ -51,13 +52,13 @@ def measure(cycles: Cycles, kind: str, seed: int, side: int) -> tuple[list[float
     )
     plain, _ = timed(take_picture, picture.light, 1.0, Effects())
     worn, _ = timed(take_picture, picture.light, 1.0, faults)
-    return [cast, colors - cast, checks, paint, worn - plain], picture.scores
+    return [cast, colors - cast, checks, both - cross, cross, worn - plain], picture.scores
 
 
 def main(side: int) -> None:
     console = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Blender reports to stdout
-    cycles = Cycles(side, side, 8)
+    cycles = Cycles(side, side, 8, cross_check=True)
     rows = []
     for kind, seed in SCENES:
         seconds, found = measure(cycles, kind, seed, side)

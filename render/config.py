@@ -46,6 +46,7 @@ class RenderConfig(Config):
     realism: RealismConfig = RealismConfig()
     albedo: bool = False
     geometric_normals: bool = False
+    cross_check: bool = False
     edit_kinds: dict[EditKind, PositiveFloat] = Field(
         default={"recolor": 0.3, "remove": 0.25, "move": 0.25, "replace": 0.2}, min_length=1
     )

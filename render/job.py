@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,9 @@ from cavendish.mixing.jobs.beam import CommitShards, ShardJob, run
 from cavendish.mixing.jobs.estimate import Probe
 from cavendish.mixing.jobs.runners import Engine, JobResult, Progress
 from cavendish.mixing.shards.dataset import Plan, committed_rows
-from cavendish.mixing.storage.place import Place
+from cavendish.mixing.shards.reader import read_parts
+from cavendish.mixing.storage.cache import open_file
+from cavendish.mixing.storage.place import Place, join
 from cavendish.render.assets.catalogue import MAPS, catalogue, map_path
 from cavendish.render.assets.folders import draw_files, find_files, fingerprint
 from cavendish.render.config import RealismConfig, RenderConfig, ViewRequest
@@ -112,6 +115,18 @@ def count_rejections(out: Place) -> dict[str, int]:
     """Count the views under `out` that were rejected, by reason, the most frequent first."""
     reasons = Counter(kind_of(rejection.reason) for row in committed_rows(out) for rejection in row.rejected)
     return dict(reasons.most_common())
+
+
+def asset_warnings(out: Place) -> dict[str, str]:
+    """Return what is not drawn of the user's own files that samples under `out` hold, by the file's name."""
+    found = {}
+    for row in committed_rows(out):
+        with open_file(join(out, row.shard)) as file:
+            for key in row.samples:
+                meta = json.loads(read_parts(file, row, key, ("json",))["json"])
+                assets = meta["provenance"]["assets"]
+                found.update({asset["name"]: asset["warnings"] for asset in assets if "warnings" in asset})
+    return dict(sorted(found.items()))
 
 
 def build_shard(config: RenderConfig, shard: int) -> Iterator[Sample | Rejection]:

@@ -33,6 +33,8 @@ from cavendish.cli.app import (
 from cavendish.mixing.config import read_config
 from cavendish.mixing.storage.place import exists, join
 
+MAX_WARNED = 20
+
 
 @app.command(rich_help_panel=MAKE)
 def render(
@@ -47,13 +49,18 @@ def render(
     tasks: Annotated[str, typer.Option(help="indoor, outdoor, table top, long range or clutter: sets `preset`")] = "",
 ) -> None:
     """Render seeded scenes into raw shards: image, depth, normals, instances, facts, an edited twin."""
-    from cavendish.render.job import RenderConfig, count_rejections
+    from cavendish.render.job import RenderConfig, asset_warnings, count_rejections
     from cavendish.render.job import render as job
 
     settings = read_config(RenderConfig, config, [*(override or ()), *([f"preset={tasks}"] if tasks else [])])
     run_job("render", settings, out, job, engine_of(workers, runner, split, beam_option, scheduler))
     for reason, count in count_rejections(out).items():
         say(f"  {count} rejected: {reason}")
+    warnings = asset_warnings(out) if settings.assets else {}
+    for name, text in list(warnings.items())[:MAX_WARNED]:
+        say(f"  {name}: {text}")
+    if len(warnings) > MAX_WARNED:
+        say(f"  and {len(warnings) - MAX_WARNED} more files with warnings: see `assets` in their samples' provenance")
 
 
 @app.command(rich_help_panel=MAKE)

@@ -57,6 +57,7 @@ class ModelInfo:
     member: str
     member_bytes: int
     scale_from: str = "catalogue"
+    warnings: tuple[str, ...] = ()
     rotation: tuple[float, ...] = ()
 
 
@@ -195,7 +196,9 @@ def _load_own(file: OwnFile) -> Model:
     scale, origin = scale_of(file, extent, asset.unit)
     width, depth, height = (max(round(float(side) * scale, 6), 1e-4) for side in extent)
     size = width, depth, height
-    info = ModelInfo(file.name, file.category, size, file.licence, file.author, file.path.name, 0, origin)
+    info = ModelInfo(
+        file.name, file.category, size, file.licence, file.author, file.path.name, 0, origin, asset.warnings
+    )
     return Model(info, asset, turn, entry.sha256)
 
 
@@ -280,7 +283,11 @@ def _model_credit(name: str) -> dict[str, str]:
     info = model_info(name)
     credit = {"name": name, "author": info.author, "licence": info.licence}
     credit["sha256"] = _hashes.get(name) or load_model(name).sha256
-    return {**credit, "scale_from": info.scale_from} if name.startswith(OWN) else credit
+    if name.startswith(OWN):
+        credit["scale_from"] = info.scale_from
+        if info.warnings:
+            credit["warnings"] = "; ".join(info.warnings)
+    return credit
 
 
 def _map_credit(name: str) -> dict[str, str]:

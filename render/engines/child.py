@@ -79,11 +79,11 @@ def load_engine(config: RenderConfig) -> tuple[Paint, dict[str, str]]:
     if config.engine == "blender":
         from cavendish.render.engines.blender import Cycles
 
-        return Cycles(*size, config.samples).paint, {**versions, "bpy": version("bpy")}
+        return Cycles(*size, config.samples, config.cross_check).paint, {**versions, "bpy": version("bpy")}
     from cavendish.render.engines.pyrender import Raster
     from cavendish.render.light.lighting import paint_with
 
-    return paint_with(Raster(*size)), {**versions, "pyrender": version("pyrender")}
+    return paint_with(Raster(*size), config.cross_check), {**versions, "pyrender": version("pyrender")}
 
 
 def encode_answer(made: Sample | Rejection) -> tuple[dict[str, Any], bytes]:

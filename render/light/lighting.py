@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cavendish.render.engines.pyrender import Raster
 from cavendish.render.geometry.mesh import ImageMap, Mesh, Placed, Surface, is_there, look_up, srgb_to_linear
 from cavendish.render.geometry.triangles import face_normals
+from cavendish.render.labels.checks import compare_raster
 from cavendish.render.labels.passes import Truth, camera_rays
 from cavendish.render.light.skies import add_haze, environment, harmonic_light, irradiance, radiance
 from cavendish.render.scenes.recipe import Light, Recipe, pose_matrix
@@ -478,14 +479,21 @@ def _length(a: Floats) -> Floats:
     return np.sqrt(_dot(a, a))
 
 
-def paint_with(raster: Raster) -> Paint:
-    """Return the engine that rasterises surface colours and traces their light."""
+def paint_with(raster: Raster, cross_check: bool = False) -> Paint:
+    """Return the engine that rasterises surface colours and traces their light.
+
+    With `cross_check` the rasteriser's own depth and ids are compared with the ray cast's for every picture.
+    """
     last: list[World] = []
 
     def paint(recipe: Recipe, scene: Sequence[Placed], truth: Truth) -> Picture:
         colors = raster.surface_colors(recipe, scene)
         world = build_world(recipe, scene, last[0] if last else None)
         last[:] = [world]
-        return Picture(light_picture(world, scene, truth, colors), {})
+        scores: dict[str, float] = {}
+        if cross_check:
+            ids, depth_m = raster.segment(recipe, scene, 0.9 * float(truth.depth_m.min()))
+            scores = compare_raster(depth_m, ids, truth)
+        return Picture(light_picture(world, scene, truth, colors), scores)
 
     return paint

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+from typer.testing import CliRunner
 
+from cavendish.cli.main import app
 from cavendish.encoders.sample import InputError, Rejection, Sample
 from cavendish.mixing.config import read_config
 from cavendish.mixing.jobs.runners import Engine
@@ -15,7 +18,16 @@ from cavendish.mixing.shards.dataset import committed_rows
 from cavendish.mixing.shards.reader import read_dataset, verify
 from cavendish.render import job
 from cavendish.render.config import ViewRequest
-from cavendish.render.job import RealismConfig, RenderConfig, close_workers, count_rejections, render, render_view
+from cavendish.render.job import (
+    RealismConfig,
+    RenderConfig,
+    asset_warnings,
+    close_workers,
+    count_rejections,
+    render,
+    render_view,
+)
+from tests.render.assets.gltf_file import GltfFile
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = RenderConfig(
@@ -89,6 +101,7 @@ def test_views_of_a_scene_share_it_and_do_not_depend_on_what_was_built_before(tm
             "edits": 0.3,
             "albedo": True,
             "geometric_normals": True,
+            "cross_check": True,
             "realism": RealismConfig(
                 sensor_noise=0.5, motion_blur=0.5, vignette=0.5, white_balance=0.5, jpeg=0.5, lens_distortion=1.0
             ),
@@ -117,6 +130,7 @@ def test_views_of_a_scene_share_it_and_do_not_depend_on_what_was_built_before(tm
         assert sample.albedo is not None
         assert sample.geometric_normals is not None
         assert sample.normals is not None
+        assert sample.quality["pyrender_depth_error"] < 1e-4
         seen = sample.instance_ids > 0
         assert ((sample.normals * sample.geometric_normals).sum(axis=-1)[seen] > 0).all()
 
@@ -145,6 +159,23 @@ def test_effects_change_the_picture_and_nothing_else(tmp_path: Path) -> None:
 def test_only_blender_blurs_what_is_out_of_focus() -> None:
     with pytest.raises(InputError, match="depth_of_field"):
         read_config(RenderConfig, EXAMPLES / "render_pyrender.yaml", ["depth_of_field=0.5"])
+
+
+@pytest.mark.slow
+def test_what_is_not_drawn_of_own_files_is_in_provenance_and_printed_by_name(tmp_path: Path) -> None:
+    box = GltfFile()
+    box.extension("EXT_glitter")
+    chair = tmp_path / "own/chair/box.glb"
+    chair.parent.mkdir(parents=True)
+    chair.write_bytes(box.glb())
+    (tmp_path / "own/assets.yaml").write_text("licence: CC0-1.0\nauthor: Ada\n")
+    config = tmp_path / "render.yaml"
+    values = {"engine": "pyrender", "seed": 5, "scenes": 3, "width": 48, "height": 48, "kinds": {"room": 1}}
+    config.write_text(json.dumps({**values, "assets": {"folders": [str(tmp_path / "own")], "share": 1.0}}))
+    ran = CliRunner().invoke(app, ["render", str(config), "--out", str(tmp_path / "raw"), "--workers", "1"])
+    assert ran.exit_code == 0, ran.output
+    assert "own/own/chair/box.glb: EXT_glitter is not drawn" in ran.output
+    assert asset_warnings(tmp_path / "raw") == {"own/own/chair/box.glb": "EXT_glitter is not drawn"}
 
 
 @pytest.mark.slow

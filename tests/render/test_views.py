@@ -12,14 +12,13 @@ from cavendish.render.camera.sensor import develop, find_exposure
 from cavendish.render.engines.child import decode_answer, encode_answer
 from cavendish.render.geometry.mesh import ImageMap
 from cavendish.render.geometry.meshes import build_scene
-from cavendish.render.labels.checks import ViewRejected, check_view
+from cavendish.render.labels.checks import ViewRejected, away_from_edges, check_view, compare_raster
 from cavendish.render.labels.facts import article, find_instances, name_uniquely, plural
 from cavendish.render.labels.passes import cast_scene
 from cavendish.render.light.skies import environment, harmonic_light, irradiance, pixel_directions, radiance
 from cavendish.render.scenes.recipe import Sky
 from cavendish.render.scenes.scenes import KINDS, draw_palette, draw_recipe
 from tests.conftest import tiny_sample
-from tests.render.labels.cross_check import away_from_edges, compare_raster
 
 
 def scene_of(kind: str, seed: int, size: int = 96):  # type: ignore[no-untyped-def]
@@ -33,12 +32,11 @@ def scene_of(kind: str, seed: int, size: int = 96):  # type: ignore[no-untyped-d
 @pytest.mark.parametrize("kind", KINDS)
 def test_pyrender_and_the_ray_cast_see_the_same_depth_and_ids(kind: str) -> None:
     from cavendish.render.engines.pyrender import Raster
-    from tests.render.engines.raster_passes import segment
 
     raster = Raster(96, 96)
     recipe, scene, truth = scene_of(kind, 3)
     raster.surface_colors(recipe, scene)  # leaves nothing that the segments could see
-    ids, depth_m = segment(raster, recipe, scene, 0.9 * truth.depth_m.min())
+    ids, depth_m = raster.segment(recipe, scene, 0.9 * truth.depth_m.min())
     raster.close()
     scores = compare_raster(depth_m, ids, truth)
     leaves = {"outdoor": 0.01, "long range": 0.02}.get(kind, 0.001)  # those thinner than a pixel

@@ -17,16 +17,13 @@ import numpy as np
 
 from cavendish.render.assets.catalogue import model_info
 from cavendish.render.assets.folders import find_files, open_folders
-from cavendish.render.engines.blender import FILTER_WIDTH, Cycles
-from cavendish.render.geometry.mesh import is_pane, linear_to_srgb
+from cavendish.render.engines.blender import Cycles
+from cavendish.render.geometry.mesh import linear_to_srgb
 from cavendish.render.geometry.meshes import build_scene
-from cavendish.render.labels.checks import depth_errors
-from cavendish.render.labels.passes import Truth, cast_scene
-from cavendish.render.scenes.recipe import Aperture, Light, Material, Recipe, Sky, Thing, look_at, pose_matrix
+from cavendish.render.labels.checks import away_from_edges, depth_errors
+from cavendish.render.labels.passes import cast_scene
+from cavendish.render.scenes.recipe import Aperture, Light, Material, Recipe, Sky, Thing, look_at
 from cavendish.render.scenes.scenes import draw_palette, draw_recipe
-from tests.render.labels.cross_check import away_from_edges, compare_exactly
-
-NORMAL_PASS = "true_normal"
 
 
 def main(kind: str, seed: int, side: int) -> None:
@@ -35,9 +32,8 @@ def main(kind: str, seed: int, side: int) -> None:
     truth = cast_scene(scene, recipe.camera, albedo=True)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Blender reports to stdout
-    cycles = Cycles(side, side, 2)
+    cycles = Cycles(side, side, 2, cross_check=True)
     picture = cycles.paint(recipe, scene, truth)
-    scores = {**picture.scores, **cross_check(cycles, recipe, truth)}
     again = cycles.paint(recipe, scene, truth)
     blurred = cycles.paint(replace(recipe, aperture=Aperture(0.5, float(truth.depth_m.min()))), scene, truth)
     sharp = cycles.paint(recipe, scene, truth)
@@ -47,7 +43,7 @@ def main(kind: str, seed: int, side: int) -> None:
     errors = depth_errors(depth_m, same, truth)
     json.dump(
         {
-            "scores": scores,
+            "scores": picture.scores,
             "blurred_scores": blurred.scores,
             "repeat": float(np.abs(picture.light - again.light).max()),
             "after_blur": float(np.abs(picture.light - sharp.light).max()),
@@ -63,53 +59,6 @@ def main(kind: str, seed: int, side: int) -> None:
     )
     answers.flush()
     os._exit(0)
-
-
-def _write_normals() -> None:
-    """Have every material write the triangles' world-space normals into a pass."""
-    layer = bpy.context.view_layer
-    if NORMAL_PASS not in layer.aovs:
-        layer.aovs.add().name = NORMAL_PASS
-    for material in bpy.data.materials:
-        tree = material.node_tree
-        if any(node.bl_idname == "ShaderNodeOutputAOV" for node in tree.nodes):
-            continue
-        writer, geometry = tree.nodes.new("ShaderNodeOutputAOV"), tree.nodes.new("ShaderNodeNewGeometry")
-        writer.aov_name = NORMAL_PASS
-        normal = geometry.outputs["True Normal"]
-        cut = next((n for n in tree.nodes if n.bl_idname == "ShaderNodeMath" and n.operation == "GREATER_THAN"), None)
-        if cut is not None:  # of all surfaces that a ray goes through, that of the one that is there
-            scaled = tree.nodes.new("ShaderNodeVectorMath")
-            scaled.operation = "SCALE"
-            tree.links.new(normal, scaled.inputs[0])
-            tree.links.new(cut.outputs[0], scaled.inputs["Scale"])
-            normal = scaled.outputs["Vector"]
-        tree.links.new(normal, writer.inputs["Color"])
-
-
-def cross_check(engine: Cycles, recipe: Recipe, truth: Truth) -> dict[str, float]:
-    """Render once more for the labels alone: one sample at each pixel's centre, no lens, no light.
-
-    Raises:
-        ViewRejected: see `compare_exactly`.
-    """
-    cycles, lens = bpy.context.scene.cycles, bpy.context.scene.camera.data
-    samples, blurred = cycles.samples, lens.dof.use_dof
-    _write_normals()
-    panes = [thing for placed, thing in engine._things.items() if is_pane(placed)]
-    cycles.samples, cycles.use_denoising, cycles.filter_width, lens.dof.use_dof = 1, False, 0.01, False
-    for pane in panes:
-        pane.hide_render = True
-    try:
-        channels = engine._render()
-    finally:
-        cycles.samples, cycles.use_denoising, cycles.filter_width = samples, True, FILTER_WIDTH
-        lens.dof.use_dof = blurred
-        for pane in panes:
-            pane.hide_render = False
-    world = np.stack([channels[f"{NORMAL_PASS}.{name}"] for name in "RGB"], axis=-1)
-    normals = world @ pose_matrix(recipe.camera)[:3, :3].astype(np.float32)
-    return compare_exactly(channels["Depth.Z"], channels["IndexOB.X"].astype(np.int64), normals, truth)
 
 
 def drawn_recipe(kind: str, seed: int, side: int) -> Recipe:

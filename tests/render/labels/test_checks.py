@@ -8,10 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cavendish.render.labels.checks import ViewRejected, compare_passes
+from cavendish.render.labels.checks import (
+    ViewRejected,
+    away_from_edges,
+    compare_exactly,
+    compare_passes,
+    compare_raster,
+)
 from cavendish.render.labels.passes import Truth, cast_scene
 from cavendish.render.scenes.recipe import look_at
-from tests.render.labels.cross_check import away_from_edges, compare_exactly, compare_raster
 from tests.render.labels.test_passes import quad
 
 CAMERA = look_at((0.3, -4.0, 1.7), (0.0, 0.0, 0.6), 60, 96, 64)
