@@ -91,6 +91,8 @@ def test_a_missing_package_is_one_line_that_names_its_extra(monkeypatch: pytest.
 
 BROUGHT = {
     "annotated_types": "pydantic",
+    "safetensors": "diffusers",
+    "typing_extensions": "pydantic",
     "markupsafe": "jinja2",
     "mathutils": "bpy",
     "OpenImageIO": "bpy",
