@@ -219,7 +219,8 @@ TRAIL = re.compile(
 
 DESCRIBING = re.compile(
     r"(?:^|\b)(?:the|an?|and|of|in|with|on|near|behind|beside|under|above|below|to|wearing|his|her|its|their|big|small"
-    r"|large|tall|little|old|new|long|short|dark|(?<!traffic )(?<!street )light|bright|shiny|leftmost|rightmost|nearest|farthest|closest|largest"
+    r"|large|tall|little|old|new|long|short|dark|(?<!traffic )(?<!street )light|bright|shiny|leftmost|rightmost|nearest"
+    r"|farthest|closest|largest"
     r"|smallest|highest|lowest|other|first|second|third|two|three|both|only|wooden|metal|plastic|round|empty|parked"
     r"|single|biggest|furthest)\s+$",
     FLAGS,
