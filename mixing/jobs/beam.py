@@ -30,6 +30,7 @@ from cavendish.mixing.shards.dataset import (
     committed_among,
     finish_dataset,
     is_committed,
+    plan_of_shard,
     read_row,
     shard_path,
     start_dataset,
@@ -123,7 +124,7 @@ class ShardJob:
 
     def done_among(self, indices: Collection[int]) -> set[int]:
         """Return which of these shards are committed."""
-        return committed_among(self.directory, indices, self.plan.digest)
+        return committed_among(self.directory, indices, self.plan.made_by)
 
     def finish(self) -> dict[str, Any] | None:
         """Write the totals when every shard is committed, and return them."""
@@ -132,7 +133,11 @@ class ShardJob:
     @property
     def work(self) -> Callable[[int], None]:
         """What makes and commits one shard."""
-        return partial(build_shard, self.directory, self.plan.digest, self.build)
+        return partial(_build_nth, self.directory, self.plan.made_by, self.build)
+
+
+def _build_nth(directory: Place, made_by: Sequence[tuple[str, int]], build: Build, index: int) -> None:
+    build_shard(directory, plan_of_shard(made_by, index), build, index)
 
 
 def build_shard(directory: Place, plan_digest: str, build: Build, index: int) -> None:

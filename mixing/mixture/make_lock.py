@@ -13,10 +13,11 @@ from cavendish.encoders.tasks.registry import TASK_NAMES, find_task
 from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.audit.report.accept import accept_report
 from cavendish.mixing.lock import Lock, LockedSource, Stream, unpack_bits
-from cavendish.mixing.mixture.candidates import ResolvedSource, scan_source
+from cavendish.mixing.mixture.candidates import EXCLUDED, ResolvedSource, scan_source
 from cavendish.mixing.mixture.config import Floor as FloorSetting
 from cavendish.mixing.mixture.config import Mixture, Source, ratio_bends
 from cavendish.mixing.mixture.resolve_ratios import Bends, Floor, draws_in, multiply, raise_to_floors
+from cavendish.mixing.shards.dataset import committed_rows, load_dataset
 from cavendish.mixing.storage.files import digest
 from cavendish.mixing.storage.place import Place, file_sha256, join, read_json
 
@@ -52,6 +53,7 @@ def lock_mixture(mixture: Mixture, data: Place) -> Lock:
     resolved = list(_resolve_sources(mixture, "", frozenset(excluded), None))
     sources = {source.name: scan_source(source, data) for source in resolved}
     _refuse_double_draws(data, list(sources.values()))
+    _refuse_equal_keys(data, list(sources.values()), excluded)
     streams = []
     for share in _shares(mixture, sources, ""):
         source = sources[share.source]
@@ -138,6 +140,26 @@ def _refuse_double_draws(data: Place, sources: Sequence[LockedSource]) -> None:
                     f"records of {first.path}: take {task} out of the tasks of one of them, or part them by `where` or "
                     "`hold_out`"
                 )
+
+
+def _refuse_equal_keys(data: Place, sources: Sequence[LockedSource], excluded: set[str]) -> None:
+    """Refuse an excluded key that renders of one seed give to different images: which of them is meant is not known."""
+    renders = [
+        source
+        for source in sources
+        if EXCLUDED in source.left_out and load_dataset(join(data, source.path)).kind.startswith("render-")
+    ]
+    images: dict[str, tuple[str, tuple[int, int]]] = {}
+    for source in renders if len(renders) > 1 else ():
+        for row in committed_rows(join(data, source.path)):
+            for key in sorted(excluded & row.samples.keys()):
+                _, size, crc32 = row.samples[key].get("image.png", (0, 0, 0))
+                name, image = images.setdefault(key, (source.name, (size, crc32)))
+                if image != (size, crc32):
+                    raise InputError(
+                        f"mixture: exclude: key {key} is one image in source {name} and another in {source.name}, "
+                        "rendered with the same seed: render one of them with another seed"
+                    )
 
 
 def _shares(mixture: Mixture, sources: dict[str, LockedSource], prefix: str) -> Iterator[_Share]:

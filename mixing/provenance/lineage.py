@@ -88,6 +88,9 @@ def plan_link(directory: Place, recorded: str) -> Link:
     text = f"{plan.kind}, digest {recorded[:16]}, {plan.shards} shards"
     if plan.digest != dataset.digest:
         return Link("plan", f"{text}; dataset.json was edited, its digest is {plan.digest[:16]}", "changed")
+    earlier = dict(plan.earlier).get(recorded)
+    if earlier is not None:
+        return Link("plan", f"{text}; it made the first {earlier}, the directory has grown since", "ok")
     if plan.digest != recorded:
         return Link("plan", f"{text}; the directory now holds plan {plan.digest[:16]}", "changed")
     return Link("plan", f"{text}, of {dataset_path(directory)}", "ok")
@@ -350,4 +353,9 @@ def rebuild_commands(directory: Place, shard: int, data: Place) -> tuple[str, ..
         words += ["--data", str(data)]
     elif plan.config.get("assets"):
         words.append("assets.folders=[FOLDER]")  # the user's own files, wherever they are now
-    return f"cavendish show {shlex.quote(str(directory))} --config rebuild.yaml", f"{shlex.join(words)} --workers 1"
+    grown = []
+    if plan.earlier:  # which input is in which shard follows from the inputs of before, and is in these files
+        parts = shlex.join(str(join(directory, name)) for name in ("dataset.json", "inputs"))
+        grown = [f"mkdir -p rebuilt && cp -r {parts} rebuilt"]
+    config = f"cavendish show {shlex.quote(str(directory))} --config rebuild.yaml"
+    return config, *grown, f"{shlex.join(words)} --workers 1"

@@ -59,16 +59,31 @@ class Plan:
     """What a directory of shards will hold: which job makes it, from what configuration, in how many shards.
 
     The shards are a function of this alone, so the digest of a plan names its data. `config` is json-able.
+
+    Args:
+        earlier: plans that the directory grew from, oldest first: their digests, and how many shards there then were.
     """
 
     kind: str
     shards: int
     config: Mapping[str, Any]
+    earlier: tuple[tuple[str, int], ...] = ()
 
     @property
     def digest(self) -> str:
-        """The sha256 that every row of the directory carries."""
-        return digest({"kind": self.kind, "shards": self.shards, "config": dict(self.config)})
+        """The sha256 that the row of every shard carries which this plan made, and no earlier one."""
+        earlier = {"earlier": self.earlier} if self.earlier else {}
+        return digest({"kind": self.kind, "shards": self.shards, "config": dict(self.config), **earlier})
+
+    @property
+    def made_by(self) -> tuple[tuple[str, int], ...]:
+        """The digest of each plan that makes shards here, oldest first, and the number of shards up to its last."""
+        return (*self.earlier, (self.digest, self.shards))
+
+
+def plan_of_shard(made_by: Sequence[tuple[str, int]], index: int) -> str:
+    """Return the digest of the plan that makes shard `index`; see `Plan.made_by`."""
+    return next((found for found, shards in made_by if index < shards), made_by[-1][0])
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class Dataset:
     """What dataset.json says.
 
     Args:
-        kind, shards, config: see `Plan`.
+        kind, shards, config, earlier: see `Plan`.
         digest: of the plan, when it was written.
         totals: of all shards; None until each is committed.
     """
@@ -86,11 +101,17 @@ class Dataset:
     config: dict[str, Any]
     digest: StrictStr
     totals: dict[str, Any] | None
+    earlier: tuple[tuple[StrictStr, Count], ...] = ()
 
     @property
     def plan(self) -> Plan:
         """The plan that the shards are made by."""
-        return Plan(self.kind, self.shards, self.config)
+        return Plan(self.kind, self.shards, self.config, self.earlier)
+
+    def plan_of(self, row: Row) -> str:
+        """Return the digest that the row of a shard here has to carry."""
+        made_by = (*self.earlier, (self.digest, self.shards))
+        return plan_of_shard(made_by, int(row.shard.removesuffix(".tar").rpartition("-")[2]))
 
 
 @with_config(ConfigDict(extra="allow"))
@@ -164,24 +185,34 @@ def first_problem(error: ValidationError) -> str:
 
 
 def start_dataset(directory: Place, plan: Plan) -> None:
-    """Make `directory` and write its plan, or check that the plan it has is this one.
+    """Make `directory` and write its plan, or check that the plan it has is this one, or the one that this grew from.
 
     Raises:
         InputError: the directory holds shards of another plan; mixing two would make neither reproducible.
     """
     make_folder(directory)
-    if not exists(dataset_path(directory)):
+    found = find_dataset(directory)
+    if found is None or plan.earlier[-1:] == ((found.digest, found.shards),):
         _write_dataset(directory, plan, None)
-        return
-    try:
-        found = load_dataset(directory)
-    except InputError as error:
-        raise InputError(f"{error}; delete it and run again: what is committed stays") from None
-    if found.digest != plan.digest:
+    elif found.digest != plan.digest:
         raise InputError(
             f"{directory}: holds shards of another plan (there -> here): {_plan_changes(found.plan, plan)}. "
             "Choose another --out, or delete the directory"
         )
+
+
+def find_dataset(directory: Place) -> Dataset | None:
+    """Read the plan of a directory that a job is to go on with; None: it has none.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    if not exists(dataset_path(directory)):
+        return None
+    try:
+        return load_dataset(directory)
+    except InputError as error:
+        raise InputError(f"{error}; delete it and run again: what is committed stays") from None
 
 
 def _plan_changes(found: Plan, plan: Plan) -> str:
@@ -262,6 +293,8 @@ def finish_dataset(
 
 def _write_dataset(directory: Place, plan: Plan, totals: dict[str, Any] | None) -> None:
     values = {"schema": DATASET_SCHEMA, **asdict(plan), "config": dict(plan.config), "digest": plan.digest}
+    if not plan.earlier:
+        del values["earlier"]
     write_atomic(dataset_path(directory), canonical_json({**values, "totals": totals}))
 
 
@@ -339,8 +372,12 @@ def is_committed(directory: Place, index: int, plan_digest: str) -> bool:
         return False
 
 
-def committed_among(directory: Place, indices: Collection[int], plan_digest: str) -> set[int]:
-    """Return which of these shards of this plan are finished, as `is_committed` does, with one listing for all."""
+def committed_among(directory: Place, indices: Collection[int], made_by: Sequence[tuple[str, int]]) -> set[int]:
+    """Return which of these shards are finished, as `is_committed` does, with one listing for all.
+
+    Args:
+        made_by: see `Plan.made_by`.
+    """
     sizes = list_sizes(directory) if indices else {}
     rows = {f"shard-{index:06d}.json": index for index in indices}
     places = {join(directory, name): index for name, index in rows.items() if name in sizes}
@@ -352,7 +389,7 @@ def committed_among(directory: Place, indices: Collection[int], plan_digest: str
             raise
         except InputError:
             continue
-        if row.plan == plan_digest and sizes.get(row.shard) == row.bytes:
+        if row.plan == plan_of_shard(made_by, index) and sizes.get(row.shard) == row.bytes:
             finished.add(index)
     return finished
 

@@ -297,7 +297,7 @@ def verify(directory: Place) -> list[str]:
         problems.append(f"{directory}: {missing} of {dataset.shards} planned shards are not committed")
     seen: set[str] = set()
     for row in rows:
-        problems += _verify_shard(directory, row, dataset.digest, seen)
+        problems += _verify_shard(directory, row, dataset.plan_of(row), seen)
     return problems
 
 

@@ -120,7 +120,11 @@ def list_items(source: SourceConfig, data: Path) -> Listing:
 
 
 def fingerprint(
-    source: SourceConfig, data: Path, items: Iterable[Item], check: Literal["sha256", "size"]
+    source: SourceConfig,
+    data: Path,
+    items: Iterable[Item],
+    check: Literal["sha256", "size"],
+    hash_file: Callable[[Path], str] = sha256,
 ) -> list[list[Any]]:
     """Describe the files that `items` read, for the plan: (relative path, size) and, for "sha256", the contents' hash.
 
@@ -135,7 +139,7 @@ def fingerprint(
         try:
             path = folders[number] / relative if relative else folders[number]
             entry: list[Any] = [name, path.stat().st_size]
-            found.append([*entry, sha256(path)] if check == "sha256" else entry)
+            found.append([*entry, hash_file(path)] if check == "sha256" else entry)
         except OSError as error:  # reading it will fail again, and reject only what needs it
             found.append([name, error.strerror])
     return found + [[item.name, item.problem] for item in items if item.problem]

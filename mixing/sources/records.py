@@ -82,9 +82,12 @@ def list_source(name: str, folders: Sequence[Path], list_folder: Callable[[Path]
     return Listing(with_keys(name, items), add_counts(left))
 
 
-def with_keys(source: str, items: Iterable[Item]) -> list[Item]:
-    """Give each item a key that shards accept; what had to be changed to fit carries a hash of its full name."""
-    keys = set[str]()
+def with_keys(source: str, items: Iterable[Item], others: Iterable[str] = ()) -> list[Item]:
+    """Give each item a key that shards accept and that is none of the others'.
+
+    What had to be changed to fit carries a hash of its full name.
+    """
+    keys = set(others)
     return [
         replace(
             item, key=unique_key(source, item.name, os.path.splitext(item.name)[0] if item.image else item.name, keys)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +13,17 @@ from hypothesis import strategies as st
 
 from cavendish.encoders.sample import InputError
 from cavendish.mixing.jobs.encode import EncodeConfig, encode
+from cavendish.mixing.loader import MixtureStream
 from cavendish.mixing.lock import Lock, diff_locks, pack_bits, read_lock, unpack_bits, verify_lock, write_lock
 from cavendish.mixing.mixture.candidates import is_held_out
 from cavendish.mixing.mixture.config import Mixture, load, ratio_bends
 from cavendish.mixing.mixture.make_lock import lock_mixture
 from cavendish.mixing.mixture.reader import held_out
 from cavendish.mixing.mixture.resolve_ratios import Floor, raise_to_floors
+from cavendish.mixing.shards.dataset import Plan, finish_dataset, start_dataset
+from cavendish.mixing.shards.writer import ShardWriter
 from tests.audit_report import write_report
+from tests.conftest import tiny_sample
 from tests.mixing.shard_data import MIXTURE, lock_text, write_raw
 
 ROOT = Path(__file__).parents[3]
@@ -438,3 +444,28 @@ def test_a_source_at_a_url_is_locked_as_the_folder_is(tmp_path: Path) -> None:
     values["sources"]["scenes"]["path"] = "memory://nowhere/at/all"
     with pytest.raises(InputError, match=r"memory://nowhere/at/all.*not there.*scenes"):
         lock_mixture(Mixture.model_validate(values), tmp_path)
+
+
+def test_renders_of_one_seed_and_other_assets_are_not_mixed_up(tmp_path: Path) -> None:
+    """Their keys are equal; records are known by source and place, and what goes by the key alone is refused."""
+    images: dict[str, set[bytes]] = {}
+    for first, name in enumerate(("plain", "furnished")):
+        plan = Plan("render-pyrender", 1, {"seed": 7, "assets": name})
+        start_dataset(tmp_path / name, plan)
+        samples = [tiny_sample(f"pyrender-7-{n:06d}", seed=100 * first + n, size=32) for n in range(4)]
+        with ShardWriter(tmp_path / name, 0, plan.digest) as writer:
+            for sample in samples:
+                writer.add(sample)
+        finish_dataset(tmp_path / name, plan)
+        images[name] = {sample.image.tobytes() for sample in samples}
+    text = "ratios: {generation: rest}\nsources:\n"
+    text += "".join(f"  {name}: {{path: {name}, tasks: {{generate: 1}}}}\n" for name in images)
+    lock = lock_text(tmp_path, text)
+    drawn = [item.example.target.tobytes() for item in islice(MixtureStream(lock, tmp_path, 32, 0, 1), 16)]
+    assert set(drawn) == images["plain"] | images["furnished"]
+    assert max(Counter(drawn).values()) == 2
+
+    (tmp_path / "exclude.json").write_text('{"keys": ["pyrender-7-000002"]}')
+    refused = "exclude: key pyrender-7-000002 is one image in source plain and another in furnished"
+    with pytest.raises(InputError, match=refused):
+        lock_text(tmp_path, text + "exclude: [exclude.json]\n")
