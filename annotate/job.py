@@ -172,14 +172,18 @@ def _changed_input(out: Place, name: str) -> InputError:
 
 
 def _find_changed(config: AnnotateConfig, data: Path, out: Place, old: Sequence[_Entries]) -> str:
-    """Name the first image whose bytes are not those that its sample was made from."""
+    """Name the first image that cannot be read any more, or whose bytes are not those that its sample was made from."""
     entries = {item.key: (config.sources[number], item) for number, item in chain(*old)}
-    for sample in chain.from_iterable(read_shard(join(out, row.shard)) for row in committed_rows(out)):
-        source, item = entries[record_key(sample)]
+    rows = committed_rows(out)
+    rejected = {letter.key for row in rows for letter in row.rejected}
+    for source, item in (entry for key, entry in entries.items() if key not in rejected):
         try:
-            now = hashlib.sha256(read_item(source, data, item).data).hexdigest()
+            read_item(source, data, item)
         except InputError:
-            now = ""
+            return f"{item.name} of source {source.name}"
+    for sample in chain.from_iterable(read_shard(join(out, row.shard)) for row in rows):
+        source, item = entries[record_key(sample)]
+        now = hashlib.sha256(read_item(source, data, item).data).hexdigest()
         if isinstance(sample, Sample) and now != sample.provenance["file"]["sha256"]:
             return f"{item.name} of source {source.name}"
     return "a caption, a json, a tar or a rejected image"
