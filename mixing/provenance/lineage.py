@@ -24,6 +24,7 @@ from cavendish.mixing.storage.place import (
     exists,
     file_sha256,
     is_file,
+    is_url,
     join,
     make_folder,
     name_of,
@@ -354,6 +355,8 @@ def rebuild_commands(directory: Place, shard: int, data: Place) -> tuple[str, ..
     elif plan.config.get("assets"):
         words.append("assets.folders=[FOLDER]")  # the user's own files, wherever they are now
     grown = []
+    if plan.earlier and is_url(directory):
+        return ()  # its lists of inputs have to be copied first, by no command that is there everywhere
     if plan.earlier:  # which input is in which shard follows from the inputs of before, and is in these files
         parts = shlex.join(str(join(directory, name)) for name in ("dataset.json", "inputs"))
         grown = [f"mkdir -p rebuilt && cp -r {parts} rebuilt"]
