@@ -156,7 +156,7 @@ def _audits(data: Path) -> list[dict[str, Any]]:
     runs = []
     for title, folder in (("Everything collected", "audit/first"), ("Without what was found", "audit/final")):
         report = read_json(data / folder / "report.json", "the audit's report")
-        pictures = sum(row["pictures"] for row in report["shards"])
+        pictures = sum(row["images"] for row in report["shards"])
         images = sum(row.get("images", 0) for row in report["benchmarks"])
         recall = list(report["controls"]["recall"].values())
         found, planted = sum(row["hits"] for row in recall), sum(row["trials"] for row in recall)

@@ -35,7 +35,7 @@ DECLARED = PROJECT["optional-dependencies"]
 MIXTURE = """\
 seed: 1
 ratios: {generation: rest, vision: 0.5}
-sources: {scenes: {path: raw, tasks: {generate: 1, depth: 1, semantic: 1}}}
+sources: {scenes: {path: raw, tasks: {generate: 1, depth: 1}}}
 """
 TRAIN = """\
 lock: lock.json
@@ -94,6 +94,7 @@ BROUGHT = {
     "safetensors": "diffusers",
     "typing_extensions": "pydantic",
     "markupsafe": "jinja2",
+    "addon_utils": "bpy",
     "mathutils": "bpy",
     "OpenImageIO": "bpy",
     "OpenGL": "pyrender",
@@ -154,6 +155,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "photo.png").write_bytes(encode_png(tiny_sample().image))
     (tmp_path / "web").mkdir()
     (tmp_path / "web/one.png").write_bytes(photo_bytes("astronaut"))
+    (tmp_path / "web/one.txt").write_text("an astronaut")
     (tmp_path / "exr").mkdir()
     for name in ("one.png", "one.depth.exr"):
         (tmp_path / "exr" / name).write_bytes(photo_bytes("astronaut"))

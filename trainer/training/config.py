@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from cavendish.encoders.tasks.task import Kind
 from cavendish.mixing.config import Config
@@ -30,6 +30,11 @@ class SigmaConfig(Config):
     vision_at_one: float = Field(
         default=0.0, ge=0, lt=1, description="share of vision draws at pure noise, where sampling begins"
     )
+
+    @model_serializer(mode="wrap")
+    def _as_before_the_key(self, dump: SerializerFunctionWrapHandler) -> dict[str, float]:
+        """Leave `vision_at_one` out where it is 0: runs from before there was this key go on."""
+        return {name: value for name, value in dump(self).items() if name != "vision_at_one" or value}
 
     def mean_of(self, kind: Kind) -> float:
         """Return the mean for a kind."""

@@ -182,8 +182,6 @@ def _readers_watched() -> Iterator[None]:
 def _identity(config: TrainConfig, lock_digest: str, data: Path) -> dict[str, Any]:
     """Say what a run is: every setting that decides what is learned, and digests of what it starts from and reads."""
     values = {name: value for name, value in config.model_dump(mode="json").items() if name not in RESUMABLE_KEYS}
-    if not config.sigma.vision_at_one:
-        del values["sigma"]["vision_at_one"]  # as in runs from before there was this key
     values["lock_digest"] = lock_digest
     if config.base is not None:
         values["base_digest"] = model_digest(data / config.base)
