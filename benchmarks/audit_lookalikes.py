@@ -3,8 +3,9 @@
     python benchmarks/audit_lookalikes.py [--families sudoku,badges] [--seed 0] [--out table.md]
 
 Of each family 6 images are the benchmark and 6 others, with another content in the same template, the mixture: 36 pairs
-that are no copies. Copies of the 6 benchmark images are looked for among them: re-encoded, with a caption, in a 2 x 2
-sheet, pasted at 40 % of the width on another image.
+that are no copies; and the same pairs again, each benchmark image in a benchmark of its own. Copies of the 6 benchmark
+images are looked for among them: re-encoded, with a caption, in a 2 x 2 sheet, pasted at 40 % of the width on another
+image.
 """
 
 from __future__ import annotations
@@ -296,11 +297,28 @@ COPIES = {
     "2 x 2 sheet": EDITS["2 x 2 sheet"],
     "pasted at 40 %": partial(onto_texture, share=0.4),
     "mirrored, JPEG": partial(chain, steps=(EDITS["mirrored"], partial(jpeg, quality=60))),
-    "crop 80 %": partial(chain, steps=(partial(lambda image, rng: EDITS["crop 90 %"](image, rng)),)),
+    "crop 90 %": EDITS["crop 90 %"],
 }
 
 
-def measure(name: str, draw: Draw, seed: int) -> tuple[Counter[str], dict[str, str]]:
+def measure_alone(draw: Draw, seed: int) -> Counter[str]:
+    """Return the levels of the pairs where each benchmark holds one image alone, so that it has no relatives."""
+    pairs: Counter[str] = Counter()
+    for number in range(EACH):
+        image = draw(np.random.default_rng([seed, number]), number)
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place) / "images"
+            folder.mkdir()
+            (folder / "0.png").write_bytes(encode_png(image))
+            pack = build_pack("alone", folder, Path(place) / "pack", pixels=True)
+            for other in range(EACH, 2 * EACH):
+                shown = draw(np.random.default_rng([seed, other]), other)
+                found = scan_image(shown, encode_png(shown), (pack,), Thresholds())[1]
+                pairs[found[0].level if found else "clean"] += 1
+    return pairs
+
+
+def measure(draw: Draw, seed: int) -> tuple[Counter[str], dict[str, str]]:
     """Return the levels of the 36 pairs that are no copies, and of each kind of copy "leaks/review/missed"."""
     images = [draw(np.random.default_rng([seed, number]), number) for number in range(2 * EACH)]
     with tempfile.TemporaryDirectory() as place:
@@ -336,11 +354,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    lines = ["| family | leak | review | clean | " + " | ".join(COPIES) + " |", "|---" * (4 + len(COPIES)) + "|"]
+    lines = [
+        "| family | leak | review | clean | each alone | " + " | ".join(COPIES) + " |",
+        "|---" * (5 + len(COPIES)) + "|",
+    ]
     print("\n".join(lines), flush=True)
     for name in arguments.families.split(",") if arguments.families else FAMILIES:
-        pairs, copies = measure(name, FAMILIES[name], arguments.seed)
+        pairs, copies = measure(FAMILIES[name], arguments.seed)
+        alone = measure_alone(FAMILIES[name], arguments.seed)
         cells = [str(pairs[level]) for level in ("leak", "review", "clean")]
+        cells.append("/".join(str(alone[level]) for level in ("leak", "review", "clean")))
         lines.append(f"| {name} | " + " | ".join([*cells, *copies.values()]) + " |")
         print(lines[-1], flush=True)
     if arguments.out is not None:

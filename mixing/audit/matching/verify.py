@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -30,7 +31,7 @@ _NEARLY_ALL, _MANY_TRACKED = 0.88, 160  # where nearly all blocks agree, only ma
 _DISPLACED = 5
 _PARALLAX_PX, _CLEAR_GAIN = 1.5, 0.1
 _FEWEST_SHIFTS = 10
-_CORRECTED_BELOW = 0.8
+_CORRECTED_BELOW, _CORRECTIONS = 0.8, 3
 _LEVELS = 3
 
 
@@ -56,18 +57,27 @@ class Alignment:
 class PixelCheck:
     """Blocks with texture, how many of them agree (|ZNCC| > `_AGREE_ZNCC`), how many are displaced as by no edit.
 
-    `motion` of tracked points is measured where enough blocks agree to speak of a copy.
+    `matrix` (3, 3) is the map from the benchmark's to the mixture's pixels under which they were compared; `images` are
+    the two as they were compared, with the map between those.
     """
 
     textured: int
     agreeing: int
     displaced: int
-    motion: Motion = UNTRACKED
+    matrix: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
+    images: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.float64]] | None = None
 
     @property
     def share(self) -> float:
         """The share of textured blocks that agree."""
         return self.agreeing / self.textured if self.textured else 0.0
+
+    @cached_property
+    def motion(self) -> Motion:
+        """What tracked points do, where enough blocks agree to speak of a copy; measured when it is asked for."""
+        if self.agreeing < FULL_EVIDENCE_BLOCKS or self.images is None:
+            return UNTRACKED
+        return measure_motion(*self.images)
 
 
 def align(
@@ -198,17 +208,27 @@ def check_pixels(mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8], align
         b = _shrink(benchmark, 0.5**level * min(scale, 1))
         matrix = _to_pixels(unit, a, b)
         check, correction = _check_at(a, b, matrix)
-        if check.share < _CORRECTED_BELOW and correction is not None:
-            again, _ = _check_at(a, b, correction @ matrix)
-            if again.agreeing > check.agreeing:
-                check, matrix = again, correction @ matrix
+        for _ in range(_CORRECTIONS):
+            if check.share >= _CORRECTED_BELOW or correction is None:
+                break
+            again, further = _check_at(a, b, correction @ matrix)
+            if again.agreeing <= check.agreeing:
+                break
+            check, matrix, correction = again, correction @ matrix, further
         if check.agreeing > best.agreeing or level == 0:
             best, aligned = check, (a, b, matrix)
         if check.textured >= FULL_EVIDENCE_BLOCKS:
             break
-    if best.agreeing < FULL_EVIDENCE_BLOCKS or aligned is None:
-        return best
-    return replace(best, motion=measure_motion(*aligned))
+    assert aligned is not None
+    a, b, matrix = aligned
+    whole = (
+        _pixel_grid(mixture)
+        @ np.linalg.inv(_pixel_grid(a))
+        @ matrix
+        @ _pixel_grid(b)
+        @ np.linalg.inv(_pixel_grid(benchmark))
+    )
+    return replace(best, matrix=whole, images=aligned)
 
 
 def _check_at(
@@ -260,10 +280,15 @@ def score(inliers: int, check: PixelCheck) -> float:
     return (inliers + check.agreeing / 8) * (0.25 + check.share) * min(1.0, check.agreeing / FULL_EVIDENCE_BLOCKS)
 
 
-def looks_like_other_view(check: PixelCheck) -> bool:
-    """Tell another view of the same place, or another moment, from a copy: by what moves as no edit moves it."""
+def moves_within(check: PixelCheck) -> bool:
+    """Tell another view of the same place, or another moment, from a copy: points move as no edit moves them."""
     trusted = check.share < _NEARLY_ALL or check.motion.tracked >= _MANY_TRACKED
-    return (check.motion.found and trusted) or check.displaced >= _DISPLACED
+    return check.motion.found and trusted
+
+
+def is_displaced(check: PixelCheck) -> bool:
+    """Tell whether blocks are found beside where they should be, as no edit displaces them."""
+    return check.displaced >= _DISPLACED
 
 
 @dataclass(frozen=True)
@@ -381,9 +406,12 @@ def _to_pixels(
     unit: NDArray[np.float64], mixture: NDArray[np.uint8], benchmark: NDArray[np.uint8]
 ) -> NDArray[np.float64]:
     """Turn a map of 0..1 coordinates, which count from the corner, into one of pixel centres."""
-    into = np.array([[mixture.shape[1], 0, -0.5], [0, mixture.shape[0], -0.5], [0, 0, 1]])
-    out = np.array([[benchmark.shape[1], 0, -0.5], [0, benchmark.shape[0], -0.5], [0, 0, 1]])
-    return np.asarray(into @ unit @ np.linalg.inv(out))
+    return np.asarray(_pixel_grid(mixture) @ unit @ np.linalg.inv(_pixel_grid(benchmark)))
+
+
+def _pixel_grid(image: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the map from 0..1 coordinates to pixel centers."""
+    return np.array([[image.shape[1], 0, -0.5], [0, image.shape[0], -0.5], [0, 0, 1]])
 
 
 def _compose(outer: NDArray[np.float64], inner: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from cavendish.mixing.audit.benchmarks.image_files import read_original
 from cavendish.mixing.audit.benchmarks.image_pack import Pack
 from cavendish.mixing.audit.edits import EDITS
 from cavendish.mixing.audit.matching.candidates import candidates
+from cavendish.mixing.audit.matching.content import Content, compare_content, distinctive_agreement
 from cavendish.mixing.audit.matching.fingerprints import (
     ALGORITHM,
     MIN_QUALITY,
@@ -38,7 +40,8 @@ from cavendish.mixing.audit.matching.verify import (
     check_pixels,
     covered_shares,
     dihedral_alignment,
-    looks_like_other_view,
+    is_displaced,
+    moves_within,
     score,
 )
 from cavendish.mixing.audit.signals.signal import (
@@ -81,7 +84,15 @@ _LINES_KEPT = 40
 _WHOLE = 0.85
 _AGREEING_SHARE = 0.35
 _LOCAL_AGREEING_SHARE = 0.33
-_CLEARLY_MORE = 1.1
+_CLEARLY_MORE, _WELL_ALIGNED = 1.1, 0.8
+_BLANK_STD, _NOTHING_LOST = 2.0, 0.01
+_COARSELY_AGREEING = 0.5
+_PASTED = 0.4
+_DOCUMENT_FLAT = 0.3
+_PHOTOGRAPH_LOSES, _DOCUMENT_LOSES, _DISTINCTIVE_LOSES = (0.06, 0.02), (0.025, 0.008), (0.25, 0.1)
+"""The shares of a benchmark image's content that may be lost, and blank; more of one that differs from its relatives in
+what is there. Copies of the photographs in docs/audit.md lose up to 0.08 (perspective), others 0.04 and 0.01."""
+_DISTINCTIVE_SHARE, _DISTINCTIVE_THERE = 0.01, 0.8
 
 
 class Thresholds(Config):
@@ -103,132 +114,242 @@ class Thresholds(Config):
 
 
 @dataclass
-class _Picture:
-    """One picture of the mixture; what only later stages need is made when they ask."""
+class _Image:
+    """An image of the mixture; what only later stages need is made when they ask."""
 
-    image: UInt8Image
+    rgb: UInt8Image
     print_: Fingerprint
-    _gray: NDArray[np.uint8] | None = None
-    _sides: tuple[Features, Features] | None = None
 
-    @property
+    @cached_property
     def gray(self) -> NDArray[np.uint8]:
-        if self._gray is None:
-            self._gray = working_gray(self.image)
-        return self._gray
+        """The working image."""
+        return working_gray(self.rgb)
+
+    @cached_property
+    def sides(self) -> tuple[Features, Features]:
+        """Features of the image and of its mirror image."""
+        features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
+        return features, mirrored_features(self.gray, features)
+
+    @cached_property
+    def is_blank(self) -> bool:
+        """Whether it shows nothing: such images accuse nobody, and are never cleared."""
+        return float(cv2.resize(self.gray, (64, 64), interpolation=cv2.INTER_AREA).std()) < _BLANK_STD
+
+
+@dataclass(frozen=True)
+class _Match:
+    """A finding for one benchmark image, with the pixel check behind it and the image's grey; None where not made."""
+
+    number: int
+    finding: Finding
+    check: PixelCheck | None = None
+    benchmark: NDArray[np.uint8] | None = None
 
     @property
-    def sides(self) -> tuple[Features, Features]:
-        """Features of the picture and of its mirror image."""
-        if self._sides is None:
-            features = local_features(self.gray, QUERY_FEATURES_PER_CELL)
-            self._sides = features, mirrored_features(self.gray, features)
-        return self._sides
+    def is_certain(self) -> bool:
+        """Whether no better alignment needs to be looked for."""
+        return self.finding.level == "leak" and (
+            self.check is None or (self.check.share >= _WELL_ALIGNED and not is_displaced(self.check))
+        )
 
 
 def scan_image(
     image: UInt8Image, data: bytes, packs: tuple[Pack, ...], thresholds: Thresholds
 ) -> tuple[Fingerprint, list[Finding]]:
-    """Compare one picture with every pack; return its fingerprint and what was found, in the packs' order.
+    """Compare one image with every pack; return its fingerprint and what was found, in the packs' order.
 
     Args:
         image: (H, W, 3) uint8 RGB, decoded from `data`.
     """
-    picture = _Picture(image, fingerprint(image, data))
-    found: list[Finding] = []
-    for pack in packs:
-        found += _scan_pack(picture, pack, thresholds)
-    return picture.print_, found
+    shown = _Image(image, fingerprint(image, data))
+    found = [] if shown.is_blank else [finding for pack in packs for finding in _scan_pack(shown, pack, thresholds)]
+    return shown.print_, found
 
 
-def _scan_pack(picture: _Picture, pack: Pack, thresholds: Thresholds) -> list[Finding]:
+def _scan_pack(image: _Image, pack: Pack, thresholds: Thresholds) -> list[Finding]:
     codes = np.asarray(pack.arrays["pdq"]).reshape(-1, 32)
-    distances = hamming(picture.print_.pdq.variants[0], codes).reshape(-1, 8)
-    found = _exact(picture, pack, distances)
-    if not found:
-        found = _by_hash(picture, pack, distances, thresholds)
-    if any(finding.level == "leak" for finding in found):
-        return found
-    best = {finding.image: finding for finding in found}
-    for finding in _by_features(picture, pack, distances, thresholds):
-        known = best.get(finding.image)
-        if known is None or known.kind != "same-scene" or _settles(finding, known):
-            best[finding.image] = finding
-    return list(best.values())
+    distances = hamming(image.print_.pdq.variants[0], codes).reshape(-1, 8)
+    matches = {match.number: match for match in _exact(image, pack, distances)}
+    for match in _by_hash(image, pack, distances, thresholds):
+        matches.setdefault(match.number, match)
+    certain = {number for number, match in matches.items() if match.is_certain}
+    for match in _by_features(image, pack, distances, thresholds, certain):
+        known = matches.get(match.number)
+        if known is None or _settles(match.finding, known.finding):
+            matches[match.number] = match
+    return [_settled(image, match, matches.values()) for match in matches.values()]
 
 
-def _settles(finding: Finding, other_view: Finding) -> bool:
-    """Tell whether a better alignment shows a copy where a rough one (whole on whole) looked like another view."""
-    agreeing, before = finding.agreeing or 0, other_view.agreeing or 0
+def _settles(finding: Finding, known: Finding) -> bool:
+    """Tell whether an alignment by features says more than a rough one, of whole image on whole image."""
+    if known.kind == "unverified":
+        return True
+    agreeing, before = finding.agreeing or 0, known.agreeing or 0
     return finding.level == "leak" and agreeing > _CLEARLY_MORE * before
 
 
-def _exact(picture: _Picture, pack: Pack, distances: NDArray[np.int32]) -> list[Finding]:
-    same_file = pack.by_file.get(picture.print_.file_sha256, ())
-    same_pixels = pack.by_pixels.get(picture.print_.pixel_sha256, ())
-    found = []
+def _exact(image: _Image, pack: Pack, distances: NDArray[np.int32]) -> Iterator[_Match]:
+    same_file = pack.by_file.get(image.print_.file_sha256, ())
+    same_pixels = pack.by_pixels.get(image.print_.pixel_sha256, ())
     for number in same_file or same_pixels:
         stage, what = ("file", "bytes") if same_file else ("pixels", "decoded pixels")
         reason = f"The {what} are those of the benchmark image (equal sha256)."
         distance = int(distances[number].min())
-        found.append(_whole(pack, number, "leak", stage, reason, distance, dihedral_alignment(0)))
-    return found
+        yield _Match(number, _whole(pack, number, "leak", stage, reason, distance, dihedral_alignment(0)))
 
 
-def _by_hash(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
-    found = []
-    nearest_turn, farthest = distances.min(axis=1), distances.max(axis=1)
-    near = (nearest_turn <= thresholds.pdq_verify) | (farthest >= thresholds.pdq_inverted)
-    for number in np.flatnonzero(near):
-        inverted = farthest[number] >= thresholds.pdq_inverted
-        distance = int(256 - farthest[number] if inverted else nearest_turn[number])
-        turn = int(distances[number].argmax() if inverted else distances[number].argmin())
-        quality = min(picture.print_.pdq.quality, int(pack.arrays["quality"][number]))
-        alignment = dihedral_alignment(turn)
-        check = _pixel_check(picture, pack, int(number), alignment)
-        stage = "pdq-inverted" if inverted else "pdq"
-        what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
-        agrees = check is not None and check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE
-        certain = quality >= MIN_QUALITY and (inverted or distance <= thresholds.pdq_accept)
-        kind = None
-        if certain or (check is not None and agrees and quality >= MIN_QUALITY):
-            level, reason = "leak", f"{what}: chance gives that once in 10^{_chance_exponent(distance)} pairs."
-            if check is not None:
-                reason += f" {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-            if check is not None and looks_like_other_view(check):
-                level, kind = "review", "same-scene"
-                reason = f"{what}; {_other_view(check)}"
-        elif quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
-            level, reason = "review", f"{what}, but no local evidence that settles it."
-        elif distance <= thresholds.pdq_accept and (
-            check is None or _flat_pictures_agree(picture, pack, int(number), turn)
-        ):
-            level, reason = "review", f"{what}, but there is too little structure (quality {quality}) to be sure."
-        else:
+def _by_hash(image: _Image, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> Iterator[_Match]:
+    nearest, farthest = distances.min(axis=1), distances.max(axis=1)
+    inverted = farthest >= thresholds.pdq_inverted
+    apart = np.where(inverted, 256 - farthest, nearest)
+    near = np.flatnonzero(inverted | (nearest <= thresholds.pdq_verify))
+    related = int((apart <= thresholds.pdq_candidate).sum()) > 1
+    for number in near[np.argsort(apart[near], kind="stable")][: thresholds.max_candidates].tolist():
+        turn = int(distances[number].argmax() if inverted[number] else distances[number].argmin())
+        match = _judge_hash(image, pack, number, int(apart[number]), turn, bool(inverted[number]), related, thresholds)
+        if match is not None:
+            yield match
+
+
+def _judge_hash(
+    image: _Image,
+    pack: Pack,
+    number: int,
+    distance: int,
+    turn: int,
+    inverted: bool,
+    related: bool,
+    thresholds: Thresholds,
+) -> _Match | None:
+    """Judge a pair by its hashes, and by the pixels of the whole images laid on one another where there are any.
+
+    Args:
+        related: other images of the benchmark are near as well, so that they are no independent ones.
+    """
+    quality = min(image.print_.pdq.quality, int(pack.arrays["quality"][number]))
+    alignment = dihedral_alignment(turn)
+    benchmark = _benchmark_gray(pack, number)
+    check = None if benchmark is None else check_pixels(image.gray, benchmark, alignment)
+    what = f"PDQ distance {distance} of 256 bits" + (" to the negative" if inverted else "")
+    near = inverted or distance <= thresholds.pdq_accept
+    level, reason = "review", ""
+    if quality < MIN_QUALITY:
+        if near and (check is None or _flat_images_agree(image, pack, number, turn)):
+            reason = f"{what}, but there is too little structure (quality {quality}) to be sure."
+    elif check is None:
+        if near and not related:
+            exponent = _chance_exponent(distance)
+            level, reason = "leak", f"{what}: two unrelated photographs come that near once in 10^{exponent} pairs."
+        elif near:
+            reason = f"{what}, but other images of the benchmark are near too: they may share a template."
+    elif _agree_as_wholes(image, check, benchmark, near):
+        level, reason = "leak", f"{what}; {check.agreeing} of {check.textured} textured blocks agree in their pixels."
+    if not reason and quality >= MIN_QUALITY and distance <= thresholds.pdq_candidate:
+        reason = f"{what}, but no local evidence that settles it."
+    if not reason:
+        return None
+    stage = "pdq-inverted" if inverted else "pdq"
+    return _Match(number, _whole(pack, number, level, stage, reason, distance, alignment, check), check, benchmark)
+
+
+def _agree_as_wholes(image: _Image, check: PixelCheck, benchmark: NDArray[np.uint8] | None, near: bool) -> bool:
+    """Tell whether the pixels bear out a hash: by blocks, or, of blurred and grainy copies, by coarser content."""
+    if check.agreeing >= FULL_EVIDENCE_BLOCKS and check.share >= _AGREEING_SHARE:
+        return True
+    if not near or benchmark is None:
+        return False
+    content = compare_content(image.gray, benchmark, check.matrix)
+    return content is None or content.share(content.agree) >= _COARSELY_AGREEING
+
+
+def _by_features(
+    image: _Image, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds, certain: Set[int]
+) -> Iterable[_Match]:
+    best: dict[int, _Match] = {}
+    gray = image.gray
+    for candidate in candidates(pack, image.sides, thresholds.max_candidates):
+        if candidate.image in certain:
             continue
-        found.append(_whole(pack, int(number), level, stage, reason, distance, alignment, check, kind))
-    return found
-
-
-def _by_features(picture: _Picture, pack: Pack, distances: NDArray[np.int32], thresholds: Thresholds) -> list[Finding]:
-    best: dict[int, Finding] = {}
-    gray = picture.gray
-    for candidate in candidates(pack, picture.sides, thresholds.max_candidates):
         alignment = align(
             candidate,
-            picture.sides[candidate.mirrored],
+            image.sides[candidate.mirrored],
             pack.features(candidate.image),
             (gray.shape[1], gray.shape[0]),
             pack.working_px(candidate.image),
         )
         if alignment is None:
             continue
-        check = _pixel_check(picture, pack, candidate.image, alignment)
+        benchmark = _benchmark_gray(pack, candidate.image)
+        check = None if benchmark is None else check_pixels(gray, benchmark, alignment)
         finding = _judge(pack, candidate.image, alignment, check, int(distances[candidate.image].min()), thresholds)
         known = best.get(candidate.image)
-        if finding is not None and (known is None or (finding.score or 0) > (known.score or 0)):
-            best[candidate.image] = finding
-    return list(best.values())
+        if finding is not None and (known is None or (finding.score or 0) > (known.finding.score or 0)):
+            best[candidate.image] = _Match(candidate.image, finding, check, benchmark)
+    return best.values()
+
+
+def _settled(image: _Image, match: _Match, matches: Iterable[_Match]) -> Finding:
+    """Return a match's finding: for review where it is another view of a place, or another content in a template."""
+    finding, check, benchmark = match.finding, match.check, match.benchmark
+    if finding.level != "leak" or check is None or benchmark is None:
+        return finding
+    content = compare_content(image.gray, benchmark, check.matrix)
+    template, lost = "", 1.0
+    if content is not None:
+        content, others = _beside_others(content, match, matches)
+        template, lost = _template(content, others), content.share(content.lost)
+    is_document = content is not None and content.flat_share > _DOCUMENT_FLAT
+    if not (template and is_document):  # a template costs less to tell
+        rough = finding.stage == "local" and check.share < _LOCAL_AGREEING_SHARE
+        if rough or (is_displaced(check) and lost > _NOTHING_LOST) or moves_within(check):
+            return replace(finding, level="review", kind="same-scene", reason=_other_view(finding, check))
+    if template:
+        return replace(finding, level="review", kind="template", reason=f"{finding.reason} But {template}")
+    return finding
+
+
+def _beside_others(
+    content: Content, match: _Match, matches: Iterable[_Match]
+) -> tuple[Content, list[tuple[NDArray[np.float32], NDArray[np.bool_]]]]:
+    """Leave out what other benchmark images, pasted in, cover; return also those that lie over the same place."""
+    others = []
+    for other in matches:
+        if other.number == match.number or other.check is None or other.benchmark is None:
+            continue
+        warped, seen = content.frame.warp(other.benchmark, other.check.matrix)
+        if other.finding.level == "leak" and seen.sum() < _PASTED * content.seen.sum():
+            content = content.without(seen)
+        else:
+            others.append((warped, seen))
+    return content, others
+
+
+def _template(content: Content, others: list[tuple[NDArray[np.float32], NDArray[np.bool_]]]) -> str:
+    """Say why a pair shares a template only; empty when it shows the same content."""
+    agree, lost, erased, added = (
+        content.share(what) for what in (content.agree, content.lost, content.erased, content.added)
+    )
+    most_lost, most_erased = _DOCUMENT_LOSES if content.flat_share > _DOCUMENT_FLAT else _PHOTOGRAPH_LOSES
+    share, there = distinctive_agreement(content, others) if others else (0.0, 0.0)
+    if share >= _DISTINCTIVE_SHARE:
+        if there < _DISTINCTIVE_THERE and not _is_all_there(agree, lost, erased, added):
+            return (
+                f"of what sets this benchmark image apart from others that match here, {there:.0%} is there: they "
+                "share a template."
+            )
+        most_lost, most_erased = _DISTINCTIVE_LOSES
+    if lost <= most_lost and erased <= most_erased:
+        return ""
+    return (
+        f"{lost:.0%} of the benchmark image's content is not there, where nothing is laid over it ({erased:.0%} is "
+        "blank): another content in the same template, or heavily edited."
+    )
+
+
+def _is_all_there(agree: float, lost: float, erased: float, added: float) -> bool:
+    """Tell a pair that differs in next to nothing: of two benchmark images that are nearly the same, both are there."""
+    return agree >= 0.9 and lost <= 0.02 and erased <= 0.005 and added <= 0.05
 
 
 def _judge(
@@ -248,9 +369,6 @@ def _judge(
             return None
         level = "leak" if value >= thresholds.leak_score else "review"
         reason = f"{points}; {check.agreeing} of {check.textured} textured blocks agree in their pixels."
-        if looks_like_other_view(check) or check.share < _LOCAL_AGREEING_SHARE:
-            level, kind = "review", "same-scene"
-            reason = f"{points}; {_other_view(check)}"
     return Finding(
         benchmark=pack.name,
         image=pack.images[number]["id"],
@@ -279,14 +397,13 @@ def _whole(
     distance: int,
     alignment: Alignment,
     check: PixelCheck | None = None,
-    kind: str | None = None,
 ) -> Finding:
     """Make the finding of a stage that compares whole pictures."""
     return Finding(
         benchmark=pack.name,
         image=pack.images[number]["id"],
         level=level,
-        kind=kind or ("copy" if level == "leak" else "unverified"),
+        kind="copy" if level == "leak" else "unverified",
         stage=stage,
         reason=reason,
         pdq_distance=distance,
@@ -298,17 +415,15 @@ def _whole(
     )
 
 
-def _pixel_check(picture: _Picture, pack: Pack, number: int, alignment: Alignment) -> PixelCheck | None:
-    if not pack.has_pixels:
-        return None
-    return check_pixels(picture.gray, working_gray(pack.thumbnail(number)), alignment)
+def _benchmark_gray(pack: Pack, number: int) -> NDArray[np.uint8] | None:
+    return working_gray(pack.thumbnail(number)) if pack.has_pixels else None
 
 
-def _flat_pictures_agree(picture: _Picture, pack: Pack, number: int, turn: int) -> bool:
-    """Compare pictures without texture on a 32 x 32 grid: they agree within 12 grey levels on average."""
+def _flat_images_agree(image: _Image, pack: Pack, number: int, turn: int) -> bool:
+    """Compare images without texture on a 32 x 32 grid: they agree within 12 grey levels on average."""
     affine = dihedral_alignment(turn).affine
     benchmark = cv2.resize(working_gray(pack.thumbnail(number)), (32, 32), interpolation=cv2.INTER_AREA)
-    mixture = cv2.resize(picture.gray, (32, 32), interpolation=cv2.INTER_AREA)
+    mixture = cv2.resize(image.gray, (32, 32), interpolation=cv2.INTER_AREA)
     pixels = affine.copy()
     pixels[:, 2] = affine[:, 2] * 32 + affine[:, :2] @ (0.5, 0.5) - 0.5
     turned = cv2.warpAffine(benchmark, pixels, (32, 32), flags=cv2.INTER_NEAREST)
@@ -321,12 +436,12 @@ def _chance_exponent(distance: int) -> int:
     return int(-(binom.logcdf(bits, 242, 0.5) / np.log(10)))
 
 
-def _other_view(check: PixelCheck) -> str:
+def _other_view(finding: Finding, check: PixelCheck) -> str:
     moving = max(check.motion.together, check.motion.apart)
     return (
-        f"{check.agreeing} of {check.textured} textured blocks agree in place, {check.displaced} are displaced and "
-        f"{moving} of {check.motion.tracked} tracked points move as in no edit: another view of the place, or another "
-        "moment."
+        f"{finding.reason.partition(';')[0]}; {check.agreeing} of {check.textured} textured blocks agree in place, "
+        f"{check.displaced} are displaced and {moving} of {check.motion.tracked} tracked points move as in no edit: "
+        "another view of the place, or another moment."
     )
 
 
