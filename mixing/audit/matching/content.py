@@ -87,6 +87,15 @@ class Content:
         """The share of the view that shows nothing: much of a document, little of a photograph."""
         return float(self.flat.sum() / max(int(self.seen.sum()), 1))
 
+    @property
+    def replaced_radius(self) -> float:
+        """The radius of the largest disc with other content and nothing that agrees, as a share of the shorter side."""
+        window = np.ones((_WINDOW_PX, _WINDOW_PX), np.uint8)
+        other = cv2.morphologyEx(((self.textured & ~self.agree) | self.added).astype(np.uint8), cv2.MORPH_CLOSE, window)
+        other[self.agree | ~self.seen] = 0
+        padded = np.pad(other, 1)
+        return float(cv2.distanceTransform(padded, cv2.DIST_L2, 5).max()) / min(other.shape)
+
     def without(self, region: Mask) -> Content:
         """Leave a region out, such as one that another benchmark image is pasted into."""
         maps = ("seen", "textured", "agree", "lost", "erased", "added", "laid_over", "flat")

@@ -93,6 +93,7 @@ _PHOTOGRAPH_LOSES, _DOCUMENT_LOSES, _DISTINCTIVE_LOSES = (0.06, 0.02), (0.025, 0
 """The shares of a benchmark image's content that may be lost, and blank; more of one that differs from its relatives in
 what is there. Copies of the photographs in docs/audit.md lose up to 0.08 (perspective), others 0.04 and 0.01."""
 _DISTINCTIVE_SHARE, _DISTINCTIVE_THERE = 0.01, 0.8
+_REPLACED_RADIUS = 0.17
 
 
 class Thresholds(Config):
@@ -339,6 +340,8 @@ def _template(content: Content, others: list[tuple[NDArray[np.float32], NDArray[
                 "share a template."
             )
         most_lost, most_erased = _DISTINCTIVE_LOSES
+    elif content.replaced_radius > _REPLACED_RADIUS:
+        return "a large part of the benchmark image is covered by other content: they may share what is around it only."
     if lost <= most_lost and erased <= most_erased:
         return ""
     return (
