@@ -22,6 +22,7 @@ _FLAT_STD, _TEXTURE_STD, _NOISE_FACTOR = 2.0, 4.0, 2.0
 _AGREE, _UNLIKE = 0.5, 0.25
 _FAINT, _STRONG = 0.4, 2.5
 _TONE_BINS = 32
+_NUDGES = ((-2, 0), (2, 0), (0, -2), (0, 2))
 _ERASED_TONES = 0.06
 
 
@@ -143,12 +144,13 @@ def _compare(frame: Frame, found: Gray, expected: Gray, seen: Mask) -> Content |
     mean_t, std_t = _moments(toned)
     textured = seen & (std_e > _threshold(std_e, seen & (std_f < _FLAT_STD)))
     busy = seen & (std_f > _threshold(std_f, seen & (std_e < _FLAT_STD)))
-    likeness = (cv2.blur(expected * found, (_WINDOW_PX, _WINDOW_PX)) - mean_e * mean_f) / np.maximum(
-        std_e * std_f, 1e-3
-    )
+    straight = _likeness(expected, mean_e, std_e, found, mean_f, std_f)
     both = textured & busy
-    if both.any() and np.median(likeness[both]) < 0:
-        likeness = -likeness  # a negative
+    sign = -1.0 if both.any() and np.median(straight[both]) < 0 else 1.0  # a negative
+    likeness = sign * straight
+    for move in _NUDGES:  # alignments are right to about a hundredth of the image
+        moved = [np.roll(each, move, axis=(0, 1)) for each in (found, mean_f, std_f)]
+        likeness = np.maximum(likeness, sign * _likeness(expected, mean_e, std_e, *moved))
     agree = textured & (likeness > _AGREE) & (std_f > 1)
     gain = float(np.median(std_f[agree] / std_e[agree])) if agree.sum() > 20 else 1.0
     clipped = textured & ((mean_t > 251) | (mean_t < 4)) & (std_t < 0.3 * gain * std_e)
@@ -178,6 +180,11 @@ def _compare(frame: Frame, found: Gray, expected: Gray, seen: Mask) -> Content |
         laid_over=laid_over > 0,
         flat=seen & (std_e < 1),
     )
+
+
+def _likeness(expected: Gray, mean_e: Gray, std_e: Gray, found: Gray, mean_f: Gray, std_f: Gray) -> Gray:
+    product = cv2.blur(expected * found, (_WINDOW_PX, _WINDOW_PX))
+    return np.asarray((product - mean_e * mean_f) / np.maximum(std_e * std_f, 1e-3))
 
 
 def _moments(image: Gray) -> tuple[Gray, Gray]:
