@@ -95,6 +95,7 @@ BROUGHT = {
     "typing_extensions": "pydantic",
     "markupsafe": "jinja2",
     "addon_utils": "bpy",
+    "pxr": "bpy",
     "mathutils": "bpy",
     "OpenImageIO": "bpy",
     "OpenGL": "pyrender",
